@@ -1,0 +1,19 @@
+//! What is true: the facts and decisions of DECNET, as values and pure functions.
+//!
+//! Nothing here performs I/O, reads a clock, draws randomness or knows a wire format: time and
+//! random bytes are parameters, and the master and the agent run the very same code.
+
+pub mod assign;
+pub mod canonical;
+pub mod decide;
+pub mod event;
+pub mod host;
+pub mod id;
+pub mod name;
+pub mod observe;
+pub mod persona;
+pub mod plan;
+pub mod revision;
+pub mod seed;
+pub mod service;
+pub mod topology;

@@ -1,0 +1,225 @@
+//! The topology: the graph that an operator intends, with every address stored on its edge.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use ipnet::Ipv4Net;
+
+use crate::id::{DeckyId, EdgeId, HostId, LanId, TopologyId};
+use crate::name::{DeckyName, Hostname, LanName, TopologyName};
+use crate::persona::{Mac, Persona};
+use crate::revision::Revision;
+use crate::seed::Seed;
+use crate::service::ServiceSet;
+
+pub mod allocate;
+pub mod draft;
+pub mod finding;
+pub mod hydrate;
+pub mod status;
+pub mod validate;
+
+/// A network of fake machines, as intended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Its identity.
+    pub id: TopologyId,
+    /// Its name.
+    pub name: TopologyName,
+    /// The host that is to carry it; none for the host named `local`.
+    pub host: Option<HostId>,
+    /// Counts its edits.
+    pub revision: Revision,
+    /// Its segments, in the order in which they were given.
+    pub lans: Vec<Lan>,
+    /// Its machines, in the order in which they were given.
+    pub deckies: Vec<Decky>,
+    /// Which machine is on which segment, grouped by decky in the order of its interfaces.
+    pub edges: Vec<Edge>,
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lan {
+    /// Its identity.
+    pub id: LanId,
+    /// Its name.
+    pub name: LanName,
+    /// Its address range; the first host address is the engine's.
+    pub subnet: Ipv4Net,
+    /// Whether the outside reaches it.
+    pub kind: LanKind,
+    /// How the engine makes it.
+    pub driver: LanDriver,
+}
+
+/// Whether the outside reaches a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LanKind {
+    /// The one LAN that the outside reaches.
+    Dmz,
+    /// Reached only through a gateway.
+    Internal,
+}
+
+impl LanKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dmz => "dmz",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// How the engine makes a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LanDriver {
+    /// A software bridge on the host.
+    Bridge,
+}
+
+impl LanDriver {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
+/// A word that is not of the closed set where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is none of {known}")]
+pub struct UnknownKind {
+    text: String,
+    known: &'static str,
+}
+
+impl UnknownKind {
+    fn new(text: &str, known: &'static str) -> Self {
+        Self { text: text.chars().take(64).collect(), known }
+    }
+}
+
+impl FromStr for LanKind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        match text {
+            "dmz" => Ok(Self::Dmz),
+            "internal" => Ok(Self::Internal),
+            _ => Err(UnknownKind::new(text, "dmz, internal")),
+        }
+    }
+}
+
+impl FromStr for LanDriver {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        match text {
+            "bridge" => Ok(Self::Bridge),
+            _ => Err(UnknownKind::new(text, "bridge")),
+        }
+    }
+}
+
+/// One fake machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decky {
+    /// Its identity.
+    pub id: DeckyId,
+    /// The operator's name for it; attackers never see it.
+    pub name: DeckyName,
+    /// The name that attackers see.
+    pub hostname: Hostname,
+    /// The named set of services that it was made from, for the operator's eyes.
+    pub archetype: Option<String>,
+    /// What it serves.
+    pub services: ServiceSet,
+    /// The operating system that it shows.
+    pub persona: Persona,
+    /// Whether it routes between its LANs.
+    pub forwards_l3: bool,
+    /// Which of its ports the host answers for.
+    pub publish: Vec<Publish>,
+    /// What everything comparable is derived from.
+    pub seed: Seed,
+}
+
+/// A port of the host behind which a decky answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Publish {
+    /// The host's address; none for all of them.
+    pub host_ip: Option<Ipv4Addr>,
+    /// The host's port.
+    pub host_port: u16,
+    /// The decky's port.
+    pub decky_port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        write!(f, "{ip}:{}->{}/{}", self.host_port, self.decky_port, self.protocol.as_str())
+    }
+}
+
+/// A transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(UnknownKind::new(text, "tcp, udp")),
+        }
+    }
+}
+
+/// A decky's membership of a LAN. Its address is allocated once and stored here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// Its identity.
+    pub id: EdgeId,
+    /// The machine.
+    pub decky: DeckyId,
+    /// The segment.
+    pub lan: LanId,
+    /// The machine's address there.
+    pub address: Ipv4Addr,
+    /// Its hardware address there.
+    pub mac: Mac,
+    /// Whether it is the LAN where the machine belongs.
+    pub home: bool,
+}
+
+impl Topology {
+    /// The edges of one decky, in the order of its interfaces.
+    pub fn edges_of(&self, decky: DeckyId) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(move |edge| edge.decky == decky)
+    }
+}

@@ -1,0 +1,243 @@
+//! The topology document: what operators write (YAML), send (JSON) and export.
+
+use std::collections::BTreeMap;
+
+use domain::topology::Topology;
+use domain::topology::draft::{Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish};
+use serde::{Deserialize, Serialize};
+
+use crate::decky_config::WireOption;
+
+/// Largest document, in bytes.
+pub const MAX_FILE: usize = 4 * 1024 * 1024;
+
+/// A topology as an operator writes it. Names are its references.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopologyFile {
+    /// Its name.
+    pub name: String,
+    /// Its segments.
+    pub lans: Vec<FileLan>,
+    /// Its machines.
+    #[serde(default)]
+    pub deckies: Vec<FileDecky>,
+}
+
+/// A segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileLan {
+    /// Its name.
+    pub name: String,
+    /// Its range, such as `10.0.1.0/24`.
+    pub subnet: String,
+    /// `dmz` or `internal` (the default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// `bridge` (the default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDecky {
+    /// The operator's name for it.
+    pub name: String,
+    /// The name that attackers see; chosen when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The set of services that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archetype: Option<String>,
+    /// The operating system that it shows; `linux` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persona: Option<String>,
+    /// What it serves.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// Options by service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub service_config: BTreeMap<String, BTreeMap<String, WireOption>>,
+    /// Whether it routes between its LANs.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub forwards_l3: bool,
+    /// Ports of the host behind which it answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<FilePublish>,
+    /// 64 hexadecimal digits; random when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<String>,
+    /// Its LANs, in the order of its interfaces.
+    pub edges: Vec<FileEdge>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilePublish {
+    /// The host's address; all of them when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<String>,
+    /// The host's port.
+    pub host_port: i64,
+    /// The decky's port.
+    pub decky_port: i64,
+    /// `tcp` (the default) or `udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+/// A membership of a LAN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEdge {
+    /// The LAN's name.
+    pub lan: String,
+    /// The address there; the next free one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The hardware address there; chosen when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Whether it is where the machine belongs; the first one is when nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<bool>,
+}
+
+impl From<TopologyFile> for Draft {
+    fn from(file: TopologyFile) -> Self {
+        Self {
+            name: file.name,
+            lans: file
+                .lans
+                .into_iter()
+                .map(|lan| DraftLan {
+                    name: lan.name,
+                    subnet: lan.subnet,
+                    kind: lan.kind,
+                    driver: lan.driver,
+                })
+                .collect(),
+            deckies: file.deckies.into_iter().map(DraftDecky::from).collect(),
+        }
+    }
+}
+
+impl From<FileDecky> for DraftDecky {
+    fn from(decky: FileDecky) -> Self {
+        let options = |options: BTreeMap<String, WireOption>| {
+            options.into_iter().map(|(name, value)| (name, value.into())).collect()
+        };
+        Self {
+            name: decky.name,
+            hostname: decky.hostname,
+            archetype: decky.archetype,
+            services: decky.services,
+            service_config: decky
+                .service_config
+                .into_iter()
+                .map(|(service, set)| (service, options(set)))
+                .collect(),
+            persona: decky.persona,
+            forwards_l3: decky.forwards_l3,
+            publish: decky
+                .publish
+                .into_iter()
+                .map(|publish| DraftPublish {
+                    host_ip: publish.host_ip,
+                    host_port: publish.host_port,
+                    decky_port: publish.decky_port,
+                    protocol: publish.protocol,
+                })
+                .collect(),
+            seed: decky.seed,
+            edges: decky
+                .edges
+                .into_iter()
+                .map(|edge| DraftEdge {
+                    lan: edge.lan,
+                    address: edge.address,
+                    mac: edge.mac,
+                    home: edge.home,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&Topology> for TopologyFile {
+    fn from(topology: &Topology) -> Self {
+        let lan_name = |id| {
+            topology
+                .lans
+                .iter()
+                .find(|lan| lan.id == id)
+                .map_or_else(String::new, |lan| lan.name.to_string())
+        };
+        Self {
+            name: topology.name.to_string(),
+            lans: topology
+                .lans
+                .iter()
+                .map(|lan| FileLan {
+                    name: lan.name.to_string(),
+                    subnet: lan.subnet.to_string(),
+                    kind: Some(lan.kind.as_str().to_owned()),
+                    driver: Some(lan.driver.as_str().to_owned()),
+                })
+                .collect(),
+            deckies: topology
+                .deckies
+                .iter()
+                .map(|decky| FileDecky {
+                    name: decky.name.to_string(),
+                    hostname: Some(decky.hostname.to_string()),
+                    archetype: decky.archetype.clone(),
+                    persona: Some(decky.persona.as_str().to_owned()),
+                    services: decky.services.keys().map(|kind| kind.as_str().to_owned()).collect(),
+                    service_config: decky
+                        .services
+                        .iter()
+                        .map(|(kind, options)| {
+                            let set: BTreeMap<_, _> = options
+                                .iter()
+                                .map(|(name, value)| (name.to_owned(), value.into()))
+                                .collect();
+                            (kind.as_str().to_owned(), set)
+                        })
+                        .filter(|(_, set)| !set.is_empty())
+                        .collect(),
+                    forwards_l3: decky.forwards_l3,
+                    publish: decky
+                        .publish
+                        .iter()
+                        .map(|publish| FilePublish {
+                            host_ip: publish.host_ip.map(|ip| ip.to_string()),
+                            host_port: i64::from(publish.host_port),
+                            decky_port: i64::from(publish.decky_port),
+                            protocol: Some(publish.protocol.as_str().to_owned()),
+                        })
+                        .collect(),
+                    seed: Some(decky.seed.hex()),
+                    edges: topology
+                        .edges_of(decky.id)
+                        .map(|edge| FileEdge {
+                            lan: lan_name(edge.lan),
+                            address: Some(edge.address.to_string()),
+                            mac: Some(edge.mac.to_string()),
+                            home: Some(edge.home),
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+}
