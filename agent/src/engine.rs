@@ -14,6 +14,15 @@ use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
 use futures_util::stream::BoxStream;
 use time::OffsetDateTime;
 
+#[cfg(any())]
+pub mod conformance;
+pub mod docker;
+#[cfg(any())]
+pub mod fake;
+mod image;
+pub mod liveness;
+pub mod name;
+
 /// Label keys, fixed when an object is made.
 pub mod label {
     /// UUID of the host that owns the object. Two agents may share one daemon.
@@ -73,6 +82,8 @@ pub enum EngineErrorKind {
     ImageMissing,
     /// The object is not there (any more).
     NotFound,
+    /// The agent's own disk failed.
+    Disk,
     /// It refused for another reason.
     Refused,
 }
@@ -144,7 +155,8 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Takes a container off a network. One that is not on it is taken off.
     async fn disconnect(&self, decky: &Handle, network: &Handle) -> Result<(), EngineError>;
 
-    /// Replaces the configuration of a running decky and has it read it.
+    /// Replaces the configuration of a decky and has it read it. One that does not run reads it
+    /// when it is started.
     async fn configure(
         &self,
         handle: &Handle,

@@ -1,1 +1,69 @@
-fn main() {}
+//! `decnet`, the operator's command: reads arguments and environment, runs one command, and turns
+//! what came of it into an exit code. Nothing is set up before the arguments are understood.
+
+mod args;
+mod clock;
+mod completion;
+mod connect;
+mod context;
+mod doctor;
+mod document;
+mod down;
+mod duration;
+mod event;
+mod failure;
+mod host;
+mod machine;
+mod output;
+mod progress;
+mod safe;
+mod status;
+mod table;
+mod topology;
+mod up;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::args::{Cli, Command};
+use crate::context::{Context, Environment};
+use crate::failure::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let context = Context::new(&cli.global, &matches, Environment::read());
+    let outcome = run(cli.command, &context);
+    let exit = outcome.unwrap_or_else(|failure| {
+        context.output.failure(&failure);
+        failure.exit()
+    });
+    exit.into()
+}
+
+fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
+    if let Command::Completion(command) = &command {
+        return completion::run(command, context);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(error).context("could not start the runtime"))?;
+    let exit = runtime.block_on(async {
+        match command {
+            Command::Up(command) => up::run(command, context).await,
+            Command::Down(command) => down::run(command, context).await,
+            Command::Status => status::run(context).await,
+            Command::Doctor => doctor::run(context).await,
+            Command::Host(command) => host::run(command, context).await,
+            Command::Topology(command) => topology::run(command, context).await,
+            Command::Event(command) => event::run(command, context).await,
+            Command::Completion(command) => completion::run(&command, context),
+        }
+    });
+    // A look-up that hangs must not hold up the end.
+    runtime.shutdown_background();
+    exit
+}

@@ -14,7 +14,7 @@ use proto::decky_config::DeckyConfig;
 use time::{Duration, OffsetDateTime};
 
 pub(crate) use self::releases::{Family, Release};
-pub(crate) use self::tree::{Content, Live, Node, NodeKind, Tree};
+pub(crate) use self::tree::{Content, Live, Node, NodeKind, PROGRAMS, Tree};
 
 /// An account of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub(crate) struct Facts {
     pub(crate) accounts: Vec<Account>,
     /// What it serves at the moment, for what listens and what runs.
     services: RwLock<Vec<ServiceKind>>,
+    /// How long a failed login takes to fail.
+    pub(crate) fail_delay: std::time::Duration,
     installed: OffsetDateTime,
     period: i64,
     tree: OnceLock<Tree>,
@@ -127,6 +129,7 @@ impl Facts {
             disk_kib: disk * 1024 * 1024 - 3_100_000,
             accounts: accounts(&seed),
             services: RwLock::new(config.services.keys().copied().collect()),
+            fail_delay: std::time::Duration::from_millis(900 + seed.pick("fail delay", 1400)),
             installed: OffsetDateTime::from_unix_timestamp(installed)
                 .unwrap_or(OffsetDateTime::UNIX_EPOCH),
             // Between reboots, in seconds: whoever looks twice sees one machine go on.

@@ -16,4 +16,6 @@ pub mod plan;
 pub mod revision;
 pub mod seed;
 pub mod service;
+#[cfg(test)]
+mod testkit;
 pub mod topology;

@@ -355,3 +355,6 @@ impl<'a> Planner<'a> {
         steps
     }
 }
+
+#[cfg(test)]
+mod tests;

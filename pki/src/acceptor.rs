@@ -132,7 +132,11 @@ impl ServerTls {
         clock: Clock,
     ) -> Result<Self, ServerTlsError> {
         let current = configure(leaf, bundle, &allow, &clock)?;
-        Ok(Self { current: RwLock::new(Arc::new(current)), allow, clock })
+        Ok(Self {
+            current: RwLock::new(Arc::new(current)),
+            allow,
+            clock,
+        })
     }
 
     /// Puts another leaf and other roots in place for the handshakes from here on. Live connections

@@ -73,7 +73,10 @@ impl CaBundle {
 
     /// The roots for a file.
     pub fn to_pem(&self) -> String {
-        self.roots.iter().map(|root| pem::certificate(root)).collect()
+        self.roots
+            .iter()
+            .map(|root| pem::certificate(root))
+            .collect()
     }
 
     /// The roots for the wire, in DER.
@@ -88,7 +91,9 @@ impl CaBundle {
 
     /// Whether a root has the pinned key. An agent asks this of the bundle that enrollment gave it.
     pub fn contains(&self, pin: &SpkiPin) -> bool {
-        self.roots.iter().any(|root| pin_of(root).as_ref() == Some(pin))
+        self.roots
+            .iter()
+            .any(|root| pin_of(root).as_ref() == Some(pin))
     }
 
     pub(crate) fn root_store(&self) -> Result<RootCertStore, rustls::Error> {
@@ -125,7 +130,10 @@ mod tests {
 
     #[test]
     fn a_bundle_reads_back_from_pem_and_from_der() {
-        let both = authority().bundle().merged(&authority().bundle()).expect("two roots");
+        let both = authority()
+            .bundle()
+            .merged(&authority().bundle())
+            .expect("two roots");
         assert_eq!(CaBundle::from_pem(&both.to_pem()), Ok(both.clone()));
         assert_eq!(CaBundle::from_der_list(both.der_list()), Ok(both));
     }
@@ -139,14 +147,19 @@ mod tests {
     #[test]
     fn refuses_nothing_garbage_and_leaves() {
         let ca = authority();
-        let leaf = host_identity(&ca, host_id(1), NOW).certificate_der().to_vec();
+        let leaf = host_identity(&ca, host_id(1), NOW)
+            .certificate_der()
+            .to_vec();
         assert_eq!(CaBundle::from_pem(""), Err(InvalidBundle::Empty));
         assert_eq!(
             CaBundle::from_der_list([b"garbage".to_vec()]),
             Err(InvalidBundle::Malformed { index: 0 })
         );
         let list = [ca.bundle().der_list().concat(), leaf];
-        assert_eq!(CaBundle::from_der_list(list), Err(InvalidBundle::NotAuthority { index: 1 }));
+        assert_eq!(
+            CaBundle::from_der_list(list),
+            Err(InvalidBundle::NotAuthority { index: 1 })
+        );
     }
 
     #[test]

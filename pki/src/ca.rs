@@ -236,12 +236,12 @@ impl CertificateAuthority {
         let (key_path, path) = (directory.join(KEY_FILE), directory.join(CERTIFICATE_FILE));
         match (read(&key_path)?, read(&path)?) {
             (Some(key), Some(certificate)) => Self::load(directory, &key, &certificate),
-            (Some(_), None) => {
-                Err(CaError::KeyWithoutCertificate { directory: directory.to_owned() })
-            }
-            (None, Some(_)) => {
-                Err(CaError::CertificateWithoutKey { directory: directory.to_owned() })
-            }
+            (Some(_), None) => Err(CaError::KeyWithoutCertificate {
+                directory: directory.to_owned(),
+            }),
+            (None, Some(_)) => Err(CaError::CertificateWithoutKey {
+                directory: directory.to_owned(),
+            }),
             (None, None) => {
                 let made = Self::create(now)?;
                 let failed = |source| CaError::Write { source };
@@ -276,7 +276,9 @@ impl CertificateAuthority {
         let key = requested_key(csr_der)?;
         let role = Role::Host(host);
         let now = whole_seconds(now);
-        let from = now.checked_sub(HOST_BACKDATED).ok_or(IssueError::Life { now, life })?;
+        let from = now
+            .checked_sub(HOST_BACKDATED)
+            .ok_or(IssueError::Life { now, life })?;
         let params = leaf_params(role, &[], from, not_after(now, life)?)?;
         let certificate = params
             .signed_by(&key, &self.issuer)
@@ -298,7 +300,10 @@ impl CertificateAuthority {
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<MasterLeaf, IssueError> {
-        let failed = |source| IssueError::Sign { role: Role::Master, source };
+        let failed = |source| IssueError::Sign {
+            role: Role::Master,
+            source,
+        };
         let not_after = not_after(whole_seconds(now), life)?;
         let params = leaf_params(Role::Master, names, self.not_before, not_after)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
@@ -321,23 +326,33 @@ impl CertificateAuthority {
         params: &CertificateParams,
         key: &impl PublicKeyData,
     ) -> CertificateDer<'static> {
-        params.signed_by(key, &self.issuer).expect("valid parameters").der().clone()
+        params
+            .signed_by(key, &self.issuer)
+            .expect("valid parameters")
+            .der()
+            .clone()
     }
 
     fn load(directory: &Path, key: &[u8], certificate: &[u8]) -> Result<Self, CaError> {
-        let malformed =
-            || CaError::MalformedCertificate { path: directory.join(CERTIFICATE_FILE) };
+        let malformed = || CaError::MalformedCertificate {
+            path: directory.join(CERTIFICATE_FILE),
+        };
         let key = std::str::from_utf8(key)
             .map_err(|_| rcgen::Error::CouldNotParseKeyPair)
             .and_then(|pem| KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256))
-            .map_err(|source| CaError::MalformedKey { path: directory.join(KEY_FILE), source })?;
+            .map_err(|source| CaError::MalformedKey {
+                path: directory.join(KEY_FILE),
+                source,
+            })?;
         let text = std::str::from_utf8(certificate).map_err(|_| malformed())?;
         let list = pem::certificates(text).ok_or_else(malformed)?;
         let [certificate] = <[_; 1]>::try_from(list).map_err(|_| malformed())?;
         let pin = SpkiPin::of_spki(&key.subject_public_key_info());
         let loaded = Self::assemble(certificate, key).ok_or_else(malformed)?;
         if loaded.pin != pin {
-            return Err(CaError::Mismatch { directory: directory.to_owned() });
+            return Err(CaError::Mismatch {
+                directory: directory.to_owned(),
+            });
         }
         Ok(loaded)
     }
@@ -349,7 +364,13 @@ impl CertificateAuthority {
         let not_before = parsed.validity().not_before.to_datetime();
         let pin = SpkiPin::of_spki(parsed.public_key().raw);
         let issuer = Issuer::from_ca_cert_der(&certificate, key).ok()?;
-        Some(Self { issuer, certificate, not_before, pin, bundle })
+        Some(Self {
+            issuer,
+            certificate,
+            not_before,
+            pin,
+            bundle,
+        })
     }
 }
 
@@ -390,7 +411,9 @@ impl FromStr for MasterName {
         }
         DnsName::try_from(text.to_owned())
             .map(Self::Dns)
-            .map_err(|_| InvalidMasterName { text: text.chars().take(64).collect() })
+            .map_err(|_| InvalidMasterName {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -406,7 +429,9 @@ impl fmt::Display for MasterName {
 /// The public key of a request whose sender has shown that it has the private one.
 fn requested_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, IssueError> {
     if csr_der.len() > MAX_CSR {
-        return Err(IssueError::TooLong { size: csr_der.len() });
+        return Err(IssueError::TooLong {
+            size: csr_der.len(),
+        });
     }
     // Not rcgen's own reader: that one reads the requested extensions too, and fails on those
     // that it does not know. None of them matters here.
@@ -416,11 +441,17 @@ fn requested_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, IssueError> {
         return Err(IssueError::MalformedRequest);
     }
     let key = &request.certification_request_info.subject_pki;
-    let curve = key.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+    let curve = key
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|any| any.as_oid().ok());
     if key.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY || curve != Some(OID_EC_P256) {
         return Err(IssueError::UnsupportedKey);
     }
-    request.verify_signature().map_err(|_| IssueError::BadSignature)?;
+    request
+        .verify_signature()
+        .map_err(|_| IssueError::BadSignature)?;
     SubjectPublicKeyInfo::from_der(key.raw).map_err(|_| IssueError::UnsupportedKey)
 }
 
@@ -430,11 +461,12 @@ fn leaf_params(
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 ) -> Result<CertificateParams, IssueError> {
-    let text = |text: &str| {
-        Ia5String::try_from(text).map_err(|source| IssueError::Sign { role, source })
-    };
+    let text =
+        |text: &str| Ia5String::try_from(text).map_err(|source| IssueError::Sign { role, source });
     let mut params = CertificateParams::default();
-    params.subject_alt_names.push(SanType::URI(text(&role.to_string())?));
+    params
+        .subject_alt_names
+        .push(SanType::URI(text(&role.to_string())?));
     for name in names {
         params.subject_alt_names.push(match name {
             MasterName::Dns(name) => SanType::DnsName(text(name.as_ref())?),
@@ -443,7 +475,10 @@ fn leaf_params(
     }
     let (subject, usage) = match role {
         Role::Host(host) => (host.to_string(), ExtendedKeyUsagePurpose::ClientAuth),
-        Role::Master => ("DECNET master".to_owned(), ExtendedKeyUsagePurpose::ServerAuth),
+        Role::Master => (
+            "DECNET master".to_owned(),
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ),
     };
     params.distinguished_name = common_name(&subject);
     params.serial_number = Some(SerialNumber::from_slice(random_serial().as_bytes()));
@@ -485,6 +520,9 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, CaError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CaError::Read { path: path.to_owned(), source }),
+        Err(source) => Err(CaError::Read {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }

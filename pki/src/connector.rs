@@ -130,7 +130,19 @@ impl Connector {
         config.enable_early_data = false;
         // The name is not checked, so it need not travel in clear text either.
         config.enable_sni = false;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+        })
+    }
+
+    /// The client that this one is not: it keeps sessions and would resume them.
+    #[cfg(test)]
+    pub(crate) fn that_resumes(&self) -> Self {
+        let mut config = ClientConfig::clone(self.tls.config());
+        config.resumption = Resumption::in_memory_sessions(8);
+        Self {
+            tls: TlsConnector::from(Arc::new(config)),
+        }
     }
 
     /// Connects once. Every address that the name resolves to is tried, in turn.
@@ -142,10 +154,16 @@ impl Connector {
         let (tcp, socket) = dial(master).await?;
         let name = ServerName::IpAddress(socket.ip().into());
         match timeout(STEP_TIMEOUT, self.tls.connect(name, tcp)).await {
-            Err(_) => Err(ConnectError::Timeout { master: master.clone(), during: "TLS" }),
+            Err(_) => Err(ConnectError::Timeout {
+                master: master.clone(),
+                during: "TLS",
+            }),
             Ok(Err(error)) => Err(ConnectError::from_handshake(master, error)),
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
-                Err(ConnectError::NotMaster { master: master.clone(), source: None })
+                Err(ConnectError::NotMaster {
+                    master: master.clone(),
+                    source: None,
+                })
             }
             Ok(Ok(stream)) => Ok(MasterStream::new(stream)),
         }
@@ -162,9 +180,18 @@ async fn dial(master: &MasterAddress) -> Result<(TcpStream, SocketAddr), Connect
     let resolve = tokio::net::lookup_host((master.host(), master.port()));
     let addresses = timeout(STEP_TIMEOUT, resolve)
         .await
-        .map_err(|_| ConnectError::Timeout { master: master.clone(), during: "name lookup" })?
-        .map_err(|source| ConnectError::Resolve { master: master.clone(), source: Some(source) })?;
-    let mut last = ConnectError::Resolve { master: master.clone(), source: None };
+        .map_err(|_| ConnectError::Timeout {
+            master: master.clone(),
+            during: "name lookup",
+        })?
+        .map_err(|source| ConnectError::Resolve {
+            master: master.clone(),
+            source: Some(source),
+        })?;
+    let mut last = ConnectError::Resolve {
+        master: master.clone(),
+        source: None,
+    };
     for address in addresses {
         match timeout(TCP_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
@@ -176,7 +203,10 @@ async fn dial(master: &MasterAddress) -> Result<(TcpStream, SocketAddr), Connect
             }
             Ok(Err(source)) => last = ConnectError::from_dial(master, address, source),
             Err(_) => {
-                last = ConnectError::Timeout { master: master.clone(), during: "TCP connect" };
+                last = ConnectError::Timeout {
+                    master: master.clone(),
+                    during: "TCP connect",
+                };
             }
         }
     }

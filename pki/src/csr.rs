@@ -108,7 +108,10 @@ mod tests {
     #[test]
     fn the_debug_form_tells_nothing_private() {
         let key = HostKey::generate().expect("randomness");
-        assert_eq!(format!("{key:?}"), format!("HostKey({})", key.fingerprint()));
+        assert_eq!(
+            format!("{key:?}"),
+            format!("HostKey({})", key.fingerprint())
+        );
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), WriteFileError> {
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteFileError> {
-    let failed = |source| WriteFileError { path: path.to_owned(), source };
+    let failed = |source| WriteFileError {
+        path: path.to_owned(),
+        source,
+    };
     let name = path
         .file_name()
         .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidInput, "no file name")))?;
@@ -56,7 +59,11 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteFileError> {
 }
 
 fn fill(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -73,7 +80,11 @@ mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("written above").permissions().mode() & 0o777
+        fs::metadata(path)
+            .expect("written above")
+            .permissions()
+            .mode()
+            & 0o777
     }
 
     #[test]

@@ -106,7 +106,10 @@ mod tests {
 
     #[test]
     fn refuses_hex_of_the_wrong_length() {
-        let expected = InvalidHex { noun: "CA pin", digits: 64 };
+        let expected = InvalidHex {
+            noun: "CA pin",
+            digits: 64,
+        };
         assert_eq!("abcd".parse::<SpkiPin>(), Err(expected));
         assert_eq!("g".repeat(64).parse::<SpkiPin>(), Err(expected));
     }

@@ -77,8 +77,9 @@ impl PeerCertificate {
         if !rest.is_empty() {
             return Err(InvalidPeer::Malformed);
         }
-        let constraints =
-            certificate.basic_constraints().map_err(|_| InvalidPeer::Malformed)?;
+        let constraints = certificate
+            .basic_constraints()
+            .map_err(|_| InvalidPeer::Malformed)?;
         if constraints.is_some_and(|constraints| constraints.value.ca) {
             return Err(InvalidPeer::Authority);
         }
@@ -132,12 +133,19 @@ impl fmt::Display for Role {
 
 /// Any URI at all counts, ours or not: a certificate of ours has exactly one.
 fn role(certificate: &X509Certificate<'_>) -> Result<Role, InvalidPeer> {
-    let names =
-        certificate.subject_alternative_name().map_err(|_| InvalidPeer::Malformed)?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| InvalidPeer::Malformed)?;
     let mut uris = names
         .iter()
         .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None });
+        .filter_map(|name| {
+            if let GeneralName::URI(uri) = name {
+                Some(*uri)
+            } else {
+                None
+            }
+        });
     let uri = uris.next().ok_or(InvalidPeer::NoRole)?;
     if uris.next().is_some() {
         return Err(InvalidPeer::ManyRoles);
@@ -148,7 +156,11 @@ fn role(certificate: &X509Certificate<'_>) -> Result<Role, InvalidPeer> {
     let host = uri.strip_prefix(HOST_URI).ok_or(InvalidPeer::UnknownRole)?;
     let role = Role::Host(host.parse().map_err(|_| InvalidPeer::UnknownRole)?);
     // One spelling only: otherwise two texts would be one host.
-    if role.to_string() == uri { Ok(role) } else { Err(InvalidPeer::UnknownRole) }
+    if role.to_string() == uri {
+        Ok(role)
+    } else {
+        Err(InvalidPeer::UnknownRole)
+    }
 }
 
 fn check_usage(certificate: &X509Certificate<'_>, role: Role) -> Result<(), InvalidPeer> {

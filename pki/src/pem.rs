@@ -23,5 +23,7 @@ pub(crate) fn certificate(der: &[u8]) -> String {
 
 /// Every certificate in a PEM text, in its order; `None` if a block is broken.
 pub(crate) fn certificates(text: &str) -> Option<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().ok()
+    CertificateDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .ok()
 }

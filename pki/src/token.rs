@@ -78,7 +78,11 @@ pub fn same_hash(left: &[u8; 32], right: &[u8; 32]) -> bool {
 impl JoinToken {
     /// Makes a token of 16 random bytes.
     pub const fn mint(id: TokenId, random: [u8; SECRET], pin: SpkiPin) -> Self {
-        Self { id, secret: Secret(random), pin }
+        Self {
+            id,
+            secret: Secret(random),
+            pin,
+        }
     }
 
     /// The public part: safe to log and to look up by.
@@ -121,7 +125,10 @@ impl JoinToken {
         let Some(body) = text.strip_prefix(PREFIX) else {
             return Err(other_version(text));
         };
-        if !body.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+        if !body
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        {
             return Err(InvalidToken::Characters);
         }
         if body.len() != TEXT {
@@ -129,14 +136,22 @@ impl JoinToken {
         }
         // Here only stray bits after the last byte are left to be wrong.
         let bytes = Zeroizing::new(
-            URL_SAFE_NO_PAD.decode(body).map_err(|_| InvalidToken::Checksum)?,
+            URL_SAFE_NO_PAD
+                .decode(body)
+                .map_err(|_| InvalidToken::Checksum)?,
         );
-        let (body, given) = bytes.split_last_chunk::<CHECKSUM>().ok_or(InvalidToken::Checksum)?;
+        let (body, given) = bytes
+            .split_last_chunk::<CHECKSUM>()
+            .ok_or(InvalidToken::Checksum)?;
         if checksum(body) != *given {
             return Err(InvalidToken::Checksum);
         }
-        let (id, rest) = body.split_first_chunk::<ID>().ok_or(InvalidToken::Checksum)?;
-        let (secret, pin) = rest.split_first_chunk::<SECRET>().ok_or(InvalidToken::Checksum)?;
+        let (id, rest) = body
+            .split_first_chunk::<ID>()
+            .ok_or(InvalidToken::Checksum)?;
+        let (secret, pin) = rest
+            .split_first_chunk::<SECRET>()
+            .ok_or(InvalidToken::Checksum)?;
         let pin = <[u8; PIN]>::try_from(pin).map_err(|_| InvalidToken::Checksum)?;
         Ok(Self {
             id: TokenId::new(Uuid::from_bytes(*id)),
@@ -206,7 +221,11 @@ impl fmt::Debug for EncodedToken {
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM] {
-    let digest: [u8; 32] = Sha256::new().chain_update(DOMAIN).chain_update(body).finalize().into();
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(DOMAIN)
+        .chain_update(body)
+        .finalize()
+        .into();
     [digest[0], digest[1], digest[2], digest[3]]
 }
 

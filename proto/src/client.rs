@@ -1,1 +1,376 @@
-//! (being written)
+//! The typed client of the REST API: one method a route, shapes in, shapes out.
+//!
+//! It does not wait, retry or print: that is the caller's.
+
+mod error;
+mod sse;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use reqwest::Url;
+
+pub use self::error::{ClientError, InvalidEndpoint};
+pub use self::stream::{EventStream, ExportStream};
+use crate::rest::{
+    CreateTopology, DeployRequest, EnrollRequest, Enrollment, EventQuery, EventShape, Findings,
+    HostShape, Page, Problem, StatusChangeShape, SystemStatus, TeardownRequest, TokenShape,
+    TopologyFile, TopologyShape, TopologyState,
+};
+
+/// Largest answer that is read, in bytes: a page of a thousand events fits.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stream may be silent: the master says something every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+/// Most pages of one list. A master that never ends one must not keep us for ever.
+const MAX_PAGES: usize = 10_000;
+
+/// A master, and the right to ask it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    authorization: HeaderValue,
+}
+
+/// Where a request goes: the words of its path below `/api/v1`.
+type Path<'a> = &'a [&'a str];
+
+impl Client {
+    /// A client of the master at `base`, such as `http://127.0.0.1:8080`, with a bearer token.
+    ///
+    /// A token travels over TLS or inside this machine, and nowhere else.
+    pub fn new(base: Url, token: &str) -> Result<Self, InvalidEndpoint> {
+        let plain = match base.scheme() {
+            "https" => false,
+            "http" if is_loopback(&base) => true,
+            "http" => return Err(InvalidEndpoint::Plain { url: base }),
+            _ => return Err(InvalidEndpoint::Scheme { url: base }),
+        };
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| InvalidEndpoint::Token)?;
+        authorization.set_sensitive(true);
+        // The library panics without a provider; a second installation is refused and harmless.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE);
+        if plain {
+            // No proxy may see the token, and no root certificates need to be read.
+            builder = builder.no_proxy().tls_certs_only([]);
+        }
+        let http = builder.build().map_err(InvalidEndpoint::Setup)?;
+        Ok(Self { http, base, authorization })
+    }
+
+    /// Which master.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// `GET /healthz`.
+    pub async fn healthz(&self) -> Result<(), ClientError> {
+        let mut url = self.base.clone();
+        url.set_path("/healthz");
+        self.answer(self.http.request(Method::GET, url), "GET /healthz").await.map(drop)
+    }
+
+    /// `GET /status`.
+    pub async fn status(&self) -> Result<SystemStatus, ClientError> {
+        self.get(&["status"]).await
+    }
+
+    // === tokens ===
+
+    /// `POST /tokens`.
+    pub async fn enroll(&self, request: &EnrollRequest) -> Result<Enrollment, ClientError> {
+        self.post(&["tokens"], request).await
+    }
+
+    /// `GET /tokens`, every page.
+    pub async fn tokens(&self) -> Result<Vec<TokenShape>, ClientError> {
+        self.list(&["tokens"]).await
+    }
+
+    /// `DELETE /tokens/{id}`.
+    pub async fn remove_token(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::DELETE, &["tokens", id]).await
+    }
+
+    // === hosts ===
+
+    /// `GET /hosts`, every page.
+    pub async fn hosts(&self) -> Result<Vec<HostShape>, ClientError> {
+        self.list(&["hosts"]).await
+    }
+
+    /// `GET /hosts/{id}`.
+    pub async fn host(&self, id: &str) -> Result<HostShape, ClientError> {
+        self.get(&["hosts", id]).await
+    }
+
+    /// `POST /hosts/{id}/cordon`.
+    pub async fn cordon(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::POST, &["hosts", id, "cordon"]).await
+    }
+
+    /// `POST /hosts/{id}/uncordon`.
+    pub async fn uncordon(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::POST, &["hosts", id, "uncordon"]).await
+    }
+
+    /// `POST /hosts/{id}/drain`.
+    pub async fn drain(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::POST, &["hosts", id, "drain"]).await
+    }
+
+    /// `POST /hosts/{id}/revoke`.
+    pub async fn revoke(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::POST, &["hosts", id, "revoke"]).await
+    }
+
+    /// `DELETE /hosts/{id}`, of a host that is empty.
+    pub async fn remove_host(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::DELETE, &["hosts", id]).await
+    }
+
+    /// `DELETE /hosts/{id}?force=true`, of a host that will not answer.
+    pub async fn abandon_host(&self, id: &str) -> Result<(), ClientError> {
+        let path: Path<'_> = &["hosts", id];
+        let request = self.request(Method::DELETE, path).query(&[("force", "true")]);
+        self.answer(request, &route(&Method::DELETE, path)).await.map(drop)
+    }
+
+    // === topologies ===
+
+    /// `POST /topologies`.
+    pub async fn create_topology(
+        &self,
+        request: &CreateTopology,
+    ) -> Result<TopologyState, ClientError> {
+        self.post(&["topologies"], request).await
+    }
+
+    /// `GET /topologies`, every page.
+    pub async fn topologies(&self) -> Result<Vec<TopologyShape>, ClientError> {
+        self.list(&["topologies"]).await
+    }
+
+    /// `GET /topologies/{id}`.
+    pub async fn topology(&self, id: &str) -> Result<TopologyState, ClientError> {
+        self.get(&["topologies", id]).await
+    }
+
+    /// `GET /topologies/{id}/document`.
+    pub async fn document(&self, id: &str) -> Result<TopologyFile, ClientError> {
+        self.get(&["topologies", id, "document"]).await
+    }
+
+    /// `GET /topologies/{id}/hydrated`: the very bytes that are hashed.
+    pub async fn hydrated(&self, id: &str) -> Result<Vec<u8>, ClientError> {
+        let path: Path<'_> = &["topologies", id, "hydrated"];
+        self.answer(self.request(Method::GET, path), &route(&Method::GET, path)).await
+    }
+
+    /// `POST /topologies/{id}/deploy`.
+    pub async fn deploy(&self, id: &str, request: &DeployRequest) -> Result<(), ClientError> {
+        self.tell(&["topologies", id, "deploy"], request).await
+    }
+
+    /// `POST /topologies/{id}/retry`.
+    pub async fn retry(&self, id: &str, request: &DeployRequest) -> Result<(), ClientError> {
+        self.tell(&["topologies", id, "retry"], request).await
+    }
+
+    /// `POST /topologies/{id}/teardown`.
+    pub async fn teardown(&self, id: &str, request: &TeardownRequest) -> Result<(), ClientError> {
+        self.tell(&["topologies", id, "teardown"], request).await
+    }
+
+    /// `DELETE /topologies/{id}`.
+    pub async fn remove_topology(&self, id: &str) -> Result<(), ClientError> {
+        self.act(Method::DELETE, &["topologies", id]).await
+    }
+
+    /// `GET /topologies/{id}/status-events`, every page.
+    pub async fn status_events(&self, id: &str) -> Result<Vec<StatusChangeShape>, ClientError> {
+        self.list(&["topologies", id, "status-events"]).await
+    }
+
+    /// `POST /topologies/validate`.
+    pub async fn validate(&self, request: &CreateTopology) -> Result<Findings, ClientError> {
+        self.post(&["topologies", "validate"], request).await
+    }
+
+    // === events ===
+
+    /// `GET /events`: one page.
+    pub async fn events(&self, query: &EventQuery) -> Result<Page<EventShape>, ClientError> {
+        self.page(&["events"], query).await
+    }
+
+    /// `GET /events/stream`: live, from after `query.after` on.
+    pub async fn event_stream(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
+        let path: Path<'_> = &["events", "stream"];
+        let mut request = self
+            .http
+            .request(Method::GET, self.url(path))
+            .header(AUTHORIZATION, &self.authorization)
+            .header(ACCEPT, "text/event-stream")
+            .query(query);
+        if let Some(row) = query.after {
+            request = request.header("last-event-id", row.to_string());
+        }
+        let route = route(&Method::GET, path);
+        let response = self.send(request, &route).await?;
+        Ok(EventStream::new(response, route))
+    }
+
+    /// `GET /events/export`: one JSON document a line.
+    pub async fn event_export(&self, query: &EventQuery) -> Result<ExportStream, ClientError> {
+        let path: Path<'_> = &["events", "export"];
+        let request = self
+            .http
+            .request(Method::GET, self.url(path))
+            .header(AUTHORIZATION, &self.authorization)
+            .query(query);
+        let route = route(&Method::GET, path);
+        let response = self.send(request, &route).await?;
+        Ok(ExportStream::new(response, route))
+    }
+
+    // === how ===
+
+    fn url(&self, path: Path<'_>) -> Url {
+        let mut url = self.base.clone();
+        // `extend` encodes each word, so that an id can never become more of a path.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        url
+    }
+
+    fn request(&self, method: Method, path: Path<'_>) -> RequestBuilder {
+        self.http
+            .request(method, self.url(path))
+            .header(AUTHORIZATION, &self.authorization)
+            .timeout(ANSWER_TIMEOUT)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: Path<'_>) -> Result<T, ClientError> {
+        let route = route(&Method::GET, path);
+        parse(&self.answer(self.request(Method::GET, path), &route).await?, &route)
+    }
+
+    async fn page<T: DeserializeOwned>(
+        &self,
+        path: Path<'_>,
+        query: &impl Serialize,
+    ) -> Result<Page<T>, ClientError> {
+        let route = route(&Method::GET, path);
+        let request = self.request(Method::GET, path).query(query);
+        parse(&self.answer(request, &route).await?, &route)
+    }
+
+    async fn list<T: DeserializeOwned>(&self, path: Path<'_>) -> Result<Vec<T>, ClientError> {
+        let mut items = Vec::new();
+        let mut cursor: Vec<(&str, String)> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let page: Page<T> = self.page(path, &cursor).await?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) => cursor = vec![("cursor", next)],
+                None => break,
+            }
+        }
+        Ok(items)
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: Path<'_>,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let route = route(&Method::POST, path);
+        parse(&self.answer(self.request(Method::POST, path).json(body), &route).await?, &route)
+    }
+
+    async fn tell(&self, path: Path<'_>, body: &impl Serialize) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, path).json(body);
+        self.answer(request, &route(&Method::POST, path)).await.map(drop)
+    }
+
+    async fn act(&self, method: Method, path: Path<'_>) -> Result<(), ClientError> {
+        let route = route(&method, path);
+        self.answer(self.request(method, path), &route).await.map(drop)
+    }
+
+    async fn answer(&self, request: RequestBuilder, route: &str) -> Result<Vec<u8>, ClientError> {
+        body(self.send(request, route).await?, route).await
+    }
+
+    /// Sends, and takes every status but success for a problem.
+    async fn send(&self, request: RequestBuilder, route: &str) -> Result<Response, ClientError> {
+        let response =
+            request.send().await.map_err(|error| ClientError::of(error, route, &self.base))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = body(response, route).await?;
+        Err(refusal(status, &bytes, route))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback()),
+        None => false,
+    }
+}
+
+fn route(method: &Method, path: Path<'_>) -> String {
+    format!("{method} /api/v1/{}", path.join("/"))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], route: &str) -> Result<T, ClientError> {
+    serde_json::from_slice(bytes)
+        .map_err(|source| ClientError::Malformed { route: route.to_owned(), source })
+}
+
+fn refusal(status: StatusCode, bytes: &[u8], route: &str) -> ClientError {
+    match serde_json::from_slice::<Problem>(bytes) {
+        Ok(problem) => ClientError::Problem(Box::new(problem)),
+        // Not a master, or something between us and it.
+        Err(_) => ClientError::Status { route: route.to_owned(), status: status.as_u16() },
+    }
+}
+
+async fn body(mut response: Response, route: &str) -> Result<Vec<u8>, ClientError> {
+    let url = response.url().clone();
+    let mut bytes = Vec::new();
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| ClientError::of(error, route, &url))?
+    {
+        if bytes.len() + chunk.len() > MAX_ANSWER {
+            return Err(ClientError::TooLong { route: route.to_owned(), limit: MAX_ANSWER });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

@@ -88,6 +88,22 @@ pub fn phase(wire: i32) -> Result<Phase, InvalidMessage> {
     }
 }
 
+/// The digest of what a report shows of the engine: its observed objects and their drift. The
+/// first eight bytes of SHA-256 over their protobuf encoding.
+pub fn observed_digest(report: &v1::Report) -> u64 {
+    use prost::Message as _;
+    use sha2::Digest as _;
+    let shown = v1::Report {
+        observed: report.observed.clone(),
+        drift: report.drift.clone(),
+        ..v1::Report::default()
+    };
+    let hash = sha2::Sha256::digest(shown.encode_to_vec());
+    let mut first = [0_u8; 8];
+    first.copy_from_slice(&hash[..8]);
+    u64::from_be_bytes(first)
+}
+
 fn content_to_wire(content: Content) -> Option<v1::Content> {
     content.map(|(topology, hash)| v1::Content {
         topology_id: topology.uuid().as_bytes().to_vec(),

@@ -3,6 +3,7 @@
 pub mod decky_config;
 pub mod hydrated;
 pub mod line;
+pub mod settings;
 pub mod topology_file;
 
 #[cfg(feature = "client")]

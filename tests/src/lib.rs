@@ -1,1 +1,20 @@
+//! The harness of the end-to-end tests: a world of real processes on a real Docker daemon, with
+//! clients that nobody here wrote.
+//!
+//! A [`world::World`] owns temporary data directories, a slot of subnets and ports that no other
+//! test uses, and everything that it starts; dropping it, also in a panic, ends the processes by
+//! their ids and removes the Docker objects by their host labels.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start programs, read the environment and wait by polling; daemons do not"
+)]
 
+pub mod api;
+pub mod cli;
+pub mod docker;
+pub mod netns;
+pub mod patience;
+pub mod process;
+pub mod shapes;
+pub mod slot;
+pub mod world;

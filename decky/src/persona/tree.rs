@@ -124,10 +124,10 @@ impl Tree {
     }
 
     /// The paths and nodes below a directory, at any depth.
-    pub(crate) fn below<'a>(
-        &'a self,
-        path: &'a str,
-    ) -> impl Iterator<Item = (&'a String, &'a Node)> {
+    pub(crate) fn below<'t>(
+        &'t self,
+        path: &str,
+    ) -> impl Iterator<Item = (&'t String, &'t Node)> + use<'t> {
         let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
         self.0
             .range(prefix.clone()..)

@@ -519,3 +519,6 @@ fn seeded_hostname(seed: &Seed, persona: Persona) -> Hostname {
 fn small(seed: &Seed, purpose: &str, bound: u64) -> usize {
     usize::try_from(seed.pick(&format!("hostname {purpose}"), bound)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

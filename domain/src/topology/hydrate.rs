@@ -387,3 +387,6 @@ impl SpecDigest {
         Self(document.digest())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,10 @@ impl Connection {
 
 fn ended_if(ended: bool) -> io::Result<()> {
     if ended {
-        return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "this connection was cut"));
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "this connection was cut",
+        ));
     }
     Ok(())
 }
@@ -144,6 +147,8 @@ impl AsyncWrite for Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }

@@ -44,18 +44,7 @@ pub fn accept_loop(
     limits: AcceptLimits,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + 'static {
-    let acceptor = Acceptor {
-        listener,
-        tls,
-        connections,
-        handshake: limits.handshake,
-        places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
-        unproven: Arc::new(Semaphore::new(limits.unauthenticated.min(Semaphore::MAX_PERMITS))),
-        handshakes: JoinSet::new(),
-        backoff: None,
-        full: false,
-        shutdown,
-    };
+    let acceptor = Acceptor::new(listener, tls, connections, limits, shutdown);
     unfold(acceptor, |mut acceptor| async move {
         let connection = acceptor.next().await?;
         Some((Ok(connection), acceptor))
@@ -71,8 +60,15 @@ struct Acceptor {
     unproven: Arc<Semaphore>,
     handshakes: JoinSet<Option<Connection>>,
     backoff: Option<Backoff>,
-    full: bool,
+    full: Seldom,
+    failing: Seldom,
     shutdown: CancellationToken,
+}
+
+/// Lets one warning through a minute: strangers must not be able to write our log for us.
+#[derive(Default)]
+struct Seldom {
+    last: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -102,6 +98,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(1);
 
 impl Acceptor {
+    fn new(
+        listener: TcpListener,
+        tls: Arc<ServerTls>,
+        connections: Arc<Connections>,
+        limits: AcceptLimits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        Self {
+            listener,
+            tls,
+            connections,
+            handshake: limits.handshake,
+            places: places(limits.connections),
+            unproven: places(limits.unauthenticated),
+            handshakes: JoinSet::new(),
+            backoff: None,
+            full: Seldom::default(),
+            failing: Seldom::default(),
+            shutdown,
+        }
+    }
+
     async fn next(&mut self) -> Option<Connection> {
         loop {
             let paused = self.backoff.map(|backoff| backoff.until);
@@ -138,21 +157,22 @@ impl Acceptor {
     fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
             Ok((tcp, address)) => {
-                if self.backoff.take().is_some() {
-                    tracing::info!("accepting connections again");
-                }
+                self.backoff = None;
                 self.start_handshake(tcp, address);
             }
             // The peer gave up while it waited: says nothing about the port.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                let pause = self
-                    .backoff
-                    .map_or(FIRST_PAUSE, |backoff| (backoff.pause * 2).min(LONGEST_PAUSE));
-                if self.backoff.is_none() {
+                let pause = self.backoff.map_or(FIRST_PAUSE, |backoff| {
+                    (backoff.pause * 2).min(LONGEST_PAUSE)
+                });
+                if self.failing.now() {
                     tracing::warn!(%error, "could not accept a connection, backing off");
                 }
-                self.backoff = Some(Backoff { pause, until: Instant::now() + pause });
+                self.backoff = Some(Backoff {
+                    pause,
+                    until: Instant::now() + pause,
+                });
             }
         }
     }
@@ -161,15 +181,16 @@ impl Acceptor {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let unproven = Arc::clone(&self.unproven).try_acquire_owned();
         let (Ok(place), Ok(unproven)) = (place, unproven) else {
-            if !self.full {
+            if self.full.now() {
                 tracing::warn!("connection limit reached, closing new connections");
             }
-            self.full = true;
             return;
         };
-        self.full = false;
         set_options(&tcp);
-        let permits = Permits { _connection: place, unproven: Some(unproven) };
+        let permits = Permits {
+            _connection: place,
+            unproven: Some(unproven),
+        };
         let (tls, connections) = (Arc::clone(&self.tls), Arc::clone(&self.connections));
         let deadline = Instant::now() + self.handshake;
         let span = tracing::debug_span!("connection.handshake", peer.addr = %address);
@@ -188,6 +209,19 @@ impl Acceptor {
             }
         };
         self.handshakes.spawn(work.instrument(span));
+    }
+}
+
+impl Seldom {
+    fn now(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self
+            .last
+            .is_none_or(|last| now - last >= Duration::from_secs(60));
+        if due {
+            self.last = Some(now);
+        }
+        due
     }
 }
 
@@ -213,7 +247,9 @@ async fn handshake(
     let now = (tls.clock)();
 
     let registration = connections.register(
-        certificate.as_ref().map(|(host, certificate)| (*host, certificate.key())),
+        certificate
+            .as_ref()
+            .map(|(host, certificate)| (*host, certificate.key())),
     );
     // After registering, never before: see the registry's first lines.
     let host = certificate
@@ -227,13 +263,24 @@ async fn handshake(
         Some(_) | None => UNPROVEN_LIFE,
     };
     let peer = PeerInfo { address, host };
-    Ok(Connection::new(stream, peer, Instant::now() + lasts, registration, permits))
+    Ok(Connection::new(
+        stream,
+        peer,
+        Instant::now() + lasts,
+        registration,
+        permits,
+    ))
 }
 
 fn peer_certificate(
     stream: &TlsStream<TcpStream>,
 ) -> Result<Option<(domain::id::HostId, PeerCertificate)>, HandshakeError> {
-    let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
+    let Some(leaf) = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first)
+    else {
         return Ok(None);
     };
     let certificate = PeerCertificate::parse(leaf).map_err(HandshakeError::Certificate)?;
@@ -294,5 +341,57 @@ fn set_options(tcp: &TcpStream) {
 }
 
 fn cause(error: &dyn std::error::Error) -> Option<tracing::field::DisplayValue<String>> {
-    error.source().map(|source| tracing::field::display(source.to_string()))
+    error
+        .source()
+        .map(|source| tracing::field::display(source.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{LIMITS, Master, within};
+
+    /// What `accept` says when the process has no file descriptor left (EMFILE).
+    fn no_descriptors() -> io::Error {
+        io::Error::from_raw_os_error(24)
+    }
+
+    /// An acceptor on a port of its own; of the master, it uses the TLS configuration.
+    async fn acceptor() -> (Master, Acceptor) {
+        let master = Master::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let (tls, connections) = (Arc::clone(&master.tls), Arc::clone(&master.connections));
+        let shutdown = CancellationToken::new();
+        (
+            master,
+            Acceptor::new(listener, tls, connections, LIMITS, shutdown),
+        )
+    }
+
+    #[tokio::test]
+    async fn accept_errors_back_off_up_to_a_second_and_the_next_peer_ends_it() {
+        let (master, mut acceptor) = acceptor().await;
+        let address = acceptor.listener.local_addr().expect("bound");
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            acceptor.accepted(Err(no_descriptors()));
+            pauses.push(acceptor.backoff.expect("backing off").pause.as_millis());
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+
+        let connector = master.connector(None);
+        let to = address.to_string().parse().expect("a socket address");
+        let (stream, connection) =
+            within(async { tokio::join!(connector.connect(&to), acceptor.next()) }).await;
+        stream.expect("accepted after the pause");
+        connection.expect("not shut down");
+        assert!(acceptor.backoff.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_gave_up_is_no_reason_to_back_off() {
+        let (_master, mut acceptor) = acceptor().await;
+        acceptor.accepted(Err(io::ErrorKind::ConnectionAborted.into()));
+        assert!(acceptor.backoff.is_none());
+    }
 }

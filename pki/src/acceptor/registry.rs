@@ -67,9 +67,19 @@ impl Connections {
         let mut live = self.lock();
         let number = live.next;
         live.next += 1;
-        live.entries.insert(number, Entry { host, kill: kill.clone() });
+        live.entries.insert(
+            number,
+            Entry {
+                host,
+                kill: kill.clone(),
+            },
+        );
         drop(live);
-        Registration { connections: Arc::clone(self), number, kill }
+        Registration {
+            connections: Arc::clone(self),
+            number,
+            kill,
+        }
     }
 
     fn cut_if(&self, wanted: impl Fn(&Entry) -> bool) -> usize {

@@ -30,30 +30,37 @@ impl HostVerifier {
         allow: Arc<dyn AllowList>,
         clock: Clock,
     ) -> Result<Self, ServerTlsError> {
-        let roots = bundle.root_store().map_err(|source| ServerTlsError::Bundle { source })?;
+        let roots = bundle
+            .root_store()
+            .map_err(|source| ServerTlsError::Bundle { source })?;
         let chain =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .allow_unauthenticated()
                 .build()
                 .map_err(|source| ServerTlsError::Verifier { source })?;
-        Ok(Self { chain, allow, clock })
+        Ok(Self {
+            chain,
+            allow,
+            clock,
+        })
     }
 
     fn verify(&self, leaf: &CertificateDer<'_>) -> Result<(), CertificateError> {
-        let peer =
-            PeerCertificate::parse(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        let peer = PeerCertificate::parse(leaf).map_err(|_| CertificateError::BadEncoding)?;
         let Role::Host(host) = peer.role() else {
             return Err(CertificateError::InvalidPurpose);
         };
         let at = unix_time(instant_to_verify_at(&peer, (self.clock)()));
         // Without the intermediates that the peer sent: our CA signs leaves only.
-        self.chain.verify_client_cert(leaf, &[], at).map_err(|error| {
-            if let rustls::Error::InvalidCertificate(error) = error {
-                error
-            } else {
-                CertificateError::BadEncoding
-            }
-        })?;
+        self.chain
+            .verify_client_cert(leaf, &[], at)
+            .map_err(|error| {
+                if let rustls::Error::InvalidCertificate(error) = error {
+                    error
+                } else {
+                    CertificateError::BadEncoding
+                }
+            })?;
         match self.allow.standing(host, &peer.key()) {
             Standing::Allowed | Standing::Removed => Ok(()),
             Standing::Refused => Err(CertificateError::Revoked),
@@ -64,7 +71,11 @@ impl HostVerifier {
 /// Within the renewal window an expired certificate is looked at as of its last second.
 fn instant_to_verify_at(peer: &PeerCertificate, now: OffsetDateTime) -> OffsetDateTime {
     let late = now - peer.not_after();
-    if late.is_positive() && late <= RENEWABLE_AFTER_EXPIRY { peer.not_after() } else { now }
+    if late.is_positive() && late <= RENEWABLE_AFTER_EXPIRY {
+        peer.not_after()
+    } else {
+        now
+    }
 }
 
 impl ClientCertVerifier for HostVerifier {

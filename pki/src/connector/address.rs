@@ -40,8 +40,9 @@ impl FromStr for MasterAddress {
 
     /// Reads `https://host:port`, `host:port` or `host`; IPv6 in brackets.
     fn from_str(text: &str) -> Result<Self, InvalidMasterAddress> {
-        parse(text.trim())
-            .ok_or_else(|| InvalidMasterAddress { text: text.chars().take(128).collect() })
+        parse(text.trim()).ok_or_else(|| InvalidMasterAddress {
+            text: text.chars().take(128).collect(),
+        })
     }
 }
 
@@ -61,7 +62,14 @@ fn parse(text: &str) -> Option<MasterAddress> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         host.parse::<Ipv6Addr>().ok()?;
-        (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        (
+            host,
+            if port.is_empty() {
+                None
+            } else {
+                Some(port.strip_prefix(':')?)
+            },
+        )
     } else {
         match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -75,7 +83,10 @@ fn parse(text: &str) -> Option<MasterAddress> {
         Some(_) => return None,
     };
     let known = host.parse::<IpAddr>().is_ok() || DnsName::try_from(host).is_ok();
-    (known && port != 0).then(|| MasterAddress { host: host.to_owned(), port })
+    (known && port != 0).then(|| MasterAddress {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 #[cfg(test)]
@@ -99,11 +110,24 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_address() {
-        for typed in
-            ["", "http://x:1", "https://", "a b:1", "x:0", "x:+1", "x:70000", "::1", "x:1/path"]
-        {
+        for typed in [
+            "",
+            "http://x:1",
+            "https://",
+            "a b:1",
+            "x:0",
+            "x:+1",
+            "x:70000",
+            "::1",
+            "x:1/path",
+        ] {
             let refused = typed.parse::<MasterAddress>().expect_err(typed);
-            assert_eq!(refused, InvalidMasterAddress { text: typed.to_owned() });
+            assert_eq!(
+                refused,
+                InvalidMasterAddress {
+                    text: typed.to_owned()
+                }
+            );
         }
     }
 }

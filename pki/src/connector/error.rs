@@ -1,5 +1,10 @@
 //! Why the master was not reached, and what the operator does next.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums of std and rustls grow; what is not named falls to the general case"
+)]
+
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -182,9 +187,10 @@ impl ConnectError {
     ) -> Self {
         match source.kind() {
             io::ErrorKind::ConnectionRefused => Self::PortClosed { address },
-            io::ErrorKind::TimedOut => {
-                Self::Timeout { master: master.clone(), during: "TCP connect" }
-            }
+            io::ErrorKind::TimedOut => Self::Timeout {
+                master: master.clone(),
+                during: "TCP connect",
+            },
             _ => Self::Unreachable { address, source },
         }
     }
@@ -196,8 +202,14 @@ impl ConnectError {
                 io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe => Self::Closed { master, source: error },
-                _ => Self::Tls { master, source: error },
+                | io::ErrorKind::BrokenPipe => Self::Closed {
+                    master,
+                    source: error,
+                },
+                _ => Self::Tls {
+                    master,
+                    source: error,
+                },
             };
         };
         if let Some(source) = refused_master(tls) {
@@ -214,15 +226,22 @@ impl ConnectError {
         }
         match tls {
             rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => {
-                Self::NotTls { master, source: tls.clone() }
+                Self::NotTls {
+                    master,
+                    source: tls.clone(),
+                }
             }
             rustls::Error::PeerIncompatible(_)
             | rustls::Error::NoApplicationProtocol
             | rustls::Error::NoCertificatesPresented
-            | rustls::Error::AlertReceived(_) => {
-                Self::NotMaster { master, source: Some(tls.clone()) }
-            }
-            _ => Self::Tls { master, source: error },
+            | rustls::Error::AlertReceived(_) => Self::NotMaster {
+                master,
+                source: Some(tls.clone()),
+            },
+            _ => Self::Tls {
+                master,
+                source: error,
+            },
         }
     }
 }
@@ -266,7 +285,10 @@ pub fn refusal_of(error: &(dyn Error + 'static)) -> Option<RefusedByMaster> {
         if let Some(refused) = error.downcast_ref::<RefusedByMaster>() {
             return Some(*refused);
         }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
             // What an I/O error wraps is not its source: its source is its content's source.
             Some(inner) => Some(inner),
             None => error.source(),
@@ -287,7 +309,9 @@ fn refused_master(error: &rustls::Error) -> Option<RefusedMaster> {
 }
 
 fn refusal(error: &rustls::Error) -> Option<RefusedByMaster> {
-    let rustls::Error::AlertReceived(alert) = error else { return None };
+    let rustls::Error::AlertReceived(alert) = error else {
+        return None;
+    };
     match alert {
         AlertDescription::CertificateRevoked => Some(RefusedByMaster::Revoked),
         AlertDescription::CertificateExpired => Some(RefusedByMaster::Expired),

@@ -30,7 +30,10 @@ impl RefusalWatch {
 
 impl MasterStream {
     pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream, refusal: RefusalWatch::default() }
+        Self {
+            stream,
+            refusal: RefusalWatch::default(),
+        }
     }
 
     /// Where a refusal of this connection will be found.
@@ -94,6 +97,8 @@ impl AsyncWrite for MasterStream {
 
 impl std::fmt::Debug for MasterStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MasterStream").field("refusal", &self.refusal).finish_non_exhaustive()
+        f.debug_struct("MasterStream")
+            .field("refusal", &self.refusal)
+            .finish_non_exhaustive()
     }
 }

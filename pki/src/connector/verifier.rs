@@ -6,9 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 
@@ -64,7 +62,11 @@ pub(super) struct MasterVerifier {
 
 enum Known {
     Pin(SpkiPin),
-    Roots { roots: RootCertStore, clock: Clock, skew: time::Duration },
+    Roots {
+        roots: RootCertStore,
+        clock: Clock,
+        skew: time::Duration,
+    },
 }
 
 impl MasterVerifier {
@@ -74,9 +76,15 @@ impl MasterVerifier {
     ) -> Result<Self, rustls::Error> {
         let known = match trust {
             Trust::Pin(pin) => Known::Pin(pin),
-            Trust::Bundle { bundle, clock, skew } => {
-                Known::Roots { roots: bundle.root_store()?, clock, skew }
-            }
+            Trust::Bundle {
+                bundle,
+                clock,
+                skew,
+            } => Known::Roots {
+                roots: bundle.root_store()?,
+                clock,
+                skew,
+            },
         };
         Ok(Self { known, algorithms })
     }
@@ -88,9 +96,7 @@ impl MasterVerifier {
     ) -> Result<(), RefusedMaster> {
         match &self.known {
             Known::Pin(pin) => self.verify_pinned(*pin, leaf, others),
-            Known::Roots { roots, clock, skew } => {
-                self.verify_rooted(roots, clock(), *skew, leaf)
-            }
+            Known::Roots { roots, clock, skew } => self.verify_rooted(roots, clock(), *skew, leaf),
         }
     }
 
@@ -111,7 +117,8 @@ impl MasterVerifier {
         let peer = master(leaf)?;
         // Anyone can show the CA's certificate; only the master can show a leaf that it signed. The
         // instant is one at which the leaf is valid: time is not what is checked here.
-        self.check_chain(leaf, &roots, unix_time(peer.not_before())).map_err(|_| wrong())
+        self.check_chain(leaf, &roots, unix_time(peer.not_before()))
+            .map_err(|_| wrong())
     }
 
     fn verify_rooted(
@@ -151,8 +158,7 @@ impl MasterVerifier {
 }
 
 fn master(leaf: &CertificateDer<'_>) -> Result<PeerCertificate, RefusedMaster> {
-    let peer =
-        PeerCertificate::parse(leaf).map_err(|source| RefusedMaster::Invalid { source })?;
+    let peer = PeerCertificate::parse(leaf).map_err(|source| RefusedMaster::Invalid { source })?;
     match peer.role() {
         Role::Master => Ok(peer),
         role @ Role::Host(_) => Err(RefusedMaster::NotMaster { role }),

@@ -137,14 +137,22 @@ impl HostIdentity {
     ) -> Result<Self, InvalidIdentity> {
         let leaf = PeerCertificate::parse(&certificate_der)
             .map_err(|source| InvalidIdentity::Certificate { source })?;
-        let Role::Host(host) = leaf.role() else { return Err(InvalidIdentity::NotHost) };
+        let Role::Host(host) = leaf.role() else {
+            return Err(InvalidIdentity::NotHost);
+        };
         if leaf.key() != key.fingerprint() {
             return Err(InvalidIdentity::OtherKey {
                 certified: leaf.key(),
                 key: key.fingerprint(),
             });
         }
-        Ok(Self { host, key, certificate_der, leaf, bundle })
+        Ok(Self {
+            host,
+            key,
+            certificate_der,
+            leaf,
+            bundle,
+        })
     }
 
     /// The host that the certificate names.
@@ -186,7 +194,11 @@ impl HostIdentity {
     /// `jitter` is from 0 to 1 and is drawn once per certificate: a fleet that joined together must
     /// not renew together.
     pub fn renew_at(&self, jitter: f64) -> OffsetDateTime {
-        let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
+        let jitter = if jitter.is_finite() {
+            jitter.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         let life = self.not_after() - self.not_before();
         self.not_before() + life / 2 + life * (jitter * 0.1)
     }
@@ -203,7 +215,9 @@ impl HostIdentity {
 impl IdentityFiles {
     /// Names the directory, which must exist. Nothing is read or written yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self {
+            directory: directory.into(),
+        }
     }
 
     /// Stores an identity and makes it the one that counts; the files of older ones are removed.
@@ -229,15 +243,18 @@ impl IdentityFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LoadIdentityError::Read { path, source }),
         };
-        let serial: Serial =
-            pointer.trim().parse().map_err(|_| LoadIdentityError::Pointer { path })?;
+        let serial: Serial = pointer
+            .trim()
+            .parse()
+            .map_err(|_| LoadIdentityError::Pointer { path })?;
 
         let path = self.key_path(serial);
-        let key = Zeroizing::new(fs::read(&path).map_err(|source| {
-            LoadIdentityError::Read { path: path.clone(), source }
+        let key = Zeroizing::new(fs::read(&path).map_err(|source| LoadIdentityError::Read {
+            path: path.clone(),
+            source,
         })?);
-        let key = HostKey::from_pkcs8(&key)
-            .map_err(|source| LoadIdentityError::Key { path, source })?;
+        let key =
+            HostKey::from_pkcs8(&key).map_err(|source| LoadIdentityError::Key { path, source })?;
 
         let path = self.chain_path(serial);
         let chain = fs::read_to_string(&path).map_err(|source| LoadIdentityError::Read {
@@ -271,7 +288,9 @@ impl IdentityFiles {
     /// Best effort: a file that stays is swept next time, and harms nobody until then.
     fn prune(&self, keep: Serial) {
         let kept = [self.key_path(keep), self.chain_path(keep)];
-        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        let Ok(entries) = fs::read_dir(&self.directory) else {
+            return;
+        };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             if is_identity_file(&path)
                 && !kept.contains(&path)
@@ -285,7 +304,12 @@ impl IdentityFiles {
 
 /// A file of some identity, or what a crash left while one was written.
 fn is_identity_file(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    name.strip_prefix(STEM).is_some_and(|rest| rest.ends_with(".key") || rest.ends_with(".pem"))
-        || name.strip_prefix(".identity").is_some_and(|rest| rest.ends_with(TEMPORARY_SUFFIX))
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    name.strip_prefix(STEM)
+        .is_some_and(|rest| rest.ends_with(".key") || rest.ends_with(".pem"))
+        || name
+            .strip_prefix(".identity")
+            .is_some_and(|rest| rest.ends_with(TEMPORARY_SUFFIX))
 }

@@ -39,25 +39,49 @@ const MASTER: &str = "decnet://master";
 
 #[test]
 fn a_certificate_has_exactly_one_role_and_its_usage() {
-    let (client, server) = (Usage::ClientAuth, Usage::ServerAuth);
+    const CLIENT: &[Usage] = &[Usage::ClientAuth];
+    const SERVER: &[Usage] = &[Usage::ServerAuth];
+    const BOTH: &[Usage] = &[Usage::ClientAuth, Usage::ServerAuth];
+    const ANY: &[Usage] = &[Usage::ClientAuth, Usage::Any];
     let host = Role::Host(host_id(7));
     for (uris, usages, expected) in [
-        (&[HOST][..], &[client.clone()][..], Ok(host)),
-        (&[MASTER], &[server.clone()], Ok(Role::Master)),
-        (&[], &[client.clone()], Err(InvalidPeer::NoRole)),
-        (&[HOST, MASTER], &[client.clone()], Err(InvalidPeer::ManyRoles)),
-        (&[HOST, HOST], &[client.clone()], Err(InvalidPeer::ManyRoles)),
-        (&[HOST, "https://a.example"], &[client.clone()], Err(InvalidPeer::ManyRoles)),
-        (&["https://a.example"], &[client.clone()], Err(InvalidPeer::UnknownRole)),
-        (&["decnet://admin"], &[client.clone()], Err(InvalidPeer::UnknownRole)),
-        (&["decnet://master/x"], &[server.clone()], Err(InvalidPeer::UnknownRole)),
-        (&["decnet://host/7"], &[client.clone()], Err(InvalidPeer::UnknownRole)),
-        (&[HOST], &[server.clone()], Err(InvalidPeer::Usage { role: host })),
-        (&[HOST], &[client.clone(), server.clone()], Err(InvalidPeer::Usage { role: host })),
-        (&[HOST], &[client.clone(), Usage::Any], Err(InvalidPeer::Usage { role: host })),
+        (&[HOST][..], CLIENT, Ok(host)),
+        (&[MASTER], SERVER, Ok(Role::Master)),
+        (&[], CLIENT, Err(InvalidPeer::NoRole)),
+        (&[HOST, MASTER], CLIENT, Err(InvalidPeer::ManyRoles)),
+        (&[HOST, MASTER], BOTH, Err(InvalidPeer::ManyRoles)),
+        (&[HOST, HOST], CLIENT, Err(InvalidPeer::ManyRoles)),
+        (
+            &[HOST, "https://a.example"],
+            CLIENT,
+            Err(InvalidPeer::ManyRoles),
+        ),
+        (
+            &["https://a.example"],
+            CLIENT,
+            Err(InvalidPeer::UnknownRole),
+        ),
+        (&["decnet://admin"], CLIENT, Err(InvalidPeer::UnknownRole)),
+        (
+            &["decnet://master/x"],
+            SERVER,
+            Err(InvalidPeer::UnknownRole),
+        ),
+        (&["decnet://host/7"], CLIENT, Err(InvalidPeer::UnknownRole)),
+        (&[HOST], SERVER, Err(InvalidPeer::Usage { role: host })),
+        (&[HOST], BOTH, Err(InvalidPeer::Usage { role: host })),
+        (&[HOST], ANY, Err(InvalidPeer::Usage { role: host })),
         (&[HOST], &[], Err(InvalidPeer::Usage { role: host })),
-        (&[MASTER], &[client.clone()], Err(InvalidPeer::Usage { role: Role::Master })),
-        (&[MASTER], &[server, client], Err(InvalidPeer::Usage { role: Role::Master })),
+        (
+            &[MASTER],
+            CLIENT,
+            Err(InvalidPeer::Usage { role: Role::Master }),
+        ),
+        (
+            &[MASTER],
+            BOTH,
+            Err(InvalidPeer::Usage { role: Role::Master }),
+        ),
     ] {
         assert_eq!(read(&params(uris, usages)), expected, "{uris:?} {usages:?}");
     }
@@ -68,7 +92,10 @@ fn a_host_has_one_spelling() {
     let upper = "decnet://host/AAAAAAAA-0000-0000-0000-000000000007";
     let simple = "decnet://host/aaaaaaaa000000000000000000000007";
     for uri in [upper, simple] {
-        assert_eq!(read(&params(&[uri], &[Usage::ClientAuth])), Err(InvalidPeer::UnknownRole));
+        assert_eq!(
+            read(&params(&[uri], &[Usage::ClientAuth])),
+            Err(InvalidPeer::UnknownRole)
+        );
     }
 }
 
@@ -85,7 +112,9 @@ fn refuses_authorities_and_foreign_serials() {
 
 #[test]
 fn refuses_bytes_behind_the_certificate() {
-    let mut der = host_identity(&authority(), host_id(7), NOW).certificate_der().to_vec();
+    let mut der = host_identity(&authority(), host_id(7), NOW)
+        .certificate_der()
+        .to_vec();
     der.push(0);
     assert_eq!(PeerCertificate::parse(&der), Err(InvalidPeer::Malformed));
 }
@@ -110,7 +139,13 @@ thread_local! {
 fn names_in(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .expect("readable")
-        .map(|entry| entry.expect("readable").file_name().into_string().expect("ASCII"))
+        .map(|entry| {
+            entry
+                .expect("readable")
+                .file_name()
+                .into_string()
+                .expect("ASCII")
+        })
         .collect();
     names.sort();
     names
@@ -118,7 +153,9 @@ fn names_in(directory: &Path) -> Vec<String> {
 
 fn saved(ca: &CertificateAuthority, directory: &Path, now: OffsetDateTime) -> HostIdentity {
     let identity = host_identity(ca, host_id(7), now);
-    IdentityFiles::new(directory).save(&identity).expect("writable");
+    IdentityFiles::new(directory)
+        .save(&identity)
+        .expect("writable");
     identity
 }
 
@@ -126,7 +163,12 @@ fn saved(ca: &CertificateAuthority, directory: &Path, now: OffsetDateTime) -> Ho
 fn an_identity_reads_back_from_its_directory() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let files = IdentityFiles::new(directory.path());
-    assert!(files.load().expect("an empty directory is no error").is_none());
+    assert!(
+        files
+            .load()
+            .expect("an empty directory is no error")
+            .is_none()
+    );
 
     let identity = saved(&authority(), directory.path(), NOW);
     let loaded = files.load().expect("complete").expect("saved");
@@ -135,13 +177,21 @@ fn an_identity_reads_back_from_its_directory() {
     assert_eq!(loaded.key().fingerprint(), identity.key().fingerprint());
     assert_eq!(loaded.certificate_der(), identity.certificate_der());
     assert_eq!(loaded.bundle(), identity.bundle());
-    let key = directory.path().join(format!("identity-{}.key", identity.serial()));
-    assert_eq!(fs::metadata(key).expect("written").permissions().mode() & 0o777, 0o600);
+    let key = directory
+        .path()
+        .join(format!("identity-{}.key", identity.serial()));
+    assert_eq!(
+        fs::metadata(key).expect("written").permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 #[test]
 fn renewal_leaves_only_the_newest_identity() {
-    let (ca, directory) = (authority(), tempfile::tempdir().expect("temporary directory"));
+    let (ca, directory) = (
+        authority(),
+        tempfile::tempdir().expect("temporary directory"),
+    );
     saved(&ca, directory.path(), NOW);
     fs::write(directory.path().join(".identity-ab.key.01.tmp"), "half").expect("writable");
     fs::write(directory.path().join("unrelated"), "stays").expect("writable");
@@ -177,7 +227,10 @@ fn a_crash_leaves_the_old_identity_or_the_new_one() {
         }
         let expected = if done == steps.len() { &new } else { &old };
 
-        let loaded = IdentityFiles::new(directory.path()).load().expect("whole").expect("saved");
+        let loaded = IdentityFiles::new(directory.path())
+            .load()
+            .expect("whole")
+            .expect("saved");
 
         assert_eq!(loaded.serial(), expected.serial(), "after {done} steps");
     }
@@ -193,7 +246,10 @@ fn damaged_files_are_named() {
     let pem = fs::read_to_string(&chain).expect("written");
     let refusal = || files.load().expect_err("damaged");
 
-    let leaf_only = pem.split_inclusive("-----END CERTIFICATE-----\n").next().expect("a leaf");
+    let leaf_only = pem
+        .split_inclusive("-----END CERTIFICATE-----\n")
+        .next()
+        .expect("a leaf");
     fs::write(&chain, leaf_only).expect("writable");
     assert!(matches!(refusal(), LoadIdentityError::Bundle { .. }));
     fs::write(&chain, "").expect("writable");
@@ -205,12 +261,19 @@ fn damaged_files_are_named() {
     fs::write(&key, &*HostKey::generate().expect("randomness").to_pkcs8()).expect("writable");
     assert!(matches!(
         refusal(),
-        LoadIdentityError::Parts { source: InvalidIdentity::OtherKey { .. }, .. }
+        LoadIdentityError::Parts {
+            source: InvalidIdentity::OtherKey { .. },
+            ..
+        }
     ));
     fs::write(&key, "").expect("writable");
     assert!(matches!(refusal(), LoadIdentityError::Key { .. }));
 
-    fs::write(directory.path().join("identity.current"), "../../etc/passwd").expect("writable");
+    fs::write(
+        directory.path().join("identity.current"),
+        "../../etc/passwd",
+    )
+    .expect("writable");
     assert!(matches!(refusal(), LoadIdentityError::Pointer { .. }));
 }
 

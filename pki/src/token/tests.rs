@@ -25,11 +25,26 @@ fn each_way_to_be_wrong_has_its_own_answer() {
     assert_eq!(parse(""), InvalidToken::Prefix);
     assert_eq!(parse("hello"), InvalidToken::Prefix);
     assert_eq!(parse("dcnx_AAAA"), InvalidToken::Prefix);
-    assert_eq!(parse(&good.replacen("dcn1", "dcn2", 1)), InvalidToken::Version);
-    assert_eq!(parse(&good[..good.len() - 3]), InvalidToken::Length { found: 93 });
-    assert_eq!(parse(&format!("{good}A")), InvalidToken::Length { found: 97 });
-    assert_eq!(parse(&good.replacen('_', "_!", 1)), InvalidToken::Characters);
-    assert_eq!(parse(&good.replacen("dcn1_A", "dcn1_B", 1)), InvalidToken::Checksum);
+    assert_eq!(
+        parse(&good.replacen("dcn1", "dcn2", 1)),
+        InvalidToken::Version
+    );
+    assert_eq!(
+        parse(&good[..good.len() - 3]),
+        InvalidToken::Length { found: 93 }
+    );
+    assert_eq!(
+        parse(&format!("{good}A")),
+        InvalidToken::Length { found: 97 }
+    );
+    assert_eq!(
+        parse(&good.replacen('_', "_!", 1)),
+        InvalidToken::Characters
+    );
+    assert_eq!(
+        parse(&good.replacen("dcn1_A", "dcn1_B", 1)),
+        InvalidToken::Checksum
+    );
 }
 
 #[test]
@@ -74,9 +89,6 @@ proptest! {
         prop_assume!(characters[at] != to[0]);
         characters[at] = to[0];
         let typo: String = characters.into_iter().collect();
-        prop_assert!(matches!(JoinToken::parse(&typo), Err(
-            InvalidToken::Prefix | InvalidToken::Version | InvalidToken::Length { .. }
-            | InvalidToken::Characters | InvalidToken::Checksum
-        )));
+        prop_assert!(JoinToken::parse(&typo).is_err());
     }
 }

@@ -1,0 +1,187 @@
+//! The place in one container's output: which lines are new, which were stored, which are missing.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use domain::event::{MAX_LINE, Payload, Position};
+use domain::id::{BootId, DeckyId, TopologyId};
+use domain::observe::Handle;
+use proto::line::{self, Line};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::engine::OutputLine;
+use crate::notice::{Notice, Notices};
+use crate::spool::{Class, Mark, NewEvent};
+
+/// Whose evidence it is: from the container's labels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity {
+    pub(super) topology: TopologyId,
+    pub(super) decky: DeckyId,
+}
+
+/// How far one container has been read.
+#[derive(Debug)]
+pub(super) struct Place {
+    identity: Identity,
+    handle: Handle,
+    /// The last counter of each life of the decky.
+    counters: HashMap<BootId, u64>,
+    /// Time and hash of the last line that was no decky line.
+    raw: Option<(OffsetDateTime, u64)>,
+    /// The latest line.
+    at: Option<OffsetDateTime>,
+    config: String,
+    /// Lines up to this time may be repetitions of stored ones.
+    replayed_until: Option<OffsetDateTime>,
+    lines: u64,
+}
+
+/// What a new line amounts to.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) events: Vec<NewEvent>,
+    pub(super) mark: Mark,
+    /// The digest of the configuration that the line says is in force.
+    pub(super) config: Option<String>,
+}
+
+impl Place {
+    pub(super) fn new(identity: Identity, handle: Handle, marks: &[Mark]) -> Self {
+        let newest = marks.iter().max_by_key(|mark| mark.at);
+        Self {
+            identity,
+            handle,
+            counters: marks
+                .iter()
+                .filter_map(|mark| Some((mark.boot?, mark.counter)))
+                .collect(),
+            raw: marks
+                .iter()
+                .find(|mark| mark.boot.is_none())
+                .map(|mark| (mark.at, mark.counter)),
+            at: newest.map(|mark| mark.at),
+            config: newest.map(|mark| mark.config.clone()).unwrap_or_default(),
+            replayed_until: None,
+            lines: 0,
+        }
+    }
+
+    /// From when on to read.
+    pub(super) const fn since(&self) -> Option<OffsetDateTime> {
+        self.at
+    }
+
+    /// The configuration that the decky last said was in force.
+    pub(super) fn config(&self) -> Option<&str> {
+        Some(self.config.as_str()).filter(|config| !config.is_empty())
+    }
+
+    /// How many new lines there were.
+    pub(super) const fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The engine begins again at [`Self::since`].
+    pub(super) const fn replay(&mut self) {
+        self.replayed_until = self.at;
+    }
+
+    /// Takes the next line of the stream; nothing when it was taken before.
+    pub(super) fn take(
+        &mut self,
+        output: &OutputLine,
+        notices: &Notices,
+        now: OffsetDateTime,
+    ) -> Option<Taken> {
+        // Docker hands on longer lines in parts; whatever is longer still is no decky's.
+        let bytes = output.line.slice(..output.line.len().min(MAX_LINE));
+        let (decoded, class, config) = match line::decode(&bytes) {
+            Ok(line) => (Some(line.position), class(&line.sighting.payload), said_config(line)),
+            Err(_) => (None, Class::Evidence, None),
+        };
+        let mut events = Vec::with_capacity(1);
+        let (boot, counter) = match decoded {
+            Some(position) => {
+                let missing = self.advance(position)?;
+                if let Some(gap) = missing {
+                    let line = notices.line(self.identity.decky, gap);
+                    events.push(self.event(line, Class::Evidence, now));
+                }
+                (Some(position.boot), position.counter)
+            }
+            None => (None, self.advance_raw(output.at, &bytes)?),
+        };
+        if let Some(config) = &config {
+            self.config.clone_from(config);
+        }
+        events.push(self.event(bytes, class, now));
+        self.at = Some(self.at.map_or(output.at, |at| at.max(output.at)));
+        self.lines += 1;
+        let mark = Mark {
+            handle: self.handle.clone(),
+            boot,
+            counter,
+            at: output.at,
+            config: self.config.clone(),
+        };
+        Some(Taken { events, mark, config })
+    }
+
+    fn event(&self, line: Bytes, class: Class, now: OffsetDateTime) -> NewEvent {
+        let Identity { topology, decky } = self.identity;
+        NewEvent { topology, decky, collected_at: now, class, line }
+    }
+
+    /// `None` for a line that was taken before; otherwise the gap before it, if there is one.
+    fn advance(&mut self, position: Position) -> Option<Option<Notice>> {
+        let Position { boot, counter } = position;
+        let last = self.counters.entry(boot).or_insert(0);
+        if counter <= *last {
+            return None;
+        }
+        let (first, missing) = (*last + 1, counter - *last - 1);
+        *last = counter;
+        Some((missing > 0).then_some(Notice::Gap { boot, first, missing }))
+    }
+
+    /// A line without a position is known again by its time and its hash, and only while the
+    /// engine may be repeating itself: afterwards, two lines may well be alike.
+    fn advance_raw(&mut self, at: OffsetDateTime, bytes: &[u8]) -> Option<u64> {
+        let hash = hash(bytes);
+        if self.replayed_until.is_some_and(|until| at <= until)
+            && self.raw.is_some_and(|(stored, stored_hash)| {
+                at < stored || (at == stored && hash == stored_hash)
+            })
+        {
+            return None;
+        }
+        self.raw = Some((at, hash));
+        Some(hash)
+    }
+}
+
+/// The digest of the configuration in force, if the line says one.
+fn said_config(line: Line) -> Option<String> {
+    let Payload::Lifecycle { config, .. } = line.sighting.payload else { return None };
+    Some(config).filter(|config| !config.is_empty())
+}
+
+fn class(payload: &Payload) -> Class {
+    let alive = |state: &str| state == "alive";
+    if matches!(payload, Payload::Connect | Payload::Disconnect { .. })
+        || matches!(payload, Payload::Lifecycle { state, .. } if alive(state))
+    {
+        Class::Noise
+    } else {
+        Class::Evidence
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(first)
+}

@@ -1,0 +1,278 @@
+//! The agent's configuration file. Every key is optional; flags on the command line win.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use pki::connector::MasterAddress;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::spool::Bounds;
+
+#[cfg(test)]
+mod tests;
+
+/// What can stand in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the agent keeps everything.
+    pub data_dir: Option<PathBuf>,
+    /// Where the master is; empty for where the host joined.
+    #[serde(deserialize_with = "addresses")]
+    pub masters: Vec<MasterAddress>,
+    /// What makes containers.
+    pub engine: EngineConfig,
+    /// What is written to standard error.
+    pub log: LogConfig,
+    /// Where evidence waits.
+    pub spool: SpoolConfig,
+    /// How evidence is read.
+    pub collect: CollectConfig,
+}
+
+/// What makes containers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Which.
+    pub kind: EngineKind,
+    /// The binary that runs inside the deckies; without it, `decnet-decky` beside the agent's own.
+    pub decky_binary: Option<PathBuf>,
+}
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// The Docker daemon of this host.
+    #[default]
+    Docker,
+    /// An engine of memory, for tests.
+    #[cfg(feature = "fake")]
+    Fake,
+}
+
+/// What is written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// In which form.
+    pub format: LogFormat,
+    /// Which lines, in the words of `RUST_LOG`, which wins over it.
+    pub filter: String,
+}
+
+/// In which form the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Where evidence waits.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Most MiB that wait.
+    pub max_mib: u64,
+    /// Most events that wait.
+    pub max_events: u64,
+}
+
+/// How evidence is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CollectConfig {
+    /// How long a line may wait for company on its way to the disk.
+    #[serde(deserialize_with = "duration")]
+    pub flush: Duration,
+    /// After how long without a master collection begins by itself.
+    #[serde(deserialize_with = "duration")]
+    pub without_master: Duration,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { max_mib: 256, max_events: 2_000_000 }
+    }
+}
+
+impl Default for CollectConfig {
+    fn default() -> Self {
+        Self { flush: Duration::from_millis(20), without_master: Duration::from_secs(30) }
+    }
+}
+
+impl SpoolConfig {
+    /// Where the spool ends.
+    pub const fn bounds(&self) -> Bounds {
+        Bounds { bytes: self.max_mib.saturating_mul(1 << 20), events: self.max_events }
+    }
+}
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not TOML, or a value is not what it must be.
+    #[error("{} is not a configuration", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A key that means nothing.
+    #[error("{}: unknown key {key}{}", path.display(), did_you_mean(nearest.as_deref()))]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// The key, with its section.
+        key: String,
+        /// The known key that it is most like.
+        nearest: Option<String>,
+    },
+    /// A value that cannot work.
+    #[error("{}: {key} must be at least {least}", path.display())]
+    TooSmall {
+        /// Which file.
+        path: PathBuf,
+        /// The key, with its section.
+        key: &'static str,
+        /// The least that works.
+        least: &'static str,
+    },
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!(", did you mean {nearest}?")).unwrap_or_default()
+}
+
+/// Every section with its keys. A new key goes into its struct above and here.
+const KEYS: &[(&str, &[&str])] = &[
+    ("", &["data_dir", "masters", "engine", "log", "spool", "collect"]),
+    ("engine", &["kind", "decky_binary"]),
+    ("log", &["format", "filter"]),
+    ("spool", &["max_mib", "max_events"]),
+    ("collect", &["flush", "without_master"]),
+];
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of the file `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let not_config = |source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let table: toml::Table = text.parse().map_err(not_config)?;
+        check_keys(path, &table)?;
+        let config: Self = toml::from_str(text).map_err(not_config)?;
+        let too_small =
+            |key, least| ConfigError::TooSmall { path: path.to_owned(), key, least };
+        if config.spool.max_mib < 1 {
+            return Err(too_small("spool.max_mib", "1"));
+        }
+        if config.spool.max_events < 1000 {
+            return Err(too_small("spool.max_events", "1000"));
+        }
+        Ok(config)
+    }
+}
+
+fn check_keys(path: &Path, table: &toml::Table) -> Result<(), ConfigError> {
+    let unknown = |section: &str, key: &str| ConfigError::UnknownKey {
+        path: path.to_owned(),
+        key: dotted(section, key),
+        nearest: nearest(section, key),
+    };
+    for (key, value) in table {
+        if !known_keys("").contains(&key.as_str()) {
+            return Err(unknown("", key));
+        }
+        // A value where a section belongs is refused by its type later on.
+        let Some(section) = value.as_table() else { continue };
+        if let Some(stray) = section.keys().find(|it| !known_keys(key).contains(&it.as_str())) {
+            return Err(unknown(key, stray));
+        }
+    }
+    Ok(())
+}
+
+fn known_keys(section: &str) -> &'static [&'static str] {
+    KEYS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| *keys)
+}
+
+/// The known key that `key` is most like: in its own section if one there is alike, else anywhere,
+/// because a key in the wrong section is the other usual mistake.
+fn nearest(section: &str, key: &str) -> Option<String> {
+    let likeness = |known: &str| strsim::jaro_winkler(key, known);
+    let best = |sections: &mut dyn Iterator<Item = &(&str, &[&str])>| {
+        sections
+            .flat_map(|(name, keys)| keys.iter().map(move |known| (*name, *known)))
+            .map(|(name, known)| (likeness(known), dotted(name, known)))
+            .filter(|(score, _)| *score > 0.75)
+            .max_by(|left, right| left.0.total_cmp(&right.0))
+            .map(|(_, known)| known)
+    };
+    best(&mut KEYS.iter().filter(|(name, _)| *name == section))
+        .or_else(|| best(&mut KEYS.iter()))
+}
+
+fn dotted(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MasterAddress>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| {
+        de::Error::custom(format!("{text:?} is not a duration like \"30s\" (ms, s, m, h or d)"))
+    })
+}
+
+/// Reads `500ms`, `30s`, `5m`, `2h`, `1d`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(60 * 60),
+        "d" => seconds(24 * 60 * 60),
+        _ => None,
+    }
+}

@@ -1,0 +1,833 @@
+//! The spool: evidence on disk between the containers and the master, in a SQLite file of its own.
+//!
+//! Events get sequence numbers from 1 that are never used again under one spool id. They are
+//! stored in one transaction with the position in the container's output that they came from, so
+//! that after a crash collection goes on exactly behind the last stored line. Nothing here knows
+//! the network or the engine.
+//!
+//! `synchronous = NORMAL` in WAL mode: a commit is a write into the page cache, which survives
+//! SIGKILL but not a power cut. What a power cut may undo is therefore never shown to the master:
+//! [`Spool::sync`] flushes the log before events are sent, so an acknowledged sequence number
+//! cannot come back with another event, and what is undone (events and positions together) is
+//! collected again from the engine.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::id::{BootId, DeckyId, SpoolId, TopologyId};
+use domain::observe::Handle;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
+
+use crate::notice::{Notice, Notices, random_uuid};
+use crate::task;
+
+#[cfg(test)]
+mod tests;
+
+/// The file's name in the data directory.
+pub const FILE: &str = "spool.db";
+
+const VERSION: i64 = 1;
+/// What a row costs beside its line: ids, numbers, the share of the index.
+const ROW_COST: u64 = 96;
+/// A full spool is emptied this far (in percent), so that not every append has to drop.
+const LOW_WATER: u64 = 95;
+/// Rows per INSERT: few enough shapes for each to stay prepared.
+const CHUNKS: [usize; 3] = [128, 16, 1];
+const DROP_STEP: i64 = 1024;
+/// Positions of containers that nobody has heard for so long are forgotten.
+const MARK_LIFE: time::Duration = time::Duration::days(30);
+
+const SCHEMA: &str = "
+CREATE TABLE spool (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    id      BLOB    NOT NULL,
+    last    INTEGER NOT NULL,
+    acked   INTEGER NOT NULL,
+    events  INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    dropped INTEGER NOT NULL
+) STRICT;
+CREATE TABLE events (
+    sequence     INTEGER PRIMARY KEY,
+    topology     BLOB    NOT NULL,
+    decky        BLOB    NOT NULL,
+    collected_at INTEGER NOT NULL,
+    class        INTEGER NOT NULL,
+    missing      INTEGER NOT NULL,
+    line         BLOB    NOT NULL
+) STRICT;
+CREATE INDEX events_by_class ON events (class, sequence) WHERE class <> 0;
+CREATE TABLE marks (
+    handle  TEXT    NOT NULL,
+    boot    BLOB    NOT NULL,
+    counter INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    config  TEXT    NOT NULL,
+    PRIMARY KEY (handle, boot)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+
+static INSERTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
+    CHUNKS.map(|rows| {
+        let values = vec!["(?,?,?,?,?,?,?)"; rows].join(",");
+        format!(
+            "INSERT INTO events (sequence, topology, decky, collected_at, class, missing, line) \
+             VALUES {values}"
+        )
+        .into()
+    })
+});
+
+/// How much a full spool wants to keep an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Kept as long as there is any noise to drop instead.
+    Evidence,
+    /// Connects, disconnects, signs of life: dropped first.
+    Noise,
+}
+
+/// What is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The topology of the decky, from the container.
+    pub topology: TopologyId,
+    /// The decky, from the container.
+    pub decky: DeckyId,
+    /// When the agent read it.
+    pub collected_at: OffsetDateTime,
+    /// How much it is worth when space runs out.
+    pub class: Class,
+    /// The line, verbatim, without its newline.
+    pub line: Bytes,
+}
+
+/// An event as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpooledEvent {
+    /// Its number.
+    pub sequence: u64,
+    /// The topology of the decky.
+    pub topology: TopologyId,
+    /// The decky.
+    pub decky: DeckyId,
+    /// When the agent read it, in microseconds since the epoch.
+    pub collected_at: i64,
+    /// The line, verbatim, without its newline.
+    pub line: Bytes,
+}
+
+/// How far the output of one container has been stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The container.
+    pub handle: Handle,
+    /// Which life of the decky; none for lines that are no decky lines.
+    pub boot: Option<BootId>,
+    /// The counter of the last stored line; for lines that are no decky lines, the last one's hash.
+    pub counter: u64,
+    /// When the engine took that line.
+    pub at: OffsetDateTime,
+    /// The digest of the configuration that was last said to be in force; empty for none.
+    pub config: String,
+}
+
+/// Where the spool ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most bytes of lines, their rows' cost included.
+    pub bytes: u64,
+    /// Most events.
+    pub events: u64,
+}
+
+/// The state of a spool in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Which spool.
+    pub id: SpoolId,
+    /// The last number given.
+    pub last: u64,
+    /// The last number that the master has taken.
+    pub acked: u64,
+    /// Events that wait.
+    pub events: u64,
+    /// What they weigh.
+    pub bytes: u64,
+    /// Events given up in this spool's life.
+    pub dropped: u64,
+}
+
+/// Why there is no spool.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be opened or made.
+    #[error("could not open the spool {}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// It is damaged, and cannot be moved out of the way either.
+    #[error("could not move the damaged spool {} aside", path.display())]
+    Aside {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a spool could not be read or written. What was stored before stands.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// No space left; may pass.
+    #[error("no space is left for the spool")]
+    Full {
+        /// What SQLite says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Damaged: the next start moves it aside.
+    #[error("the spool is damaged")]
+    Damaged {
+        /// What SQLite says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Anything else; may pass.
+    #[error("could not {attempt} the spool")]
+    Failed {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What SQLite says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The log could not be flushed to the disk.
+    #[error("could not flush the spool to the disk")]
+    Sync {
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The spool of this host. One process has it open for writing.
+pub struct Spool {
+    writer: Mutex<Writer>,
+    reader: Mutex<SqliteConnection>,
+    id: SpoolId,
+    log: Arc<File>,
+    figures: watch::Sender<Figures>,
+    /// The last number that a power cut cannot undo.
+    durable: AtomicU64,
+    /// The last number that the master may have: dropping it would be counted as a loss that is
+    /// none.
+    shown: AtomicU64,
+}
+
+struct Writer {
+    connection: SqliteConnection,
+    bounds: Bounds,
+    notices: Arc<Notices>,
+}
+
+// === impl Spool ===
+
+impl Spool {
+    /// Opens the spool in `directory`, or makes one. A damaged one is moved aside and a new one,
+    /// with a new id, begun: evidence that can still be collected must not wait for a person.
+    pub async fn open(
+        directory: &Path,
+        bounds: Bounds,
+        notices: Arc<Notices>,
+        now: OffsetDateTime,
+    ) -> Result<Self, OpenError> {
+        let path = directory.join(FILE);
+        match Self::try_open(&path, bounds, Arc::clone(&notices), now).await {
+            Ok(spool) => Ok(spool),
+            Err(TryOpenError::Unusable { reason }) => {
+                tracing::error!(
+                    path = %path.display(), reason,
+                    "the spool is unusable; moving it aside and starting a new one"
+                );
+                move_aside(&path, now)?;
+                Self::try_open(&path, bounds, notices, now).await.map_err(|error| {
+                    OpenError::Open { path: path.clone(), source: error.into_sqlx() }
+                })
+            }
+            Err(TryOpenError::Sqlx(source)) => Err(OpenError::Open { path, source }),
+        }
+    }
+
+    /// Reads the figures of the spool in `directory` without writing anything, also while an agent
+    /// runs; `None` where there is no spool.
+    pub async fn peek(directory: &Path) -> Result<Option<Figures>, OpenError> {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        // Without a log nobody has it open, and SQLite would create one only to read.
+        let closed = !log_path(&path).exists();
+        let peeked = async {
+            let mut connection = SqliteConnectOptions::new()
+                .filename(&path)
+                .read_only(true)
+                .immutable(closed)
+                .connect()
+                .await?;
+            let figures = load_figures(&mut connection).await?;
+            connection.close().await?;
+            Ok(figures)
+        };
+        match peeked.await {
+            Ok(figures) => Ok(figures),
+            Err(source) => Err(OpenError::Open { path, source }),
+        }
+    }
+
+    async fn try_open(
+        path: &Path,
+        bounds: Bounds,
+        notices: Arc<Notices>,
+        now: OffsetDateTime,
+    ) -> Result<Self, TryOpenError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("journal_size_limit", "33554432")
+            .disable_statement_logging();
+        let mut writer = options.connect().await?;
+        check(&mut writer).await?;
+        let Some(figures) = load_figures(&mut writer).await? else {
+            return Err(TryOpenError::Unusable { reason: "it has no header" });
+        };
+        let since = nanos(now.saturating_sub(MARK_LIFE));
+        // A write, so that the log file is there to be flushed.
+        sqlx::query("DELETE FROM marks WHERE at < ?").bind(since).execute(&mut writer).await?;
+        sqlx::query("UPDATE spool SET one = 1").execute(&mut writer).await?;
+        let reader = options.read_only(true).connect().await?;
+        let log = OpenOptions::new().read(true).write(true).open(log_path(path));
+        let log = log.map_err(|source| TryOpenError::Sqlx(sqlx::Error::Io(source)))?;
+        Ok(Self {
+            writer: Mutex::new(Writer { connection: writer, bounds, notices }),
+            reader: Mutex::new(reader),
+            id: figures.id,
+            log: Arc::new(log),
+            figures: watch::Sender::new(figures),
+            durable: AtomicU64::new(0),
+            shown: AtomicU64::new(figures.acked),
+        })
+    }
+
+    /// Which spool this is.
+    pub const fn id(&self) -> SpoolId {
+        self.id
+    }
+
+    /// The state in numbers, and its changes.
+    pub fn figures(&self) -> watch::Receiver<Figures> {
+        self.figures.subscribe()
+    }
+
+    /// Stores events and how far the containers have been read, together or not at all. Answers
+    /// how many older events had to go for it; each of them is accounted for by an event itself.
+    pub async fn append(&self, events: &[NewEvent], marks: &[Mark]) -> Result<u64, SpoolError> {
+        let mut writer = self.writer.lock().await;
+        let mut next = *self.figures.borrow();
+        let before = next.dropped;
+        let shown = self.shown.load(Ordering::Acquire);
+        writer
+            .append(events, marks, shown, &mut next)
+            .await
+            .map_err(|source| classify("write to", source))?;
+        self.figures.send_replace(next);
+        Ok(next.dropped - before)
+    }
+
+    /// How far the output of a container has been stored.
+    pub async fn marks(&self, handle: &Handle) -> Result<Vec<Mark>, SpoolError> {
+        let mut reader = self.reader.lock().await;
+        let rows = sqlx::query("SELECT boot, counter, at, config FROM marks WHERE handle = ?")
+            .bind(handle.as_str())
+            .fetch_all(&mut *reader)
+            .await
+            .and_then(|rows| rows.iter().map(|row| mark(handle, row)).collect());
+        rows.map_err(|source| classify("read", source))
+    }
+
+    /// The events behind `after`: at most `events`, and no more than `bytes` of lines unless the
+    /// first one alone is larger.
+    pub async fn read(
+        &self,
+        after: u64,
+        events: usize,
+        bytes: usize,
+    ) -> Result<Vec<SpooledEvent>, SpoolError> {
+        let mut reader = self.reader.lock().await;
+        let rows = sqlx::query(
+            "SELECT sequence, topology, decky, collected_at, line FROM events \
+             WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        )
+        .bind(after.cast_signed())
+        .bind(i64::try_from(events).unwrap_or(i64::MAX))
+        .fetch_all(&mut *reader)
+        .await
+        .map_err(|source| classify("read", source))?;
+        let mut read = Vec::with_capacity(rows.len());
+        let mut weight = 0_usize;
+        for row in rows {
+            let event = spooled(&row).map_err(|source| classify("read", source))?;
+            weight = weight.saturating_add(event.line.len());
+            if weight > bytes && !read.is_empty() {
+                break;
+            }
+            read.push(event);
+        }
+        Ok(read)
+    }
+
+    /// Makes everything stored so far safe from a power cut, and notes that events up to `through`
+    /// are about to be shown to the master.
+    pub async fn sync(&self, through: u64) -> Result<(), SpoolError> {
+        let stored = self.figures.borrow().last;
+        if self.durable.load(Ordering::Acquire) < through.min(stored) {
+            let log = Arc::clone(&self.log);
+            task::blocking(move || log.sync_data())
+                .await
+                .map_err(|source| SpoolError::Sync { source })?;
+            self.durable.fetch_max(stored, Ordering::AcqRel);
+        }
+        self.shown.fetch_max(through, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Removes events up to and with `through`: the master has them.
+    pub async fn ack(&self, through: u64) -> Result<(), SpoolError> {
+        let mut writer = self.writer.lock().await;
+        let mut next = *self.figures.borrow();
+        let through = through.min(next.last);
+        if through <= next.acked {
+            return Ok(());
+        }
+        writer
+            .ack(through, &mut next)
+            .await
+            .map_err(|source| classify("remove acknowledged events from", source))?;
+        self.figures.send_replace(next);
+        Ok(())
+    }
+
+    /// Closes both connections, so that the log is folded into the file. A crash may skip it.
+    pub async fn close(self) -> Result<(), SpoolError> {
+        let failed = |source| classify("close", source);
+        self.reader.into_inner().close().await.map_err(failed)?;
+        self.writer.into_inner().connection.close().await.map_err(failed)
+    }
+
+    /// Lets the file have no more than so many pages: how a test fills the disk.
+    #[cfg(test)]
+    pub(crate) async fn limit_pages(&self, pages: i64) {
+        let mut writer = self.writer.lock().await;
+        sqlx::query(AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")))
+            .execute(&mut writer.connection)
+            .await
+            .expect("a pragma");
+    }
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("figures", &*self.figures.borrow()).finish_non_exhaustive()
+    }
+}
+
+// === impl Writer ===
+
+/// Dropped events of one decky.
+#[derive(Default)]
+struct Tally {
+    missing: u64,
+}
+
+impl Writer {
+    async fn append(
+        &mut self,
+        events: &[NewEvent],
+        marks: &[Mark],
+        shown: u64,
+        next: &mut Figures,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        insert(&mut transaction, events, next).await?;
+        for mark in marks {
+            sqlx::query(
+                "INSERT INTO marks (handle, boot, counter, at, config) VALUES (?,?,?,?,?) \
+                 ON CONFLICT (handle, boot) DO UPDATE \
+                 SET counter = excluded.counter, at = excluded.at, config = excluded.config",
+            )
+            .bind(mark.handle.as_str())
+            .bind(mark.boot.map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()))
+            .bind(mark.counter.cast_signed())
+            .bind(nanos(mark.at))
+            .bind(mark.config.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        if next.bytes > self.bounds.bytes || next.events > self.bounds.events {
+            let low = Bounds {
+                bytes: self.bounds.bytes / 100 * LOW_WATER,
+                events: self.bounds.events.saturating_mul(LOW_WATER) / 100,
+            };
+            let now = events.last().map_or(OffsetDateTime::UNIX_EPOCH, |event| event.collected_at);
+            shrink(&mut transaction, low, shown, now, &self.notices, next).await?;
+        }
+        store_figures(&mut transaction, next).await?;
+        transaction.commit().await
+    }
+
+    async fn ack(&mut self, through: u64, next: &mut Figures) -> Result<(), sqlx::Error> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let row = sqlx::query(
+            "SELECT count(*), coalesce(sum(length(line)), 0) FROM events WHERE sequence <= ?",
+        )
+        .bind(through.cast_signed())
+        .fetch_one(&mut *transaction)
+        .await?;
+        sqlx::query("DELETE FROM events WHERE sequence <= ?")
+            .bind(through.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+        next.remove(unsigned(&row, 0)?, unsigned(&row, 1)?);
+        next.acked = through;
+        store_figures(&mut transaction, next).await?;
+        transaction.commit().await
+    }
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    events: &[NewEvent],
+    next: &mut Figures,
+) -> Result<(), sqlx::Error> {
+    let mut rest = events;
+    while !rest.is_empty() {
+        let shape = CHUNKS.iter().position(|rows| *rows <= rest.len()).unwrap_or(CHUNKS.len() - 1);
+        let (chunk, behind) = rest.split_at(CHUNKS[shape]);
+        rest = behind;
+        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&INSERTS[shape])));
+        for event in chunk {
+            let class = match event.class {
+                Class::Evidence => 0_i64,
+                Class::Noise => 1,
+            };
+            query = query
+                .bind(next.add(event.line.len()).cast_signed())
+                .bind(event.topology.uuid().as_bytes().to_vec())
+                .bind(event.decky.uuid().as_bytes().to_vec())
+                .bind(micros(event.collected_at))
+                .bind(class)
+                .bind(0_i64)
+                .bind(event.line.to_vec());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Drops the oldest noise, then the oldest of anything but accounts of drops, until the spool is
+/// below `low`; then accounts for it, one event per decky, older unseen accounts merged in.
+async fn shrink(
+    connection: &mut SqliteConnection,
+    low: Bounds,
+    shown: u64,
+    now: OffsetDateTime,
+    notices: &Notices,
+    next: &mut Figures,
+) -> Result<(), sqlx::Error> {
+    const NOISE: &str = "SELECT sequence, topology, decky, length(line) FROM events \
+         WHERE class = 1 AND sequence > ? ORDER BY sequence LIMIT ?";
+    const ANYTHING: &str = "SELECT sequence, topology, decky, length(line) FROM events \
+         WHERE class <> 2 AND sequence > ? ORDER BY sequence LIMIT ?";
+    const DROP_NOISE: &str = "DELETE FROM events WHERE class = 1 AND sequence BETWEEN ? AND ?";
+    const DROP_ANYTHING: &str = "DELETE FROM events WHERE class <> 2 AND sequence BETWEEN ? AND ?";
+
+    let mut tallies: BTreeMap<(Vec<u8>, Vec<u8>), Tally> = BTreeMap::new();
+    for (find, drop) in [(NOISE, DROP_NOISE), (ANYTHING, DROP_ANYTHING)] {
+        while next.bytes > low.bytes || next.events > low.events {
+            let rows = sqlx::query(find)
+                .bind(shown.cast_signed())
+                .bind(DROP_STEP)
+                .fetch_all(&mut *connection)
+                .await?;
+            let mut through = None;
+            for row in &rows {
+                if next.bytes <= low.bytes && next.events <= low.events {
+                    break;
+                }
+                through = Some(row.try_get::<i64, _>(0)?);
+                tallies.entry((row.try_get(1)?, row.try_get(2)?)).or_default().missing += 1;
+                next.remove(1, unsigned(row, 3)?);
+                next.dropped += 1;
+            }
+            // Only what the master may already have is left.
+            let Some(through) = through else { break };
+            sqlx::query(drop)
+                .bind(shown.cast_signed() + 1)
+                .bind(through)
+                .execute(&mut *connection)
+                .await?;
+        }
+    }
+    for ((topology, decky), tally) in tallies {
+        account(connection, shown, now, notices, next, (topology, decky, tally)).await?;
+    }
+    Ok(())
+}
+
+async fn account(
+    connection: &mut SqliteConnection,
+    shown: u64,
+    now: OffsetDateTime,
+    notices: &Notices,
+    next: &mut Figures,
+    (topology, decky, tally): (Vec<u8>, Vec<u8>, Tally),
+) -> Result<(), sqlx::Error> {
+    let mut missing = tally.missing;
+    let merged = sqlx::query(
+        "DELETE FROM events WHERE class = 2 AND sequence > ? AND topology = ? AND decky = ? \
+         RETURNING missing, length(line)",
+    )
+    .bind(shown.cast_signed())
+    .bind(topology.clone())
+    .bind(decky.clone())
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &merged {
+        missing += unsigned(row, 0)?;
+        next.remove(1, unsigned(row, 1)?);
+    }
+    let id = DeckyId::new(blob_uuid(&decky)?);
+    let line = notices.line(id, Notice::Dropped { missing });
+    sqlx::query(AssertSqlSafe(Arc::clone(&INSERTS[CHUNKS.len() - 1])))
+        .bind(next.add(line.len()).cast_signed())
+        .bind(topology)
+        .bind(decky)
+        .bind(micros(now))
+        .bind(2_i64)
+        .bind(missing.cast_signed())
+        .bind(line.to_vec())
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
+
+impl Figures {
+    /// Counts one more event, and gives it its number.
+    fn add(&mut self, line: usize) -> u64 {
+        self.last += 1;
+        self.events += 1;
+        self.bytes += ROW_COST + u64::try_from(line).unwrap_or(u64::MAX / 2);
+        self.last
+    }
+
+    fn remove(&mut self, events: u64, lines: u64) {
+        self.events = self.events.saturating_sub(events);
+        self.bytes = self.bytes.saturating_sub(events * ROW_COST + lines);
+    }
+}
+
+// === opening ===
+
+enum TryOpenError {
+    Unusable { reason: &'static str },
+    Sqlx(sqlx::Error),
+}
+
+impl TryOpenError {
+    fn into_sqlx(self) -> sqlx::Error {
+        match self {
+            Self::Unusable { reason } => sqlx::Error::Protocol(reason.to_owned()),
+            Self::Sqlx(source) => source,
+        }
+    }
+}
+
+impl From<sqlx::Error> for TryOpenError {
+    fn from(source: sqlx::Error) -> Self {
+        match classify("open", source) {
+            SpoolError::Damaged { .. } => Self::Unusable { reason: "it is damaged" },
+            SpoolError::Full { source } | SpoolError::Failed { source, .. } => Self::Sqlx(source),
+            SpoolError::Sync { source } => Self::Sqlx(sqlx::Error::Io(source)),
+        }
+    }
+}
+
+/// Makes the tables of an empty file; refuses a damaged one or one of another version.
+async fn check(connection: &mut SqliteConnection) -> Result<(), TryOpenError> {
+    let version: i64 =
+        sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await?.try_get(0)?;
+    if version == 0 {
+        let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get(0)?;
+        if tables != 0 {
+            return Err(TryOpenError::Unusable { reason: "it is no spool" });
+        }
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+        sqlx::query("INSERT INTO spool VALUES (1, ?, 0, 0, 0, 0, 0)")
+            .bind(random_uuid().as_bytes().to_vec())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        return Ok(());
+    }
+    if version != VERSION {
+        return Err(TryOpenError::Unusable { reason: "it is of another version" });
+    }
+    let verdict: String =
+        sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut *connection).await?.try_get(0)?;
+    if verdict != "ok" {
+        return Err(TryOpenError::Unusable { reason: "it is damaged" });
+    }
+    Ok(())
+}
+
+async fn load_figures(connection: &mut SqliteConnection) -> Result<Option<Figures>, sqlx::Error> {
+    let row = sqlx::query("SELECT id, last, acked, events, bytes, dropped FROM spool")
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| {
+        Ok(Figures {
+            id: SpoolId::new(blob_uuid(row.try_get(0)?)?),
+            last: unsigned(&row, 1)?,
+            acked: unsigned(&row, 2)?,
+            events: unsigned(&row, 3)?,
+            bytes: unsigned(&row, 4)?,
+            dropped: unsigned(&row, 5)?,
+        })
+    })
+    .transpose()
+}
+
+async fn store_figures(
+    connection: &mut SqliteConnection,
+    figures: &Figures,
+) -> Result<(), sqlx::Error> {
+    let Figures { id: _, last, acked, events, bytes, dropped } = figures;
+    sqlx::query("UPDATE spool SET last = ?, acked = ?, events = ?, bytes = ?, dropped = ?")
+        .bind(last.cast_signed())
+        .bind(acked.cast_signed())
+        .bind(events.cast_signed())
+        .bind(bytes.cast_signed())
+        .bind(dropped.cast_signed())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn move_aside(path: &Path, now: OffsetDateTime) -> Result<(), OpenError> {
+    for suffix in ["-wal", "-shm", ""] {
+        let mut from = path.as_os_str().to_owned();
+        from.push(suffix);
+        let mut to = path.as_os_str().to_owned();
+        to.push(format!(".damaged-{}{suffix}", now.unix_timestamp()));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(OpenError::Aside { path: path.to_owned(), source }),
+        }
+    }
+    Ok(())
+}
+
+fn log_path(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+// === rows ===
+
+fn spooled(row: &SqliteRow) -> Result<SpooledEvent, sqlx::Error> {
+    Ok(SpooledEvent {
+        sequence: unsigned(row, 0)?,
+        topology: TopologyId::new(blob_uuid(row.try_get(1)?)?),
+        decky: DeckyId::new(blob_uuid(row.try_get(2)?)?),
+        collected_at: row.try_get(3)?,
+        line: row.try_get::<Vec<u8>, _>(4)?.into(),
+    })
+}
+
+fn mark(handle: &Handle, row: &SqliteRow) -> Result<Mark, sqlx::Error> {
+    let boot: &[u8] = row.try_get(0)?;
+    let at = i128::from(row.try_get::<i64, _>(2)?);
+    Ok(Mark {
+        handle: handle.clone(),
+        boot: if boot.is_empty() { None } else { Some(BootId::new(blob_uuid(boot)?)) },
+        counter: unsigned(row, 1)?,
+        at: OffsetDateTime::from_unix_timestamp_nanos(at)
+            .map_err(|error| sqlx::Error::Decode(error.into()))?,
+        config: row.try_get(3)?,
+    })
+}
+
+fn unsigned(row: &SqliteRow, index: usize) -> Result<u64, sqlx::Error> {
+    row.try_get::<i64, _>(index).map(i64::cast_unsigned)
+}
+
+fn blob_uuid(bytes: &[u8]) -> Result<Uuid, sqlx::Error> {
+    Uuid::from_slice(bytes).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn micros(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or(0)
+}
+
+/// Nanoseconds since the epoch; enough until the year 2262.
+fn nanos(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos()).unwrap_or(i64::MAX)
+}
+
+fn classify(attempt: &'static str, source: sqlx::Error) -> SpoolError {
+    let code = source
+        .as_database_error()
+        .and_then(|error| error.code())
+        .and_then(|code| code.parse::<i32>().ok())
+        // The primary code is the low byte of an extended one.
+        .map(|code| code & 0xff);
+    match code {
+        // SQLITE_FULL; and SQLITE_IOERR, which is what a full disk under the log looks like.
+        Some(13 | 10) => SpoolError::Full { source },
+        // SQLITE_CORRUPT, SQLITE_NOTADB
+        Some(11 | 26) => SpoolError::Damaged { source },
+        _ if matches!(source, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) => {
+            SpoolError::Damaged { source }
+        }
+        _ => SpoolError::Failed { attempt, source },
+    }
+}

@@ -1,0 +1,236 @@
+//! What is assigned to each host: one row, whose fence only rises.
+
+use std::collections::BTreeSet;
+
+use domain::assign::Assignment;
+use domain::id::{DeckyId, HostId, TopologyId};
+use domain::revision::{Epoch, Fence};
+use domain::topology::hydrate::VersionHash;
+use sqlx::SqliteConnection;
+use time::OffsetDateTime;
+
+use super::decode::{Cells, blob, failed, int};
+use super::{SqliteStore, audit};
+use crate::db::{Actor, StoreError};
+
+const ASSIGN: &str = "assign to a host";
+
+/// What a host is to hold, with its document.
+pub(super) struct NewContent<'a> {
+    pub(super) topology: TopologyId,
+    pub(super) hash: VersionHash,
+    pub(super) hydrated: &'a [u8],
+}
+
+pub(super) async fn epoch(store: &SqliteStore) -> Result<Epoch, StoreError> {
+    let mut tx = store.reading("read the epoch").await?;
+    epoch_in(&mut tx).await
+}
+
+async fn epoch_in(tx: &mut SqliteConnection) -> Result<Epoch, StoreError> {
+    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta")
+        .fetch_one(tx)
+        .await
+        .map_err(failed("read the epoch"))?;
+    u64::try_from(epoch)
+        .map(Epoch::new)
+        .map_err(|_| StoreError::Malformed { noun: "meta", column: "epoch" })
+}
+
+/// The first assignment of a host: nothing, at generation 0 of the present epoch.
+pub(super) async fn insert_empty(
+    tx: &mut SqliteConnection,
+    host: HostId,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO assignments (host, epoch, generation) SELECT ?, epoch, 0 FROM meta")
+        .bind(blob(host.uuid()))
+        .execute(tx)
+        .await
+        .map_err(failed(ASSIGN))?;
+    Ok(())
+}
+
+pub(super) async fn of_host(
+    tx: &mut SqliteConnection,
+    host: HostId,
+) -> Result<Assignment, StoreError> {
+    let row = sqlx::query(
+        "SELECT epoch, generation, topology, hash FROM assignments WHERE host = ?",
+    )
+    .bind(blob(host.uuid()))
+    .fetch_one(tx)
+    .await
+    .map_err(failed("read an assignment"))?;
+    let cells = Cells::new(&row, "assignment");
+    Ok(Assignment {
+        fence: cells.fence("epoch", "generation")?,
+        content: cells.content("topology", "hash")?,
+    })
+}
+
+/// Assigns `content` to `host` under the next generation.
+pub(super) async fn assign(
+    tx: &mut SqliteConnection,
+    host: HostId,
+    content: Option<NewContent<'_>>,
+) -> Result<Assignment, StoreError> {
+    let fence = next_fence(tx, host).await?;
+    sqlx::query(
+        "UPDATE assignments SET epoch = ?, generation = ?, topology = ?, hash = ?, hydrated = ?
+         WHERE host = ?",
+    )
+    .bind(int(fence.epoch.get()))
+    .bind(int(fence.generation.get()))
+    .bind(content.as_ref().map(|content| blob(content.topology.uuid())))
+    .bind(content.as_ref().map(|content| content.hash.bytes().as_slice()))
+    .bind(content.as_ref().map(|content| content.hydrated))
+    .bind(blob(host.uuid()))
+    .execute(&mut *tx)
+    .await
+    .map_err(failed(ASSIGN))?;
+    let content = content.map(|content| (content.topology, content.hash));
+    if let Some((topology, hash)) = content {
+        desire(tx, topology, fence, hash).await?;
+        remember_deckies(tx, host, topology).await?;
+    }
+    Ok(Assignment { fence, content })
+}
+
+async fn next_fence(tx: &mut SqliteConnection, host: HostId) -> Result<Fence, StoreError> {
+    let before = of_host(tx, host).await?.fence;
+    // A host that obeyed a fence of a later reign keeps that epoch until the master's catches up.
+    let epoch = epoch_in(tx).await?.max(before.epoch);
+    Ok(Fence { epoch, generation: before.generation.next() })
+}
+
+async fn desire(
+    tx: &mut SqliteConnection,
+    topology: TopologyId,
+    fence: Fence,
+    hash: VersionHash,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE topologies SET desired_epoch = ?, desired_generation = ?, desired_hash = ?
+         WHERE id = ?",
+    )
+    .bind(int(fence.epoch.get()))
+    .bind(int(fence.generation.get()))
+    .bind(hash.bytes().as_slice())
+    .bind(blob(topology.uuid()))
+    .execute(tx)
+    .await
+    .map_err(failed(ASSIGN))?;
+    Ok(())
+}
+
+async fn remember_deckies(
+    tx: &mut SqliteConnection,
+    host: HostId,
+    topology: TopologyId,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO host_deckies (host, topology, decky)
+         SELECT ?, topology, id FROM deckies WHERE topology = ? ON CONFLICT DO NOTHING",
+    )
+    .bind(blob(host.uuid()))
+    .bind(blob(topology.uuid()))
+    .execute(tx)
+    .await
+    .map_err(failed(ASSIGN))?;
+    Ok(())
+}
+
+/// Assigns nothing to `host`, when something is assigned to it.
+pub(super) async fn clear(
+    tx: &mut SqliteConnection,
+    host: HostId,
+) -> Result<Assignment, StoreError> {
+    let assignment = of_host(tx, host).await?;
+    if assignment.content.is_none() {
+        return Ok(assignment);
+    }
+    assign(tx, host, None).await
+}
+
+/// Assigns nothing to every host that is assigned `topology`, except to `keep`.
+pub(super) async fn withdraw(
+    tx: &mut SqliteConnection,
+    topology: TopologyId,
+    keep: Option<HostId>,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT host FROM assignments WHERE topology = ?")
+        .bind(blob(topology.uuid()))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(ASSIGN))?;
+    for row in &rows {
+        let host = Cells::new(row, "assignment").id("host", HostId::new)?;
+        if Some(host) != keep {
+            assign(tx, host, None).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn supersede(
+    store: &SqliteStore,
+    host: HostId,
+    above: Fence,
+) -> Result<Assignment, StoreError> {
+    const ATTEMPT: &str = "raise an assignment";
+    let mut tx = store.writing(ATTEMPT).await?;
+    let before = of_host(&mut tx, host).await?;
+    let floor = before.fence.max(above);
+    // Only this host's row: a host that claims a fence from the far future must not take the
+    // whole fleet there.
+    let epoch = epoch_in(&mut tx).await?.max(floor.epoch);
+    let generation = before.fence.generation.max(above.generation).next();
+    let fence = Fence { epoch, generation };
+    sqlx::query("UPDATE assignments SET epoch = ?, generation = ? WHERE host = ?")
+        .bind(int(fence.epoch.get()))
+        .bind(int(fence.generation.get()))
+        .bind(blob(host.uuid()))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(ATTEMPT))?;
+    if let Some((topology, hash)) = before.content {
+        desire(&mut tx, topology, fence, hash).await?;
+    }
+    let detail = format!("{} raised to {fence}: the host has obeyed {above}", before.fence);
+    // The one entry without a caller's clock: the trait gives none, and order is by row.
+    let at = OffsetDateTime::now_utc();
+    let about = ("assignment.supersede", detail.as_str());
+    audit::record_host(&mut tx, host, &Actor::Reconciler, about, at).await?;
+    tx.commit().await.map_err(failed(ATTEMPT))?;
+    Ok(Assignment { fence, content: before.content })
+}
+
+pub(super) async fn document(
+    store: &SqliteStore,
+    host: HostId,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let document: Option<Option<Vec<u8>>> =
+        sqlx::query_scalar("SELECT hydrated FROM assignments WHERE host = ?")
+            .bind(blob(host.uuid()))
+            .fetch_optional(&store.read)
+            .await
+            .map_err(failed("read an assigned document"))?;
+    Ok(document.flatten())
+}
+
+pub(super) async fn deckies_of_host(
+    store: &SqliteStore,
+    host: HostId,
+) -> Result<BTreeSet<(TopologyId, DeckyId)>, StoreError> {
+    let rows = sqlx::query("SELECT topology, decky FROM host_deckies WHERE host = ?")
+        .bind(blob(host.uuid()))
+        .fetch_all(&store.read)
+        .await
+        .map_err(failed("read the deckies of a host"))?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::new(row, "decky of a host");
+            Ok((cells.id("topology", TopologyId::new)?, cells.id("decky", DeckyId::new)?))
+        })
+        .collect()
+}

@@ -1,0 +1,138 @@
+//! What an operator decides about a host, and what that does to what the host carries.
+
+use domain::host::Standing;
+use domain::id::HostId;
+use domain::topology::status::{StatusEvent, TopologyStatus};
+use sqlx::SqliteConnection;
+use time::OffsetDateTime;
+
+use super::decode::{blob, failed};
+use super::status::{self, Cause, Head};
+use super::{SqliteStore, assignments, audit, hosts};
+use crate::db::{Actor, Force, HostRow, IntentError, StandingError, StoreError};
+
+const ATTEMPT: &str = "change the standing of a host";
+
+/// A decision about a host.
+pub(super) struct Decision {
+    pub(super) host: HostId,
+    pub(super) to: Standing,
+    pub(super) force: Force,
+    pub(super) actor: Actor,
+    pub(super) now: OffsetDateTime,
+}
+
+/// Whether an operator may move a host from one standing to another.
+const fn is_allowed(from: Standing, to: Standing) -> bool {
+    use Standing::{Cordoned, Draining, Open, Removed, Revoked};
+    matches!(
+        (from, to),
+        (Open, Cordoned | Draining)
+            | (Cordoned, Open | Draining)
+            | (Draining, Open)
+            | (Open | Cordoned | Draining, Revoked)
+            | (Open | Cordoned | Draining | Revoked, Removed)
+    )
+}
+
+pub(super) async fn set(
+    store: &SqliteStore,
+    decision: &Decision,
+) -> Result<HostRow, StandingError> {
+    let mut tx = store.writing(ATTEMPT).await.map_err(StandingError::Store)?;
+    let row = decide(&mut tx, decision).await?;
+    tx.commit().await.map_err(failed(ATTEMPT)).map_err(StandingError::Store)?;
+    Ok(row)
+}
+
+async fn decide(
+    tx: &mut SqliteConnection,
+    decision: &Decision,
+) -> Result<HostRow, StandingError> {
+    let Decision { host, to, force, actor, now } = decision;
+    let (host, to) = (*host, *to);
+    let row = hosts::in_transaction(tx, host)
+        .await
+        .map_err(StandingError::Store)?
+        .ok_or(StandingError::Unknown)?;
+    let from = row.standing;
+    if !is_allowed(from, to) {
+        return Err(StandingError::Illegal { from, to });
+    }
+    let live = status::live_on(tx, host).await.map_err(StandingError::Store)?;
+    match to {
+        Standing::Open | Standing::Cordoned => {}
+        Standing::Draining => {
+            let reason = format!("the host {} is drained", row.name);
+            let cause = Cause { action: "topology.teardown", reason: &reason, actor, now: *now };
+            for head in &live {
+                end(tx, head, &[StatusEvent::TeardownRequested], &cause).await?;
+            }
+            assignments::clear(tx, host).await.map_err(StandingError::Store)?;
+        }
+        Standing::Revoked => {
+            let sql = "DELETE FROM host_keys WHERE host = ?";
+            sqlx::query(sql)
+                .bind(blob(host.uuid()))
+                .execute(&mut *tx)
+                .await
+                .map_err(failed(ATTEMPT))
+                .map_err(StandingError::Store)?;
+        }
+        Standing::Removed => {
+            if let (Some(head), Force::No) = (live.first(), force) {
+                return Err(StandingError::Occupied(head.id));
+            }
+            let reason = format!("the host {} was removed by force", row.name);
+            let cause = Cause { action: "topology.teardown", reason: &reason, actor, now: *now };
+            let events = [StatusEvent::TeardownRequested, StatusEvent::HostIsEmpty];
+            for head in &live {
+                end(tx, head, &events, &cause).await?;
+            }
+            assignments::clear(tx, host).await.map_err(StandingError::Store)?;
+        }
+    }
+    sqlx::query("UPDATE hosts SET standing = ? WHERE id = ?")
+        .bind(to.as_str())
+        .bind(blob(host.uuid()))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(StandingError::Store)?;
+    let detail = format!("{}: {from} to {to}", row.name);
+    audit::record_host(tx, host, actor, ("host.standing", &detail), *now)
+        .await
+        .map_err(StandingError::Store)?;
+    hosts::in_transaction(tx, host)
+        .await
+        .map_err(StandingError::Store)?
+        .ok_or(StandingError::Unknown)
+}
+
+/// Gives `events` to a topology in turn; those that its status does not take are left out, since
+/// it may be on that way already.
+async fn end(
+    tx: &mut SqliteConnection,
+    head: &Head,
+    events: &[StatusEvent],
+    cause: &Cause<'_>,
+) -> Result<TopologyStatus, StandingError> {
+    let mut at = Head { id: head.id, name: head.name.clone(), status: head.status };
+    for event in events {
+        match status::take(tx, &at, *event, cause).await {
+            Ok(after) => at.status = after,
+            Err(IntentError::Illegal(_)) => {}
+            Err(IntentError::Store(source)) => return Err(StandingError::Store(source)),
+            Err(
+                IntentError::Unknown
+                | IntentError::StaleRevision { .. }
+                | IntentError::HostOccupied(_)
+                | IntentError::HostClosed(_),
+            ) => {
+                let source = StoreError::Malformed { noun: "topology", column: "status" };
+                return Err(StandingError::Store(source));
+            }
+        }
+    }
+    Ok(at.status)
+}

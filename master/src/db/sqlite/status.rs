@@ -1,0 +1,155 @@
+//! Changes of a topology's status: what `domain` answered, with compare-and-set, its record and
+//! its audit entry.
+
+use domain::id::{HostId, TopologyId};
+use domain::topology::status::{StatusEvent, TopologyStatus};
+use sqlx::SqliteConnection;
+use time::OffsetDateTime;
+
+use super::SqliteStore;
+use super::audit::{self, Entry};
+use super::decode::{Cells, actor_text, blob, failed, nanos};
+use crate::db::{Actor, IntentError, StatusChange, StoreError};
+
+const CHANGE: &str = "change a status";
+
+/// What a change of status reads of a topology.
+pub(super) struct Head {
+    pub(super) id: TopologyId,
+    pub(super) name: String,
+    pub(super) status: TopologyStatus,
+}
+
+/// Why a status changes, and by whom.
+pub(super) struct Cause<'a> {
+    /// The audit's word for it.
+    pub(super) action: &'static str,
+    pub(super) reason: &'a str,
+    pub(super) actor: &'a Actor,
+    pub(super) now: OffsetDateTime,
+}
+
+pub(super) async fn head(
+    tx: &mut SqliteConnection,
+    id: TopologyId,
+) -> Result<Option<Head>, StoreError> {
+    let row = sqlx::query("SELECT id, name, status FROM topologies WHERE id = ?")
+        .bind(blob(id.uuid()))
+        .fetch_optional(tx)
+        .await
+        .map_err(failed("read a topology"))?;
+    row.as_ref().map(|row| head_row(&Cells::new(row, "topology"))).transpose()
+}
+
+fn head_row(cells: &Cells<'_>) -> Result<Head, StoreError> {
+    Ok(Head {
+        id: cells.id("id", TopologyId::new)?,
+        name: cells.get("name")?,
+        status: cells.word("status")?,
+    })
+}
+
+/// The topologies that occupy a host, oldest first.
+pub(super) async fn live_on(
+    tx: &mut SqliteConnection,
+    host: HostId,
+) -> Result<Vec<Head>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, name, status FROM topologies
+         WHERE host = ? AND status IN ('deploying', 'active', 'degraded', 'tearing_down')
+         ORDER BY row",
+    )
+    .bind(blob(host.uuid()))
+    .fetch_all(tx)
+    .await
+    .map_err(failed("read the topologies of a host"))?;
+    rows.iter().map(|row| head_row(&Cells::new(row, "topology"))).collect()
+}
+
+/// Gives `event` to the status machine and writes what it answers.
+pub(super) async fn take(
+    tx: &mut SqliteConnection,
+    head: &Head,
+    event: StatusEvent,
+    cause: &Cause<'_>,
+) -> Result<TopologyStatus, IntentError> {
+    let after = head.status.next(event).map_err(IntentError::Illegal)?;
+    write(tx, head, (event, after), cause).await.map_err(IntentError::Store)?;
+    Ok(after)
+}
+
+async fn write(
+    tx: &mut SqliteConnection,
+    head: &Head,
+    (event, after): (StatusEvent, TopologyStatus),
+    cause: &Cause<'_>,
+) -> Result<(), StoreError> {
+    let Cause { action, reason, actor, now } = *cause;
+    let before = head.status;
+    let changed = sqlx::query(
+        "UPDATE topologies SET status = ?1, status_at = ?2, reason = ?3,
+                deadline = CASE WHEN ?1 = 'deploying' THEN deadline END
+         WHERE id = ?4 AND status = ?5",
+    )
+    .bind(after.as_str())
+    .bind(nanos(now))
+    .bind(reason)
+    .bind(blob(head.id.uuid()))
+    .bind(before.as_str())
+    .execute(&mut *tx)
+    .await
+    .map_err(failed(CHANGE))?
+    .rows_affected();
+    if changed == 0 {
+        // Only when `head` is of another transaction.
+        return Err(failed(CHANGE)(sqlx::Error::RowNotFound));
+    }
+    sqlx::query(
+        "INSERT INTO status_changes (topology, at, before, after, event, reason, actor)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(blob(head.id.uuid()))
+    .bind(nanos(now))
+    .bind(before.as_str())
+    .bind(after.as_str())
+    .bind(event.as_str())
+    .bind(reason)
+    .bind(actor_text(actor))
+    .execute(&mut *tx)
+    .await
+    .map_err(failed(CHANGE))?;
+    let subject = head.id.to_string();
+    let detail = format!("{}: {before} to {after}: {reason}", head.name);
+    audit::record(tx, Entry { at: now, actor, action, subject: &subject, detail: &detail }).await
+}
+
+pub(super) async fn changes(
+    store: &SqliteStore,
+    id: TopologyId,
+) -> Result<Vec<StatusChange>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT at, before, after, event, reason, actor FROM status_changes
+         WHERE topology = ? ORDER BY row",
+    )
+    .bind(blob(id.uuid()))
+    .fetch_all(&store.read)
+    .await
+    .map_err(failed("read changes of a status"))?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::new(row, "status change");
+            let event: &str = cells.get("event")?;
+            Ok(StatusChange {
+                at: cells.time("at")?,
+                from: cells.word("before")?,
+                to: cells.word("after")?,
+                event: StatusEvent::ALL
+                    .into_iter()
+                    .find(|known| known.as_str() == event)
+                    .ok_or_else(|| cells.malformed("event"))?,
+                reason: cells.get("reason")?,
+                actor: cells.actor("actor")?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,23 @@
+//! The master: it owns the database, the status machine and the reconciler.
+//!
+//! `http` and `rpc` (what is asked) and `reconcile` (what follows from reports) call the use cases
+//! `topology`, `enroll`, `fleet` and `pipeline`, which call `db`.
+
+pub mod allow;
+pub mod bus;
+pub mod chain;
+pub mod clock;
+pub mod config;
+pub mod crash;
+pub mod db;
+pub mod enroll;
+pub mod entropy;
+pub mod fleet;
+pub mod http;
+pub mod metrics;
+pub mod pipeline;
+pub mod reconcile;
+pub mod rpc;
+pub mod serve;
+pub mod task;
+pub mod topology;

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds: `release` (all binaries in target/release), `decky` (the static decky alone, there too), `test` (the daemons with
+# what tests need, and the static decky, in target/e2e).
+. "$(dirname "$0")/lib.sh"
+
+build_decky() {
+    local triple
+    triple=$(host_triple)
+    say "building the static decky (release)"
+    # Static, because it is the only file of the image that runs it; the target is named, because otherwise the flag would
+    # reach build scripts too.
+    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+        cargo build --release --locked -p decky --target "$triple"
+    mkdir -p "$TARGET/release"
+    place "$TARGET/$triple/release/decnet-decky" "$TARGET/release/decnet-decky"
+}
+
+need_rust
+case "${1:-release}" in
+    release)
+        say "building master, agent and command line (release)"
+        cargo build --release --locked -p master -p agent -p cli
+        build_decky
+        ;;
+    decky)
+        build_decky
+        ;;
+    test)
+        build_decky
+        say "building the daemons and the tests (dev, with $TEST_FEATURES)"
+        # The same selection as the test run, so that nothing is built twice.
+        cargo build --locked --workspace --tests --bins --features "$TEST_FEATURES"
+        # A folder of its own: cargo would put its own, dynamic decky back into target/debug.
+        mkdir -p "$TARGET/e2e"
+        for name in decnet decnet-master decnet-agent; do
+            place "$TARGET/debug/$name" "$TARGET/e2e/$name"
+        done
+        place "$TARGET/release/decnet-decky" "$TARGET/e2e/decnet-decky"
+        ;;
+    *)
+        die "usage: $0 release|decky|test"
+        ;;
+esac

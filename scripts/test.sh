@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# `make test`: every test of every crate, the end-to-end ones on real Docker. Arguments go to `cargo nextest run`; its own
+# summary closes the output.
+. "$(dirname "$0")/lib.sh"
+
+need_rust
+apt_need ssh=openssh-client sshpass=sshpass curl=curl telnet=telnet redis-cli=redis-tools lftp=lftp ftp=ftp nc=netcat-openbsd \
+    ip=iproute2 python3=python3 setpriv=util-linux
+ensure_docker
+cargo_need cargo-nextest cargo-nextest
+scripts/build.sh test
+export DECNET_BIN_DIR="$TARGET/e2e"
+exec cargo nextest run --locked --workspace --features "$TEST_FEATURES" "$@"
