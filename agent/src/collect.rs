@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::Followed;
+use crate::report::Followed;
 use crate::chain::Chain;
 use crate::engine::{Engine, EngineError, EngineErrorKind, OutputLine};
 use crate::health::{Deaf, Vitals};

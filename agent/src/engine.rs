@@ -14,10 +14,10 @@ use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
 use futures_util::stream::BoxStream;
 use time::OffsetDateTime;
 
-#[cfg(any())]
+#[cfg(any(test, feature = "fake"))]
 pub mod conformance;
 pub mod docker;
-#[cfg(any())]
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod image;
 pub mod liveness;

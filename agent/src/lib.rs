@@ -2,6 +2,17 @@
 //! reason; it decides nothing, listens on nothing, and touches no engine object at boot.
 
 pub mod chain;
+pub mod collect;
+pub mod config;
 pub mod crash;
+pub mod datadir;
 pub mod engine;
+pub mod fence;
+pub mod health;
+pub mod identity;
+pub mod link;
+pub mod notice;
+pub mod report;
+pub mod spool;
+pub mod store;
 pub mod task;

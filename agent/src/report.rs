@@ -49,3 +49,14 @@ pub trait Obey: Send + Sync {
     /// How far the running operation is, if one runs.
     fn progress(&self) -> watch::Receiver<Option<Steps>>;
 }
+
+/// A container whose output is evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// The decky, from the container's label.
+    pub decky: domain::id::DeckyId,
+    /// Its topology, from the container's label.
+    pub topology: TopologyId,
+    /// The container.
+    pub handle: domain::observe::Handle,
+}

@@ -1,8 +1,8 @@
 //! Makes the emulated protocol of a service.
 
-//mod ftp;
+mod ftp;
 mod http;
-//mod redis;
+mod redis;
 mod ssh;
 mod telnet;
 
@@ -22,9 +22,9 @@ pub(crate) fn build(
 ) -> io::Result<Arc<dyn Service>> {
     let facts = Arc::clone(facts);
     Ok(match kind {
-        ServiceKind::Ftp => return Err(io::ErrorKind::Unsupported.into()),
+        ServiceKind::Ftp => Arc::new(ftp::Ftp::new(options, facts)),
         ServiceKind::Http => Arc::new(http::Http::new(options, facts)),
-        ServiceKind::Redis => return Err(io::ErrorKind::Unsupported.into()),
+        ServiceKind::Redis => Arc::new(redis::Redis::new(options, facts)),
         ServiceKind::Ssh => Arc::new(ssh::Ssh::new(options, facts).map_err(io::Error::other)?),
         ServiceKind::Telnet => Arc::new(telnet::Telnet::new(options, facts)),
     })

@@ -526,7 +526,7 @@ enum Target {
 }
 
 /// Whether `name` matches a pattern of `*` and `?`; linear in their product.
-fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut star, mut mark) = (0, 0, None, 0);
     while n < name.len() {
         if pattern.get(p) == Some(&b'*') {

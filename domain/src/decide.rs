@@ -228,3 +228,6 @@ fn decide_desired(view: &TopologyView<'_>) -> TopologyAction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Pure and deterministic. Drift is read off the plan, so the two cannot disagree: there is
 //! drift to repair exactly when there is a step.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{DeckyId, LanId};
@@ -125,27 +126,27 @@ pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
         let wanted = lans.iter().find(|wanted| wanted.id == lan.id && Some(lan.topology) == owner);
         match wanted {
             Some(wanted) if lan.spec == Some(wanted.spec()) => {
-                if kept_lans.contains_key(&lan.id) {
-                    planner.remove_lan(lan, DriftKind::Stray, wanted.name.as_str());
-                } else {
-                    kept_lans.insert(lan.id, lan);
+                match kept_lans.entry(lan.id) {
+                    Entry::Vacant(place) => drop(place.insert(lan)),
+                    Entry::Occupied(_) => {
+                        planner.remove_lan(lan, DriftKind::Stray, wanted.name.as_str());
+                    }
                 }
             }
             Some(wanted) => planner.remove_lan(lan, DriftKind::Changed, wanted.name.as_str()),
             None => planner.remove_lan(lan, DriftKind::Stray, &lan.id.to_string()),
         }
     }
-    for lan in lans.iter().filter(|lan| !kept_lans.contains_key(&lan.id)) {
-        let depth = depths.get(&lan.id).copied().unwrap_or(u32::MAX);
-        planner.create_lans.push(Step {
-            action: Action::CreateLan { lan: lan.id, depth },
-            reason: Drift { kind: DriftKind::Missing, object: format!("lan {}", lan.name) },
-        });
-    }
-    planner.create_lans.sort_by_key(|step| match step.action {
-        Action::CreateLan { depth, lan } => (depth, lan),
-        _ => (u32::MAX, LanId::new(uuid::Uuid::nil())),
-    });
+    let mut missing: Vec<_> = lans
+        .iter()
+        .filter(|lan| !kept_lans.contains_key(&lan.id))
+        .map(|lan| (depths.get(&lan.id).copied().unwrap_or(u32::MAX), lan))
+        .collect();
+    missing.sort_by_key(|(depth, lan)| (*depth, lan.id));
+    planner.create_lans.extend(missing.into_iter().map(|(depth, lan)| Step {
+        action: Action::CreateLan { lan: lan.id, depth },
+        reason: Drift { kind: DriftKind::Missing, object: format!("lan {}", lan.name) },
+    }));
 
     // Deckies: keep the one container that fits best, remove every other one.
     let mut seen: BTreeMap<DeckyId, Vec<&ObservedDecky>> = BTreeMap::new();
@@ -303,7 +304,8 @@ impl<'a> Planner<'a> {
             })
             .collect();
         let object = format!("decky {}", wanted.name);
-        if !running && !(missing.is_empty() && surplus.is_empty()) {
+        let misplaced = !missing.is_empty() || !surplus.is_empty();
+        if !running && misplaced {
             // A stopped container that still names a network that is gone cannot be started.
             self.remove_decky(decky, DriftKind::Detached, wanted.name.as_str());
             self.create_decky(wanted, DriftKind::Detached);

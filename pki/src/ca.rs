@@ -236,19 +236,32 @@ impl CertificateAuthority {
         let (key_path, path) = (directory.join(KEY_FILE), directory.join(CERTIFICATE_FILE));
         match (read(&key_path)?, read(&path)?) {
             (Some(key), Some(certificate)) => Self::load(directory, &key, &certificate),
-            (Some(_), None) => Err(CaError::KeyWithoutCertificate {
-                directory: directory.to_owned(),
-            }),
+            (Some(key), None) => {
+                // Killed between the two files at the first start: the key file has both.
+                let copy = std::str::from_utf8(&key)
+                    .ok()
+                    .and_then(pem::certificates)
+                    .and_then(|list| list.into_iter().next())
+                    .ok_or_else(|| CaError::KeyWithoutCertificate {
+                        directory: directory.to_owned(),
+                    })?;
+                let copy = pem::certificate(&copy);
+                let loaded = Self::load(directory, &key, copy.as_bytes())?;
+                write_public(&path, copy.as_bytes())
+                    .map_err(|source| CaError::Write { source })?;
+                Ok(loaded)
+            }
             (None, Some(_)) => Err(CaError::CertificateWithoutKey {
                 directory: directory.to_owned(),
             }),
             (None, None) => {
                 let made = Self::create(now)?;
                 let failed = |source| CaError::Write { source };
-                let key = Zeroizing::new(made.issuer.key().serialize_pem());
+                let certificate = pem::certificate(&made.certificate);
+                // The key file holds the certificate too, so that one rename makes the whole CA.
+                let key = Zeroizing::new(made.issuer.key().serialize_pem() + &certificate);
                 write_private(&key_path, key.as_bytes()).map_err(failed)?;
-                write_public(&path, pem::certificate(&made.certificate).as_bytes())
-                    .map_err(failed)?;
+                write_public(&path, certificate.as_bytes()).map_err(failed)?;
                 Ok(made)
             }
         }

@@ -1,6 +1,8 @@
 //! What is said: every byte that crosses a process boundary, and nothing that acts on it.
 
 pub mod decky_config;
+#[cfg(test)]
+mod fuzz;
 pub mod hydrated;
 pub mod line;
 pub mod settings;

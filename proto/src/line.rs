@@ -342,3 +342,6 @@ pub fn payload_json(payload: &Payload) -> serde_json::Value {
 pub fn payload_from_json(value: serde_json::Value) -> Result<Payload, InvalidLine> {
     serde_json::from_value::<WirePayload>(value).map_err(InvalidLine::Json)?.try_into()
 }
+
+#[cfg(test)]
+mod tests;

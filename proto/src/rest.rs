@@ -430,3 +430,45 @@ pub struct EventQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
 }
+
+/// `GET /hosts`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostsQuery {
+    /// Whether hosts that were removed are listed too.
+    #[serde(default)]
+    pub removed: bool,
+}
+
+/// `DELETE /hosts/{id}`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveHostQuery {
+    /// Whether a host goes that still carries a topology: what it holds is removed if it returns.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `GET /audit`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// At most this many, 1 to 1,000; 50 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// One entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditShape {
+    /// When.
+    pub at: String,
+    /// Who: `operator:NAME`, `host:ID` or `reconciler`.
+    pub actor: String,
+    /// What, as `noun.verb`.
+    pub action: String,
+    /// On what.
+    pub subject: String,
+    /// More for a person; never a secret.
+    pub detail: String,
+}

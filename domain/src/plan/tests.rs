@@ -1,4 +1,5 @@
 //! The laws of the plan, on an engine that is nothing but an inventory.
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test panics on what it does not expect")]
 
 use std::net::Ipv4Addr;
 
@@ -202,10 +203,19 @@ fn inflict(world: &mut World, harm: &Harm) {
                     }
                 }
                 Harm::Reconfigure(_) => decky.config = Some("another".to_owned()),
-                _ => decky.spec = None,
+                Harm::LoseSpec(_) => decky.spec = None,
+                other => unreachable!("{other:?} is handled outside"),
             }
         }
-        _ => {}
+        Harm::Remove(_)
+        | Harm::Stop(_)
+        | Harm::Pause(_)
+        | Harm::Detach(_)
+        | Harm::Readdress(_)
+        | Harm::DropNetwork(_)
+        | Harm::Reconfigure(_)
+        | Harm::LoseSpec(_)
+        | Harm::Duplicate(_) => {} // nothing is there to be harmed
     }
 }
 

@@ -113,6 +113,17 @@ pub struct Resolved {
     pub incomplete: BTreeSet<DeckyId>,
 }
 
+/// An edge that was read, before an address is chosen where none was asked for.
+struct PendingEdge {
+    decky_index: usize,
+    index: usize,
+    decky: DeckyId,
+    lan: LanId,
+    address: Option<Ipv4Addr>,
+    mac: Mac,
+    home: bool,
+}
+
 struct Resolver<'a> {
     entropy: &'a mut dyn Entropy,
     findings: Vec<Finding>,
@@ -141,7 +152,7 @@ pub fn resolve(
         lans.iter().map(|lan| (lan.name.folded(), (lan.id, lan.subnet))).collect();
 
     let mut deckies = Vec::new();
-    let mut pending: Vec<(usize, usize, DeckyId, LanId, Option<Ipv4Addr>, Mac, bool)> = Vec::new();
+    let mut pending: Vec<PendingEdge> = Vec::new();
     let mut names = BTreeSet::new();
     for (index, written) in draft.deckies.iter().take(limits.deckies).enumerate() {
         let Some(decky) = this.decky(index, written, &mut names) else { continue };
@@ -170,16 +181,24 @@ pub fn resolve(
                 }
             };
             let home = edge.home.unwrap_or(!has_home && number == 0);
-            pending.push((index, number, decky.id, lan, address, mac, home));
+            pending.push(PendingEdge {
+                decky_index: index,
+                index: number,
+                decky: decky.id,
+                lan,
+                address,
+                mac,
+                home,
+            });
         }
         deckies.push(decky);
     }
 
     // Addresses that were asked for are taken before any is chosen, whatever the order. A clash
     // is the validator's to report, so both edges are kept.
-    for (_, _, _, lan, address, _, _) in &pending {
-        if let (Some(address), Some(allocator)) = (address, allocators.get_mut(lan)) {
-            match allocator.reserve(*address) {
+    for edge in &pending {
+        if let (Some(address), Some(allocator)) = (edge.address, allocators.get_mut(&edge.lan)) {
+            match allocator.reserve(address) {
                 Ok(())
                 | Err(
                     AddressRefused::Taken | AddressRefused::OutOfSubnet | AddressRefused::Reserved,
@@ -188,14 +207,15 @@ pub fn resolve(
         }
     }
     let mut edges = Vec::with_capacity(pending.len());
-    for (index, number, decky, lan, address, mac, home) in pending {
+    for edge in pending {
+        let PendingEdge { decky_index, index, decky, lan, address, mac, home } = edge;
         let address =
             address.or_else(|| allocators.get_mut(&lan).and_then(AddressAllocator::next_free));
         let Some(address) = address else {
             this.findings.push(Finding::error(
                 Code::IpExhausted,
-                format!("decky {}", clip(&draft.deckies[index].name)),
-                format!("deckies[{index}].edges[{number}]"),
+                format!("decky {}", clip(&draft.deckies[decky_index].name)),
+                format!("deckies[{decky_index}].edges[{index}]"),
                 "no address is left in the LAN; give it a larger subnet",
             ));
             this.incomplete.insert(decky);

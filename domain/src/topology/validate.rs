@@ -29,14 +29,14 @@ impl Default for Limits {
 /// Findings of a draft: those of reading it and those of the rules, sorted.
 pub fn check(resolved: &Resolved) -> Vec<Finding> {
     let mut findings = resolved.findings.clone();
-    findings.extend(validate(&resolved.topology).into_iter().filter(|finding| {
-        // What could not be read is reported as such; that the decky then lacks an edge, or a
-        // LAN its way to the DMZ, is no second fault.
-        match finding.code {
-            Code::DeckyOrphan | Code::DmzOrphan => resolved.findings.is_empty(),
-            _ => true,
-        }
-    }));
+    // What could not be read is reported as such; that the decky then lacks an edge, or a LAN
+    // its way to the DMZ, is no second fault.
+    let secondary = |code| matches!(code, Code::DeckyOrphan | Code::DmzOrphan);
+    findings.extend(
+        validate(&resolved.topology)
+            .into_iter()
+            .filter(|finding| resolved.findings.is_empty() || !secondary(finding.code)),
+    );
     sort(&mut findings);
     findings
 }

@@ -36,7 +36,6 @@ macro_rules! select_host {
         )
     };
 }
-pub(super) use select_host;
 
 pub(super) fn host_row(row: &SqliteRow) -> Result<HostRow, StoreError> {
     let cells = Cells::new(row, "host");
@@ -72,6 +71,15 @@ pub(super) async fn one(store: &SqliteStore, id: HostId) -> Result<Option<HostRo
         .await
         .map_err(failed("read a host"))?;
     row.as_ref().map(host_row).transpose()
+}
+
+/// Every host that may connect, removed ones among them: those are told to hold nothing.
+pub(super) async fn connectable(tx: &mut SqliteConnection) -> Result<Vec<HostRow>, StoreError> {
+    let rows = sqlx::query(select_host!("WHERE h.standing <> 'revoked' ORDER BY h.name_fold, h.id"))
+        .fetch_all(tx)
+        .await
+        .map_err(failed("list hosts"))?;
+    rows.iter().map(host_row).collect()
 }
 
 /// One host, within a transaction.

@@ -2,14 +2,14 @@
 
 use domain::host::Standing;
 use domain::id::HostId;
-use domain::topology::status::{StatusEvent, TopologyStatus};
+use domain::topology::status::StatusEvent;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::decode::{blob, failed};
-use super::status::{self, Cause, Head};
+use super::status::{self, Cause, Head, TakeError};
 use super::{SqliteStore, assignments, audit, hosts};
-use crate::db::{Actor, Force, HostRow, IntentError, StandingError, StoreError};
+use crate::db::{Actor, Force, HostRow, StandingError};
 
 const ATTEMPT: &str = "change the standing of a host";
 
@@ -116,23 +116,14 @@ async fn end(
     head: &Head,
     events: &[StatusEvent],
     cause: &Cause<'_>,
-) -> Result<TopologyStatus, StandingError> {
+) -> Result<(), StandingError> {
     let mut at = Head { id: head.id, name: head.name.clone(), status: head.status };
     for event in events {
         match status::take(tx, &at, *event, cause).await {
             Ok(after) => at.status = after,
-            Err(IntentError::Illegal(_)) => {}
-            Err(IntentError::Store(source)) => return Err(StandingError::Store(source)),
-            Err(
-                IntentError::Unknown
-                | IntentError::StaleRevision { .. }
-                | IntentError::HostOccupied(_)
-                | IntentError::HostClosed(_),
-            ) => {
-                let source = StoreError::Malformed { noun: "topology", column: "status" };
-                return Err(StandingError::Store(source));
-            }
+            Err(TakeError::Illegal(_)) => {}
+            Err(TakeError::Store(source)) => return Err(StandingError::Store(source)),
         }
     }
-    Ok(at.status)
+    Ok(())
 }

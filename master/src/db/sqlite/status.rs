@@ -2,7 +2,7 @@
 //! its audit entry.
 
 use domain::id::{HostId, TopologyId};
-use domain::topology::status::{StatusEvent, TopologyStatus};
+use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
@@ -66,15 +66,30 @@ pub(super) async fn live_on(
     rows.iter().map(|row| head_row(&Cells::new(row, "topology"))).collect()
 }
 
+/// Why a status did not change.
+pub(super) enum TakeError {
+    Illegal(IllegalTransition),
+    Store(StoreError),
+}
+
+impl From<TakeError> for IntentError {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Illegal(source) => Self::Illegal(source),
+            TakeError::Store(source) => Self::Store(source),
+        }
+    }
+}
+
 /// Gives `event` to the status machine and writes what it answers.
 pub(super) async fn take(
     tx: &mut SqliteConnection,
     head: &Head,
     event: StatusEvent,
     cause: &Cause<'_>,
-) -> Result<TopologyStatus, IntentError> {
-    let after = head.status.next(event).map_err(IntentError::Illegal)?;
-    write(tx, head, (event, after), cause).await.map_err(IntentError::Store)?;
+) -> Result<TopologyStatus, TakeError> {
+    let after = head.status.next(event).map_err(TakeError::Illegal)?;
+    write(tx, head, (event, after), cause).await.map_err(TakeError::Store)?;
     Ok(after)
 }
 

@@ -1,0 +1,78 @@
+use super::*;
+
+fn master_in(dir: &Path, api: &str, token: &str) {
+    let endpoints = Endpoints { api: api.to_owned(), fleet: "https://127.0.0.1:7443".to_owned() };
+    std::fs::write(dir.join(ENDPOINTS), serde_json::to_vec(&endpoints).expect("plain")).expect("dir");
+    std::fs::write(dir.join(ADMIN_TOKEN), format!("{token}\n")).expect("dir");
+}
+
+fn resolved(place: &Place) -> (String, String) {
+    let endpoint = place.resolve().expect("a master is named");
+    (endpoint.url.to_string(), endpoint.token.0)
+}
+
+fn place() -> Place {
+    Place::default()
+}
+
+#[test]
+fn a_data_directory_names_master_and_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    master_in(dir.path(), "http://127.0.0.1:8099", "dna_one");
+    let place = Place { data_dir: Some(dir.path().to_owned()), ..place() };
+    assert_eq!(resolved(&place), ("http://127.0.0.1:8099/".to_owned(), "dna_one".to_owned()));
+}
+
+#[test]
+fn a_url_comes_before_a_directory_and_takes_its_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    master_in(dir.path(), "http://127.0.0.1:8099", "dna_one");
+    let mut place = Place {
+        url: Some("http://127.0.0.1:1".to_owned()),
+        data_dir: Some(dir.path().to_owned()),
+        ..place()
+    };
+    assert_eq!(resolved(&place), ("http://127.0.0.1:1/".to_owned(), "dna_one".to_owned()));
+    place.prefer_data_dir = true;
+    assert_eq!(resolved(&place).0, "http://127.0.0.1:8099/");
+    place.token = Some(Token("dna_two".to_owned()));
+    assert_eq!(resolved(&place).1, "dna_two");
+}
+
+#[test]
+fn a_token_never_goes_to_a_master_that_did_not_write_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    master_in(dir.path(), "http://127.0.0.1:8099", "dna_one");
+    let mut place = Place {
+        url: Some("http://127.0.0.1:1".to_owned()),
+        fallbacks: vec![dir.path().to_owned()],
+        ..place()
+    };
+    let refusal = place.resolve().expect_err("another master");
+    assert!(refusal.lines()[0].contains("no token for http://127.0.0.1:1/"), "{refusal:?}");
+    place.url = Some("http://127.0.0.1:8099".to_owned());
+    assert_eq!(resolved(&place).1, "dna_one");
+}
+
+#[test]
+fn saying_nothing_names_the_three_ways() {
+    let refusal = place().resolve().expect_err("nothing is said");
+    let text = refusal.lines().join("\n");
+    for way in ["DECNET_URL", "DECNET_DATA_DIR", "decnet up"] {
+        assert!(text.contains(way), "{text}");
+    }
+}
+
+#[test]
+fn a_directory_without_a_master_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = Place { data_dir: Some(dir.path().to_owned()), ..place() };
+    let text = place.resolve().expect_err("no master").lines().join("\n");
+    assert!(text.contains("no master serves there") && text.contains("decnet up --data-dir"), "{text}");
+}
+
+#[test]
+fn a_word_that_is_no_url_is_a_usage_error() {
+    let place = Place { url: Some("master".to_owned()), ..place() };
+    assert_eq!(place.resolve().expect_err("no URL").exit(), Exit::Usage);
+}

@@ -1,0 +1,98 @@
+//! What every command is given: how to print, where the master is, and the environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use proto::client::Client;
+
+use crate::args::Global;
+use crate::connect::{self, Place};
+use crate::failure::Failure;
+use crate::output::Output;
+
+const DEFAULT_WAIT: Duration = Duration::from_secs(120);
+
+/// What is read from the environment beside the flags' own variables.
+#[derive(Debug, Default)]
+pub(crate) struct Environment {
+    /// `DECNET_TOKEN`: a secret.
+    pub(crate) token: Option<Token>,
+    /// `DECNET_BIN_DIR`: where the daemons' binaries are.
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// `DOCKER_HOST`.
+    pub(crate) docker_host: Option<String>,
+    /// `XDG_DATA_HOME`, or its default in the home directory.
+    pub(crate) data_home: Option<PathBuf>,
+    no_colour: bool,
+    columns: Option<u16>,
+}
+
+/// A secret that no debug print shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+impl Environment {
+    pub(crate) fn read() -> Self {
+        let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let path = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+        Self {
+            token: text("DECNET_TOKEN").map(Token),
+            bin_dir: path("DECNET_BIN_DIR"),
+            docker_host: text("DOCKER_HOST"),
+            data_home: path("XDG_DATA_HOME")
+                .or_else(|| path("HOME").map(|home| home.join(".local/share"))),
+            no_colour: text("NO_COLOR").is_some(),
+            columns: text("COLUMNS").and_then(|text| text.parse().ok()),
+        }
+    }
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) output: Output,
+    pub(crate) environment: Environment,
+    pub(crate) place: Place,
+    /// How long to wait for what takes time.
+    pub(crate) patience: Duration,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global, matches: &ArgMatches, environment: Environment) -> Self {
+        let flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let place = Place {
+            url: global.url.clone(),
+            data_dir: global.data_dir.clone(),
+            // A directory on the command line is meant more than a URL in the environment.
+            prefer_data_dir: flag("data_dir") && !flag("url"),
+            token_file: global.token_file.clone(),
+            token: environment.token.clone(),
+            fallbacks: connect::fallbacks(environment.data_home.as_deref()),
+        };
+        Self {
+            output: Output::new(
+                global.output,
+                global.quiet,
+                !environment.no_colour,
+                environment.columns,
+            ),
+            environment,
+            place,
+            patience: global.timeout.unwrap_or(DEFAULT_WAIT),
+        }
+    }
+
+    /// A client of the master that is meant.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let endpoint = self.place.resolve()?;
+        Ok(Client::new(endpoint.url, &endpoint.token.0)?)
+    }
+}

@@ -1,0 +1,216 @@
+//! Topologies: stored, read whole or in a list, removed.
+
+use domain::id::{HostId, TopologyId};
+use domain::topology::Topology;
+use domain::topology::hydrate::VersionHash;
+use domain::topology::status::TopologyStatus;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+use time::OffsetDateTime;
+
+use super::audit::{self, Entry};
+use super::decode::{Cells, blob, failed, int, nanos};
+use super::graph::{self, Graph};
+use super::{SqliteStore, assignments, status};
+use crate::db::{Actor, StoreError, TopologyError, TopologyRow, TopologySummary};
+
+pub(super) async fn insert(
+    store: &SqliteStore,
+    topology: &Topology,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<(), TopologyError> {
+    const ATTEMPT: &str = "store a topology";
+    let mut tx = store.writing(ATTEMPT).await.map_err(TopologyError::Store)?;
+    let taken: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM topologies WHERE name_fold = ? AND status <> 'torn_down')",
+    )
+    .bind(topology.name.folded())
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(failed(ATTEMPT))
+    .map_err(TopologyError::Store)?;
+    if taken {
+        return Err(TopologyError::NameTaken);
+    }
+    insert_rows(&mut tx, topology, actor, now).await.map_err(TopologyError::Store)?;
+    tx.commit().await.map_err(failed(ATTEMPT)).map_err(TopologyError::Store)
+}
+
+async fn insert_rows(
+    tx: &mut SqliteConnection,
+    topology: &Topology,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO topologies (id, name, name_fold, host, revision, created_at, status,
+                                 status_at, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, 'created')",
+    )
+    .bind(blob(topology.id.uuid()))
+    .bind(topology.name.as_str())
+    .bind(topology.name.folded())
+    .bind(topology.host.map(|host| blob(host.uuid())))
+    .bind(int(topology.revision.get()))
+    .bind(nanos(now))
+    .bind(TopologyStatus::Pending.as_str())
+    .execute(&mut *tx)
+    .await
+    .map_err(failed("store a topology"))?;
+    graph::insert(tx, topology).await?;
+    let detail = format!(
+        "{}: {} LANs, {} deckies",
+        topology.name,
+        topology.lans.len(),
+        topology.deckies.len()
+    );
+    let subject = topology.id.to_string();
+    let entry =
+        Entry { at: now, actor, action: "topology.create", subject: &subject, detail: &detail };
+    audit::record(tx, entry).await
+}
+
+pub(super) async fn one(
+    store: &SqliteStore,
+    id: TopologyId,
+) -> Result<Option<TopologyRow>, StoreError> {
+    const ATTEMPT: &str = "read a topology";
+    // One transaction, so that the graph is that of the revision.
+    let mut tx = store.reading(ATTEMPT).await?;
+    let row = sqlx::query(
+        "SELECT name, host, revision, status, status_at, reason, deadline,
+                desired_epoch, desired_generation, desired_hash,
+                applied_epoch, applied_generation, applied_hash, applied_at
+         FROM topologies WHERE id = ?",
+    )
+    .bind(blob(id.uuid()))
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(failed(ATTEMPT))?;
+    let Some(row) = row else { return Ok(None) };
+    let graph = graph::read(&mut tx, id).await?;
+    topology_row(&row, id, graph).map(Some)
+}
+
+fn topology_row(
+    row: &SqliteRow,
+    id: TopologyId,
+    graph: Graph,
+) -> Result<TopologyRow, StoreError> {
+    let cells = Cells::new(row, "topology");
+    let Graph { lans, deckies, edges } = graph;
+    let desired = match cells.get::<Option<&[u8]>>("desired_hash")? {
+        Some(_) => Some((
+            cells.fence("desired_epoch", "desired_generation")?,
+            VersionHash::new(cells.bytes32("desired_hash")?),
+        )),
+        None => None,
+    };
+    let applied = match cells.get::<Option<&[u8]>>("applied_hash")? {
+        Some(_) => Some((
+            cells.fence("applied_epoch", "applied_generation")?,
+            VersionHash::new(cells.bytes32("applied_hash")?),
+            cells.time("applied_at")?,
+        )),
+        None => None,
+    };
+    Ok(TopologyRow {
+        topology: Topology {
+            id,
+            name: cells.word("name")?,
+            host: cells.maybe_id("host", HostId::new)?,
+            revision: cells.revision("revision")?,
+            lans,
+            deckies,
+            edges,
+        },
+        status: cells.word("status")?,
+        status_at: cells.time("status_at")?,
+        reason: cells.get("reason")?,
+        deadline: cells.maybe_time("deadline")?,
+        desired,
+        applied,
+    })
+}
+
+pub(super) async fn named(
+    store: &SqliteStore,
+    name: &str,
+) -> Result<Option<TopologyId>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id FROM topologies WHERE name_fold = ?
+         ORDER BY status = 'torn_down', row DESC LIMIT 1",
+    )
+    .bind(name.to_ascii_lowercase())
+    .fetch_optional(&store.read)
+    .await
+    .map_err(failed("look for a topology"))?;
+    row.as_ref().map(|row| Cells::new(row, "topology").id("id", TopologyId::new)).transpose()
+}
+
+pub(super) async fn list(store: &SqliteStore) -> Result<Vec<TopologySummary>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, name, host, revision, status, status_at, reason,
+                (SELECT count(*) FROM lans WHERE topology = t.id) AS lans,
+                (SELECT count(*) FROM deckies WHERE topology = t.id) AS deckies
+         FROM topologies AS t ORDER BY row DESC",
+    )
+    .fetch_all(&store.read)
+    .await
+    .map_err(failed("list topologies"))?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::new(row, "topology");
+            Ok(TopologySummary {
+                id: cells.id("id", TopologyId::new)?,
+                name: cells.word("name")?,
+                host: cells.maybe_id("host", HostId::new)?,
+                revision: cells.revision("revision")?,
+                status: cells.word("status")?,
+                status_at: cells.time("status_at")?,
+                reason: cells.get("reason")?,
+                lans: cells.count("lans")?,
+                deckies: cells.count("deckies")?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn delete(
+    store: &SqliteStore,
+    id: TopologyId,
+    observed_empty: bool,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<(), TopologyError> {
+    const ATTEMPT: &str = "remove a topology";
+    let mut tx = store.writing(ATTEMPT).await.map_err(TopologyError::Store)?;
+    let head = status::head(&mut tx, id)
+        .await
+        .map_err(TopologyError::Store)?
+        .ok_or(TopologyError::Unknown)?;
+    let removable = head.status.is_removable()
+        || (head.status == TopologyStatus::Failed && observed_empty);
+    if !removable {
+        return Err(TopologyError::NotRemovable(head.status));
+    }
+    delete_rows(&mut tx, id).await.map_err(TopologyError::Store)?;
+    let subject = id.to_string();
+    let detail = format!("{}, which was {}", head.name, head.status);
+    let entry =
+        Entry { at: now, actor, action: "topology.delete", subject: &subject, detail: &detail };
+    audit::record(&mut tx, entry).await.map_err(TopologyError::Store)?;
+    tx.commit().await.map_err(failed(ATTEMPT)).map_err(TopologyError::Store)
+}
+
+async fn delete_rows(tx: &mut SqliteConnection, id: TopologyId) -> Result<(), StoreError> {
+    assignments::withdraw(tx, id, None).await?;
+    // What belongs to it goes by its foreign keys.
+    sqlx::query("DELETE FROM topologies WHERE id = ?")
+        .bind(blob(id.uuid()))
+        .execute(tx)
+        .await
+        .map_err(failed("remove a topology"))?;
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! What is answered when a request is not carried out: every error becomes an RFC 9457 problem
+//! here and nowhere else.
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use domain::name::InvalidName;
+use domain::topology::finding::Finding;
+use domain::topology::status::{IllegalTransition, TopologyStatus};
+use proto::rest::{FindingShape, PROBLEM, Problem};
+
+use super::extract::Malformed;
+use crate::chain::Chain;
+use crate::db::{IntentError, StandingError, StoreError, TopologyError};
+use crate::enroll::MintError;
+use crate::topology::{
+    CreateError, DeleteError, DeployError, FindError, TargetError, TeardownError,
+};
+
+/// Why a request is not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No token, or one that nobody has.
+    #[error("a known bearer token is needed")]
+    Unauthenticated,
+    /// The token's role is too low.
+    #[error("the token does not allow this")]
+    Forbidden,
+    /// Asked under another name than this server's.
+    #[error("this server is not asked under that name")]
+    UnknownName,
+    /// Asked by a page of another server.
+    #[error("pages of another origin are not answered")]
+    ForeignOrigin,
+    /// There is no such route.
+    #[error("there is no such resource")]
+    NoRoute,
+    /// The route does not take the method.
+    #[error("the resource does not take this method")]
+    NoMethod,
+    /// The answer did not begin in time.
+    #[error("the request was not answered in time")]
+    TimedOut,
+    /// As many event streams are open as may be.
+    #[error("too many event streams are open")]
+    TooManyStreams,
+    /// The body is larger than any may be.
+    #[error("the body exceeds {limit} bytes")]
+    TooLarge {
+        /// How large it may be.
+        limit: usize,
+    },
+    /// The body did not arrive whole.
+    #[error("the body did not arrive whole")]
+    Torn,
+    /// The body is not JSON, or does not say so.
+    #[error("the body must be application/json")]
+    NotJson,
+    /// A body or query that is not of its shape.
+    #[error("the request is malformed")]
+    Malformed(Malformed),
+    /// A name that breaks the rule for names.
+    #[error(transparent)]
+    Name(InvalidName),
+    /// Nothing has that id.
+    #[error("there is no {noun} {key:?}")]
+    Unknown {
+        /// What was looked for.
+        noun: &'static str,
+        /// Under which id.
+        key: String,
+    },
+    /// Of [`crate::topology::Topologies::find`] and its like.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Of [`crate::topology::Topologies::create`].
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// Of [`crate::topology::Topologies::deploy`].
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    /// Of [`crate::topology::Topologies::teardown`].
+    #[error(transparent)]
+    Teardown(#[from] TeardownError),
+    /// Of [`crate::topology::Topologies::delete`].
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+    /// Of [`crate::fleet::Fleet::set_standing`].
+    #[error(transparent)]
+    Standing(#[from] StandingError),
+    /// Of [`crate::enroll::Enroll::mint`].
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// Of a plain read or write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A problem before it is written.
+struct Answer {
+    status: StatusCode,
+    kind: &'static str,
+    title: String,
+    next_step: Option<String>,
+    findings: Vec<FindingShape>,
+    current: Option<String>,
+    /// A header that tells programs what the next step tells people.
+    header: Option<(HeaderName, &'static str)>,
+}
+
+impl Answer {
+    fn new(status: StatusCode, kind: &'static str, title: impl ToString) -> Self {
+        Self {
+            status,
+            kind,
+            title: title.to_string(),
+            next_step: None,
+            findings: Vec::new(),
+            current: None,
+            header: None,
+        }
+    }
+
+    fn next(mut self, step: impl Into<String>) -> Self {
+        self.next_step = Some(step.into());
+        self
+    }
+
+    fn current(mut self, current: impl ToString) -> Self {
+        self.current = Some(current.to_string());
+        self
+    }
+
+    fn findings(mut self, findings: Vec<FindingShape>) -> Self {
+        self.findings = findings;
+        self
+    }
+
+    fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+}
+
+const INVALID: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+const CONFLICT: StatusCode = StatusCode::CONFLICT;
+const AWAY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+impl ApiError {
+    fn answer(&self) -> Answer {
+        match self {
+            Self::Unauthenticated => Answer::new(StatusCode::UNAUTHORIZED, "unauthenticated", self)
+                .next("send the header `Authorization: Bearer TOKEN`")
+                .header(WWW_AUTHENTICATE, "Bearer"),
+            Self::Forbidden => Answer::new(StatusCode::FORBIDDEN, "forbidden", self),
+            Self::UnknownName => {
+                Answer::new(StatusCode::MISDIRECTED_REQUEST, "unknown_name", self)
+                    .next("ask under localhost, or add the name to the master's configuration")
+            }
+            Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin", self),
+            Self::NoRoute => Answer::new(StatusCode::NOT_FOUND, "unknown", self)
+                .next("the API is under /api/v1"),
+            Self::NoMethod => Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method", self)
+                .next("the header `Allow` names those that it takes"),
+            Self::TimedOut => Answer::new(AWAY, "timed_out", self)
+                .next("look at the state of what was asked for before asking again")
+                .header(RETRY_AFTER, "5"),
+            Self::TooManyStreams => Answer::new(AWAY, "too_many_streams", self)
+                .next("close another stream, or read /api/v1/events page by page")
+                .header(RETRY_AFTER, "10"),
+            Self::TooLarge { .. } => Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", self)
+                .next("send less at a time"),
+            Self::Torn => Answer::new(StatusCode::BAD_REQUEST, "torn", self).next("send it again"),
+            Self::NotJson => Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", self)
+                .next("send JSON, with the header `Content-Type: application/json`"),
+            Self::Malformed(malformed) => {
+                let answer = Answer::new(INVALID, "malformed", malformed.title());
+                let answer = answer.findings(vec![malformed.finding()]);
+                match &malformed.nearest {
+                    Some(nearest) => answer.next(format!("did you mean `{nearest}`?")),
+                    None => answer,
+                }
+            }
+            Self::Name(_) => {
+                let finding = one("NAME_INVALID", self.to_string(), "request", "name");
+                Answer::new(INVALID, "malformed", self).findings(vec![finding])
+            }
+            Self::Unknown { .. } => Answer::new(StatusCode::NOT_FOUND, "unknown", self),
+            Self::Find(error) => find(error),
+            Self::Create(error) => create(error),
+            Self::Deploy(error) => deploy(error),
+            Self::Teardown(TeardownError::Find(error)) => find(error),
+            Self::Teardown(TeardownError::Intent(error)) => intent(error),
+            Self::Delete(DeleteError::Find(error)) => find(error),
+            Self::Delete(DeleteError::Delete(error)) => topology(error),
+            Self::Standing(error) => standing(error),
+            Self::Mint(error) => mint(error),
+            Self::Store(error) => store(error),
+        }
+    }
+}
+
+fn one(code: &str, message: String, target: &str, path: &str) -> FindingShape {
+    FindingShape {
+        severity: "error".to_owned(),
+        code: code.to_owned(),
+        message,
+        target: target.to_owned(),
+        path: path.to_owned(),
+    }
+}
+
+fn refused(title: impl ToString, findings: &[Finding]) -> Answer {
+    Answer::new(INVALID, "invalid_topology", title)
+        .next("correct what the findings name")
+        .findings(findings.iter().map(FindingShape::from).collect())
+}
+
+fn find(error: &FindError) -> Answer {
+    match error {
+        FindError::Unknown { .. } => Answer::new(StatusCode::NOT_FOUND, "unknown", error),
+        FindError::Store { source, .. } => store(source),
+    }
+}
+
+fn create(error: &CreateError) -> Answer {
+    match error {
+        CreateError::Refused(findings) => refused(error, findings),
+        CreateError::Target(error) => target(error),
+        CreateError::Insert(error) => topology(error),
+        CreateError::Store(error) => store(error),
+    }
+}
+
+fn deploy(error: &DeployError) -> Answer {
+    match error {
+        DeployError::Find(error) => find(error),
+        DeployError::Illegal(error) => illegal(error),
+        DeployError::Refused(findings) => refused(error, findings),
+        DeployError::Target(error) => target(error),
+        DeployError::Intent(error) => intent(error),
+    }
+}
+
+fn target(error: &TargetError) -> Answer {
+    let finding = |code| vec![one(code, error.to_string(), "topology", "host")];
+    match error {
+        TargetError::Unknown(_) => Answer::new(INVALID, "target_unknown", error)
+            .next("name a host that `decnet host ls` shows, or enroll it first")
+            .findings(finding("TARGET_UNKNOWN")),
+        TargetError::Closed { standing, .. } => Answer::new(CONFLICT, "target_not_ready", error)
+            .next("uncordon the host, or name another")
+            .findings(finding("TARGET_NOT_READY"))
+            .current(standing),
+        TargetError::Away { state, .. } => Answer::new(AWAY, "target_not_ready", error)
+            .next("start decnet-agent on the host and wait until it is ready, or name another")
+            .findings(finding("TARGET_NOT_READY"))
+            .current(state)
+            .header(RETRY_AFTER, "10"),
+        TargetError::Store(error) => store(error),
+    }
+}
+
+fn illegal(error: &IllegalTransition) -> Answer {
+    let step = match error.from {
+        TopologyStatus::Pending => "deploy it",
+        TopologyStatus::Deploying => "wait until it is active or failed, or tear it down",
+        TopologyStatus::Active | TopologyStatus::Degraded => {
+            "it is deployed already; tear it down first, or deploy another in its place"
+        }
+        TopologyStatus::Failed => "retry it, or tear it down",
+        TopologyStatus::TearingDown => {
+            "wait until its host has reported that it is gone, or settle it with force"
+        }
+        TopologyStatus::TornDown => "export it and create it anew",
+    };
+    Answer::new(CONFLICT, "illegal_transition", error).next(step).current(error.from)
+}
+
+fn intent(error: &IntentError) -> Answer {
+    match error {
+        IntentError::Unknown => Answer::new(StatusCode::NOT_FOUND, "unknown", error),
+        IntentError::Illegal(error) => illegal(error),
+        IntentError::StaleRevision { current, .. } => {
+            Answer::new(CONFLICT, "stale_revision", error)
+                .next("read it again and repeat")
+                .current(current)
+        }
+        IntentError::HostOccupied(name) => Answer::new(CONFLICT, "host_occupied", error)
+            .next("tear that topology down first, or let it give way with `replace`")
+            .current(name),
+        IntentError::HostClosed(standing) => Answer::new(CONFLICT, "target_not_ready", error)
+            .next("uncordon the host, or name another")
+            .current(standing),
+        IntentError::Store(error) => store(error),
+    }
+}
+
+fn topology(error: &TopologyError) -> Answer {
+    match error {
+        TopologyError::Unknown => Answer::new(StatusCode::NOT_FOUND, "unknown", error),
+        TopologyError::NameTaken => Answer::new(CONFLICT, "name_taken", error)
+            .next("choose another name, or tear the other topology down and remove it"),
+        TopologyError::NotRemovable(status) => Answer::new(CONFLICT, "not_removable", error)
+            .next("tear it down, then remove it")
+            .current(status),
+        TopologyError::Store(error) => store(error),
+    }
+}
+
+fn standing(error: &StandingError) -> Answer {
+    match error {
+        StandingError::Unknown => Answer::new(StatusCode::NOT_FOUND, "unknown", error),
+        StandingError::Illegal { from, .. } => {
+            Answer::new(CONFLICT, "illegal_transition", error).current(from)
+        }
+        StandingError::Occupied(id) => Answer::new(CONFLICT, "host_occupied", error)
+            .next("drain the host first, or remove it with `force`")
+            .current(id),
+        StandingError::Store(error) => store(error),
+    }
+}
+
+fn mint(error: &MintError) -> Answer {
+    match error {
+        MintError::Ttl => Answer::new(INVALID, "malformed", error).findings(vec![one(
+            "VALUE_INVALID",
+            error.to_string(),
+            "request",
+            "ttl_seconds",
+        )]),
+        MintError::NameTaken(name) => Answer::new(CONFLICT, "name_taken", error)
+            .next("choose another name, or remove that host first")
+            .current(name),
+        MintError::Store(error) => store(error),
+    }
+}
+
+fn store(error: &StoreError) -> Answer {
+    match error {
+        StoreError::Busy { .. } => Answer::new(AWAY, "busy", "the database is busy")
+            .next("try again")
+            .header(RETRY_AFTER, "1"),
+        StoreError::Full { .. } => Answer::new(AWAY, "disk_full", "the master's disk is full")
+            .next("free space in the master's data directory, then try again")
+            .header(RETRY_AFTER, "60"),
+        StoreError::Failed { .. } | StoreError::Malformed { .. } => {
+            Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the master failed")
+                .next("look for the reference in the master's log")
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let answer = self.answer();
+        let reference = (answer.status.is_server_error() && answer.status != AWAY).then(|| {
+            let reference = hex::encode(crate::entropy::random::<8>());
+            tracing::error!(reference, error = %Chain(&self), "request failed");
+            reference
+        });
+        if answer.status == AWAY {
+            tracing::warn!(error = %Chain(&self), "request not carried out");
+        }
+        let problem = Problem {
+            kind: format!("urn:decnet:{}", answer.kind),
+            status: answer.status.as_u16(),
+            title: answer.title,
+            next_step: answer.next_step,
+            findings: answer.findings,
+            current: answer.current,
+            reference,
+        };
+        let mut response = (answer.status, Json(problem)).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        if let Some((name, value)) = answer.header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}

@@ -1,0 +1,136 @@
+//! Accepts connections of operators: capped, timed, and ended in good order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::{Api, router};
+use crate::task;
+
+/// How long the head of a request may take to arrive; also how long a connection may rest.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long requests may go on once the server ends.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long to rest when a connection cannot be accepted (no descriptors are left).
+const BACK_OFF: Duration = Duration::from_millis(200);
+/// Header fields of one request.
+const FIELDS: usize = 64;
+/// Bytes of the head of one request.
+const HEAD_BYTES: usize = 32 * 1024;
+
+/// Why the server does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Plain HTTP would carry tokens over a network.
+    #[error(
+        "refusing to serve plain HTTP on {0}: bind a loopback address and reach it through an \
+         SSH tunnel or a TLS proxy"
+    )]
+    NotLoopback(SocketAddr),
+    /// The operating system refuses.
+    #[error("could not listen on {address}")]
+    Listen {
+        /// On which address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Listens on a loopback address.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(BindError::NotLoopback(address));
+    }
+    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
+}
+
+/// Serves until `api.shutdown` is cancelled, then lets requests end for a few seconds.
+pub async fn serve(listener: TcpListener, api: Arc<Api>) {
+    let service = TowerToHyperService::new(router(Arc::clone(&api)));
+    let places = Arc::new(Semaphore::new(api.limits.connections));
+    let connections = TaskTracker::new();
+    loop {
+        // A place first, so that connections beyond the cap wait in the kernel's queue.
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = api.shutdown.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "connection could not be accepted");
+                tokio::time::sleep(BACK_OFF).await;
+                continue;
+            }
+        };
+        let (service, api) = (service.clone(), Arc::clone(&api));
+        let connection = async move {
+            converse(stream, service, &api).await;
+            drop(place);
+        };
+        task::spawn(
+            "http.connection",
+            tracing::Span::none(),
+            connections.track_future(connection),
+        );
+    }
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "connections cut off at the end");
+    }
+}
+
+async fn converse(stream: TcpStream, service: TowerToHyperService<axum::Router>, api: &Api) {
+    // Without effect on what is sent, only on when: worth no more than trying.
+    drop(stream.set_nodelay(true));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(FIELDS)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = api.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(GRACE, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn plain_http_is_served_on_loopback_only() {
+        for refused in ["0.0.0.0:0", "10.0.0.5:0", "[::]:0"] {
+            let address = refused.parse().expect("an address");
+            let error = bind(address).await.expect_err("not loopback");
+            assert!(matches!(error, BindError::NotLoopback(_)), "{error}");
+        }
+        let listener = bind("127.0.0.1:0".parse().expect("an address")).await;
+        assert!(listener.expect("free port").local_addr().expect("bound").ip().is_loopback());
+    }
+}
