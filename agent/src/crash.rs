@@ -69,6 +69,13 @@ mod armed {
 #[cfg(feature = "crash-points")]
 pub use armed::{arm, point};
 
+/// The same as [`point`], by the two halves of the name.
+pub fn point_of(what: &str, point_name: &str) {
+    if cfg!(feature = "crash-points") {
+        point(&format!("{what}.{point_name}"));
+    }
+}
+
 /// Does nothing in a release.
 #[cfg(not(feature = "crash-points"))]
 pub const fn point(_name: &str) {}

@@ -1,6 +1,7 @@
 //! The agent: it obeys. It applies what the master assigns exactly, or refuses with a named
 //! reason; it decides nothing, listens on nothing, and touches no engine object at boot.
 
+pub mod apply;
 pub mod chain;
 pub mod collect;
 pub mod config;
@@ -16,3 +17,5 @@ pub mod report;
 pub mod spool;
 pub mod store;
 pub mod task;
+pub mod join;
+pub mod leave;

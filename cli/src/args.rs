@@ -51,7 +51,7 @@ pub(crate) struct Global {
     pub(crate) data_dir: Option<PathBuf>,
     /// How long to wait for what takes time, such as 90s or 5m [default: 120s].
     #[arg(long, global = true, value_name = "DURATION", env = "DECNET_TIMEOUT")]
-    #[arg(hide_env_values = true, value_parser = crate::duration::parse)]
+    #[arg(hide_env_values = true, value_parser = proto::settings::duration)]
     pub(crate) timeout: Option<Duration>,
 }
 

@@ -64,6 +64,12 @@ impl Failure {
         self
     }
 
+    /// Says what is wrong with a topology.
+    pub(crate) fn findings(mut self, findings: Vec<FindingShape>) -> Self {
+        self.findings = findings;
+        self
+    }
+
     /// Says what to do.
     pub(crate) fn next(mut self, text: impl Into<String>) -> Self {
         self.next = Some(text.into());

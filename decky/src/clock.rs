@@ -6,6 +6,10 @@ use time::OffsetDateTime;
 pub(crate) type Clock = fn() -> OffsetDateTime;
 
 /// The clock of the machine.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the clock that everything else takes"
+)]
 pub(crate) fn system() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }

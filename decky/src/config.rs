@@ -33,17 +33,26 @@ pub(crate) enum LoadError {
 
 /// Reads and checks the file at `path`.
 pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let bytes = read(path)
-        .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let config = DeckyConfig::decode(&bytes)
-        .map_err(|source| LoadError::Invalid { path: path.to_owned(), source })?;
-    Ok(Loaded { config, digest: digest(&bytes) })
+    let bytes = read(path).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let config = DeckyConfig::decode(&bytes).map_err(|source| LoadError::Invalid {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Loaded {
+        config,
+        digest: digest(&bytes),
+    })
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One byte over the limit is enough for the decoder to refuse it.
-    std::fs::File::open(path)?.take(MAX_CONFIG as u64 + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(MAX_CONFIG as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

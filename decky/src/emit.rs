@@ -39,8 +39,13 @@ struct Shared {
 }
 
 enum Item {
-    Sighting { sighting: Box<Sighting>, weight: OwnedSemaphorePermit },
-    Flush { done: oneshot::Sender<()> },
+    Sighting {
+        sighting: Box<Sighting>,
+        weight: OwnedSemaphorePermit,
+    },
+    Flush {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Emitter {
@@ -58,33 +63,56 @@ impl Emitter {
             clock,
             reserve: lines / 4,
         });
-        let mut writer = Writer { output, boot, counter: 0, shared: Arc::clone(&shared) };
-        std::thread::Builder::new().name("emit".to_owned()).stack_size(128 * 1024).spawn(
-            move || {
+        let mut writer = Writer {
+            output,
+            boot,
+            counter: 0,
+            shared: Arc::clone(&shared),
+        };
+        std::thread::Builder::new()
+            .name("emit".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
                 if let Err(error) = writer.run(queue) {
                     tracing::error!(%error, "standard output is gone");
                 }
-            },
-        )?;
-        Ok(Self { items, bytes: Arc::new(Semaphore::new(QUEUE_BYTES)), shared })
+            })?;
+        Ok(Self {
+            items,
+            bytes: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            shared,
+        })
     }
 
     /// Hands in a sighting; waits while the queue is full.
     pub(crate) async fn emit(&self, sighting: Sighting) {
         let weight = weight(&sighting.payload) + raw_weight(&sighting);
-        let Ok(weight) = Arc::clone(&self.bytes).acquire_many_owned(weight).await else { return };
+        let Ok(weight) = Arc::clone(&self.bytes).acquire_many_owned(weight).await else {
+            return;
+        };
         // A closed queue means that the output is gone and the process is about to end.
-        self.items.send(Item::Sighting { sighting: Box::new(sighting), weight }).await.ok();
+        self.items
+            .send(Item::Sighting {
+                sighting: Box::new(sighting),
+                weight,
+            })
+            .await
+            .ok();
     }
 
     /// Hands in a sighting that may be dropped: it never waits, and what is dropped is counted.
     pub(crate) fn offer(&self, sighting: Sighting) {
         let weight = weight(&sighting.payload) + raw_weight(&sighting);
         let sent = self.items.capacity() > self.shared.reserve
-            && Arc::clone(&self.bytes).try_acquire_many_owned(weight).is_ok_and(|weight| {
-                let item = Item::Sighting { sighting: Box::new(sighting), weight };
-                self.items.try_send(item).is_ok()
-            });
+            && Arc::clone(&self.bytes)
+                .try_acquire_many_owned(weight)
+                .is_ok_and(|weight| {
+                    let item = Item::Sighting {
+                        sighting: Box::new(sighting),
+                        weight,
+                    };
+                    self.items.try_send(item).is_ok()
+                });
         if !sent {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -92,19 +120,31 @@ impl Emitter {
 
     /// Says which configuration is in force, for the lifecycle lines that follow.
     pub(crate) fn in_force(&self, digest: String) {
-        *self.shared.config.lock().unwrap_or_else(PoisonError::into_inner) = digest;
+        *self
+            .shared
+            .config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = digest;
     }
 
     /// The digest of the configuration in force.
     pub(crate) fn config(&self) -> String {
-        self.shared.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Hands in a lifecycle line about the decky as a whole.
     pub(crate) async fn lifecycle(&self, state: &str, detail: &str) {
-        let severity =
-            if detail.is_empty() { Severity::Info } else { Severity::Warning };
-        self.emit(self.shared.lifecycle(state, detail, 0, severity)).await;
+        let severity = if detail.is_empty() {
+            Severity::Info
+        } else {
+            Severity::Warning
+        };
+        self.emit(self.shared.lifecycle(state, detail, 0, severity))
+            .await;
     }
 
     /// Says that the decky lives, unless the output is blocked: then the silence says it better.
@@ -112,7 +152,12 @@ impl Emitter {
         let sighting = self.shared.lifecycle("alive", "", 0, Severity::Info);
         let weight = weight(&sighting.payload);
         if let Ok(weight) = Arc::clone(&self.bytes).try_acquire_many_owned(weight) {
-            self.items.try_send(Item::Sighting { sighting: Box::new(sighting), weight }).ok();
+            self.items
+                .try_send(Item::Sighting {
+                    sighting: Box::new(sighting),
+                    weight,
+                })
+                .ok();
         }
     }
 
@@ -146,7 +191,11 @@ impl Shared {
             severity,
             payload: Payload::Lifecycle {
                 state: state.to_owned(),
-                config: self.config.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                config: self
+                    .config
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
                 detail: Evidence::from(detail),
                 count,
             },
@@ -173,7 +222,8 @@ impl<W: Write> Writer<W> {
                 if dropped > 0 {
                     let detail = "connects and disconnects while the output was blocked";
                     let line =
-                        self.shared.lifecycle("dropped", detail, dropped, Severity::Critical);
+                        self.shared
+                            .lifecycle("dropped", detail, dropped, Severity::Critical);
                     self.encode(line, &mut batch);
                 }
                 match item {
@@ -183,7 +233,11 @@ impl<W: Write> Writer<W> {
                     }
                     Item::Flush { done } => flushed.push(done),
                 }
-                next = if batch.len() < BATCH { queue.try_recv().ok() } else { None };
+                next = if batch.len() < BATCH {
+                    queue.try_recv().ok()
+                } else {
+                    None
+                };
             }
             self.output.write_all(&batch)?;
             self.output.flush()?;
@@ -198,7 +252,10 @@ impl<W: Write> Writer<W> {
 
     fn encode(&mut self, sighting: Sighting, batch: &mut Vec<u8>) {
         self.counter += 1;
-        let position = Position { boot: self.boot, counter: self.counter };
+        let position = Position {
+            boot: self.boot,
+            counter: self.counter,
+        };
         batch.extend_from_slice(&encode(&Line { position, sighting }));
     }
 }
@@ -211,9 +268,17 @@ fn raw_weight(sighting: &Sighting) -> u32 {
 fn weight(payload: &Payload) -> u32 {
     let held = match payload {
         Payload::Connect | Payload::Disconnect { .. } => 0,
-        Payload::Auth { username, secret, .. } => username.bytes().len() + secret.bytes().len(),
+        Payload::Auth {
+            username, secret, ..
+        } => username.bytes().len() + secret.bytes().len(),
         Payload::Command { line } => line.bytes().len(),
-        Payload::Request { method, target, headers, body, .. } => {
+        Payload::Request {
+            method,
+            target,
+            headers,
+            body,
+            ..
+        } => {
             let headers: usize = headers
                 .iter()
                 .map(|(name, value)| name.bytes().len() + value.bytes().len() + 64)

@@ -32,7 +32,10 @@ const ALIVE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
-#[command(version, about = "A fake machine: serves what its configuration says and reports each touch")]
+#[command(
+    version,
+    about = "A fake machine: serves what its configuration says and reports each touch"
+)]
 struct Args {
     /// The configuration file.
     #[arg(long, default_value_os_t = default_config())]

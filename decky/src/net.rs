@@ -25,7 +25,11 @@ impl Network {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let locals = locals(&text("/proc/net/fib_trie"));
         let mut network = Self::default();
-        for route in text("/proc/net/route").lines().skip(1).filter_map(parse_route) {
+        for route in text("/proc/net/route")
+            .lines()
+            .skip(1)
+            .filter_map(parse_route)
+        {
             if route.mask == 0 {
                 network.gateway = Some(route.gateway);
             } else if route.gateway.is_unspecified()
@@ -47,10 +51,26 @@ impl Network {
 
     fn add(&mut self, name: &str, address: Ipv4Addr, prefix: u32) {
         let path = Path::new("/sys/class/net").join(name).join("address");
-        let mac = std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-        let mac = if mac.len() == 17 { mac } else { "52:54:00:12:34:56".to_owned() };
-        if self.interfaces.iter().all(|interface| interface.address != address) {
-            self.interfaces.push(Interface { name: name.to_owned(), address, prefix, mac });
+        let mac = std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        let mac = if mac.len() == 17 {
+            mac
+        } else {
+            "52:54:00:12:34:56".to_owned()
+        };
+        if self
+            .interfaces
+            .iter()
+            .all(|interface| interface.address != address)
+        {
+            self.interfaces.push(Interface {
+                name: name.to_owned(),
+                address,
+                prefix,
+                mac,
+            });
         }
     }
 }
@@ -67,12 +87,19 @@ fn parse_route(line: &str) -> Option<Route> {
     let mut fields = line.split_whitespace();
     let name = fields.next()?.to_owned();
     let mut number = |skip: usize| -> Option<u32> {
-        u32::from_str_radix(fields.nth(skip)?, 16).ok().map(|raw| u32::from_be_bytes(raw.to_ne_bytes()))
+        u32::from_str_radix(fields.nth(skip)?, 16)
+            .ok()
+            .map(|raw| u32::from_be_bytes(raw.to_ne_bytes()))
     };
     let network = Ipv4Addr::from(number(0)?);
     let gateway = Ipv4Addr::from(number(0)?);
     let mask = number(4)?;
-    Some(Route { name, network, gateway, mask })
+    Some(Route {
+        name,
+        network,
+        gateway,
+        mask,
+    })
 }
 
 /// The machine's own addresses in `/proc/net/fib_trie`.
@@ -101,7 +128,8 @@ mod tests {
     fn reads_the_kernels_tables() {
         let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n           |-- 10.1.2.3\n              /32 host LOCAL\n           |-- 127.0.0.1\n              /32 host LOCAL\n";
         assert_eq!(locals(trie), [Ipv4Addr::new(10, 1, 2, 3)]);
-        let route = parse_route("eth0\t0002010A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0").expect("well formed");
+        let route = parse_route("eth0\t0002010A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0")
+            .expect("well formed");
         assert_eq!(route.network, Ipv4Addr::new(10, 1, 2, 0));
         assert_eq!(route.mask.leading_ones(), 24);
         assert_eq!(route.name, "eth0");

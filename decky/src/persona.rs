@@ -40,19 +40,73 @@ pub(crate) struct Cpu {
 
 /// Processors that servers of the releases' years have.
 const CPUS: [Cpu; 6] = [
-    Cpu { model: "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", family: 6, number: 79, stepping: 1, mhz: "2399.998", cache_kib: 35840 },
-    Cpu { model: "Intel(R) Xeon(R) Silver 4214 CPU @ 2.20GHz", family: 6, number: 85, stepping: 7, mhz: "2194.842", cache_kib: 16896 },
-    Cpu { model: "Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz", family: 6, number: 85, stepping: 7, mhz: "2095.078", cache_kib: 28160 },
-    Cpu { model: "AMD EPYC 7402P 24-Core Processor", family: 23, number: 49, stepping: 0, mhz: "2794.748", cache_kib: 512 },
-    Cpu { model: "AMD EPYC 7313P 16-Core Processor", family: 25, number: 1, stepping: 1, mhz: "2994.372", cache_kib: 512 },
-    Cpu { model: "Intel(R) Xeon(R) E-2236 CPU @ 3.40GHz", family: 6, number: 158, stepping: 10, mhz: "3407.999", cache_kib: 12288 },
+    Cpu {
+        model: "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz",
+        family: 6,
+        number: 79,
+        stepping: 1,
+        mhz: "2399.998",
+        cache_kib: 35840,
+    },
+    Cpu {
+        model: "Intel(R) Xeon(R) Silver 4214 CPU @ 2.20GHz",
+        family: 6,
+        number: 85,
+        stepping: 7,
+        mhz: "2194.842",
+        cache_kib: 16896,
+    },
+    Cpu {
+        model: "Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz",
+        family: 6,
+        number: 85,
+        stepping: 7,
+        mhz: "2095.078",
+        cache_kib: 28160,
+    },
+    Cpu {
+        model: "AMD EPYC 7402P 24-Core Processor",
+        family: 23,
+        number: 49,
+        stepping: 0,
+        mhz: "2794.748",
+        cache_kib: 512,
+    },
+    Cpu {
+        model: "AMD EPYC 7313P 16-Core Processor",
+        family: 25,
+        number: 1,
+        stepping: 1,
+        mhz: "2994.372",
+        cache_kib: 512,
+    },
+    Cpu {
+        model: "Intel(R) Xeon(R) E-2236 CPU @ 3.40GHz",
+        family: 6,
+        number: 158,
+        stepping: 10,
+        mhz: "3407.999",
+        cache_kib: 12288,
+    },
 ];
 
 const PEOPLE: [(&str, &str); 16] = [
-    ("james", "James Carter"), ("mkowalski", "Marek Kowalski"), ("deploy", ""), ("sarah", "Sarah Lindqvist"),
-    ("backup-op", "Backup Operator"), ("tomh", "Tom Hughes"), ("anna", "Anna Weber"), ("jenkins", "Jenkins"),
-    ("pgarcia", "Pablo Garcia"), ("lchen", "Lin Chen"), ("webadmin", "Web Administrator"), ("oleg", "Oleg Marin"),
-    ("sysop", "System Operator"), ("nina", "Nina Rossi"), ("dev", "Developer"), ("rjones", "Rhys Jones"),
+    ("james", "James Carter"),
+    ("mkowalski", "Marek Kowalski"),
+    ("deploy", ""),
+    ("sarah", "Sarah Lindqvist"),
+    ("backup-op", "Backup Operator"),
+    ("tomh", "Tom Hughes"),
+    ("anna", "Anna Weber"),
+    ("jenkins", "Jenkins"),
+    ("pgarcia", "Pablo Garcia"),
+    ("lchen", "Lin Chen"),
+    ("webadmin", "Web Administrator"),
+    ("oleg", "Oleg Marin"),
+    ("sysop", "System Operator"),
+    ("nina", "Nina Rossi"),
+    ("dev", "Developer"),
+    ("rjones", "Rhys Jones"),
 ];
 
 /// Accounts that every Debian has, by name, uid, gid, home and shell.
@@ -147,12 +201,18 @@ impl Facts {
 
     /// What it serves at the moment.
     pub(crate) fn services(&self) -> Vec<ServiceKind> {
-        self.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.services
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Says what it serves from here on.
     pub(crate) fn serves(&self, services: Vec<ServiceKind>) {
-        *self.services.write().unwrap_or_else(PoisonError::into_inner) = services;
+        *self
+            .services
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = services;
     }
 
     /// When the machine was installed.
@@ -228,7 +288,14 @@ fn accounts(seed: &Seed) -> Vec<Account> {
         let index = usize::try_from((first + step * 5) % PEOPLE.len() as u64).unwrap_or(0);
         let (name, gecos) = PEOPLE[index];
         let home = format!("/home/{name}");
-        accounts.push(account(name, uid, uid, &format!("{gecos},,,"), &home, "/bin/bash"));
+        accounts.push(account(
+            name,
+            uid,
+            uid,
+            &format!("{gecos},,,"),
+            &home,
+            "/bin/bash",
+        ));
     }
     accounts
 }

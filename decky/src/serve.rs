@@ -75,7 +75,10 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// The address on which it listens.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests let the kernel choose ports"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "only tests let the kernel choose ports")
+    )]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -108,9 +111,19 @@ pub(crate) fn listen(
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
     let gate = Arc::new(Gate::new(caps));
-    let port = Arc::new(Port { kind, service, emitter, gate, caps });
+    let port = Arc::new(Port {
+        kind,
+        service,
+        emitter,
+        gate,
+        caps,
+    });
     let task = crate::task::spawn("accept", accept(port, listener, stop.clone()));
-    Ok(Listening { address, stop: stop.drop_guard(), task })
+    Ok(Listening {
+        address,
+        stop: stop.drop_guard(),
+        task,
+    })
 }
 
 /// Binds `address`; for `0.0.0.0` also every IPv6 address, where the kernel has IPv6.
@@ -125,7 +138,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -195,7 +212,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 async fn connection(port: Arc<Port>, tcp: TcpStream, source: SocketAddr, permit: Permit) {
-    let destination = tcp.local_addr().map_or(SocketAddr::from(([0, 0, 0, 0], 0)), canonical);
+    let destination = tcp
+        .local_addr()
+        .map_or(SocketAddr::from(([0, 0, 0, 0], 0)), canonical);
     tcp.set_nodelay(true).ok();
     let tcp = Arc::new(tcp);
     let meter = Arc::new(Meter::new());
@@ -218,7 +237,9 @@ async fn connection(port: Arc<Port>, tcp: TcpStream, source: SocketAddr, permit:
             () = deadline(&meter, port.caps) => tracing::debug!("connection timed out"),
         }
         if meter.over(port.caps.bytes) {
-            session.raw("more bytes than a connection may send", &[]).await;
+            session
+                .raw("more bytes than a connection may send", &[])
+                .await;
         }
     }
     .instrument(span)
@@ -250,14 +271,21 @@ struct Open {
 impl Open {
     fn new(session: Session, tcp: Arc<TcpStream>, meter: Arc<Meter>, permit: Permit) -> Self {
         session.offer(Severity::Info, Payload::Connect);
-        Self { session, tcp, meter, _permit: permit }
+        Self {
+            session,
+            tcp,
+            meter,
+            _permit: permit,
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         // A library's task may still hold the stream: it must see the end, too.
-        SockRef::from(&*self.tcp).shutdown(std::net::Shutdown::Both).ok();
+        SockRef::from(&*self.tcp)
+            .shutdown(std::net::Shutdown::Both)
+            .ok();
         self.session.offer(Severity::Info, self.meter.disconnect());
     }
 }

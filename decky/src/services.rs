@@ -32,20 +32,22 @@ pub(crate) fn build(
 
 /// After how many attempts a login succeeds; never when 0.
 fn accept_after(options: &ServiceOptions, facts: &Facts) -> u64 {
-    options
-        .integer("accept_after")
-        .map_or_else(|| facts.accept_after(), |number| u64::try_from(number).unwrap_or(0))
+    options.integer("accept_after").map_or_else(
+        || facts.accept_after(),
+        |number| u64::try_from(number).unwrap_or(0),
+    )
 }
 
 /// Whether the attempt with this number is let in.
 fn lets_in(user: &[u8], attempt: u64, accept_after: u64) -> bool {
     // A name that no machine could have must not turn up in a prompt.
     let plausible = (1..=32).contains(&user.len())
-        && user.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        && user
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
         && user.first().is_some_and(u8::is_ascii_alphabetic);
     plausible && accept_after > 0 && attempt >= accept_after
 }
 
 #[cfg(test)]
 mod tests;
-

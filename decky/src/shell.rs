@@ -76,16 +76,24 @@ impl Output {
 
     /// What was printed, by stream.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = (Stream, &[u8])> {
-        self.chunks.iter().map(|(stream, bytes)| (*stream, bytes.as_slice()))
+        self.chunks
+            .iter()
+            .map(|(stream, bytes)| (*stream, bytes.as_slice()))
     }
 
     /// Everything that was printed, as a terminal shows it.
     pub(crate) fn all(&self) -> Vec<u8> {
-        self.chunks.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect()
+        self.chunks
+            .iter()
+            .flat_map(|(_, bytes)| bytes.iter().copied())
+            .collect()
     }
 
     fn only(self, wanted: Stream) -> Vec<u8> {
-        let chunks = self.chunks.into_iter().filter(|(stream, _)| *stream == wanted);
+        let chunks = self
+            .chunks
+            .into_iter()
+            .filter(|(stream, _)| *stream == wanted);
         chunks.flat_map(|(_, bytes)| bytes).collect()
     }
 }
@@ -107,6 +115,10 @@ pub(crate) struct Shell {
     pause: std::time::Duration,
     /// Whether it runs one command line that came with the request.
     exec: bool,
+    /// Whether the login has a terminal.
+    terminal: bool,
+    /// Whether the command that runs prints to the terminal.
+    to_terminal: bool,
 }
 
 impl Shell {
@@ -125,10 +137,18 @@ impl Shell {
         let now = login.at;
         let mut files = Files::new(Arc::clone(&facts));
         if files.node(&account.home).is_none() {
-            let root = Actor { uid: 0, now: facts.installed() };
+            let root = Actor {
+                uid: 0,
+                now: facts.installed(),
+            };
             files.make_directory("/", &account.home, root).ok();
         }
-        let cwd = if files.node(&account.home).is_some() { &account.home } else { "/" }.to_owned();
+        let cwd = if files.node(&account.home).is_some() {
+            &account.home
+        } else {
+            "/"
+        }
+        .to_owned();
         let path = if account.uid == 0 {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         } else {
@@ -145,7 +165,10 @@ impl Shell {
             ("SHLVL", "1".to_owned()),
             ("TERM", "xterm".to_owned()),
             ("USER", account.name.clone()),
-            ("SSH_CLIENT", format!("{} {} {}", source.ip(), source.port(), destination.port())),
+            (
+                "SSH_CLIENT",
+                format!("{} {} {}", source.ip(), source.port(), destination.port()),
+            ),
             (
                 "SSH_CONNECTION",
                 format!(
@@ -158,7 +181,9 @@ impl Shell {
             ),
         ];
         Self {
-            variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
             facts,
             login,
             account,
@@ -172,6 +197,8 @@ impl Shell {
             steps: 0,
             pause: std::time::Duration::ZERO,
             exec: false,
+            terminal: true,
+            to_terminal: false,
         }
     }
 
@@ -193,6 +220,13 @@ impl Shell {
     /// The shell that runs one command line and is gone.
     pub(crate) fn for_exec(mut self) -> Self {
         self.exec = true;
+        self.terminal = false;
+        self
+    }
+
+    /// The shell of a login without a terminal.
+    pub(crate) fn without_terminal(mut self) -> Self {
+        self.terminal = false;
         self
     }
 
@@ -200,13 +234,15 @@ impl Shell {
     pub(crate) fn greeting(&self) -> String {
         let release = self.facts.release;
         match release.family {
-            Family::Embedded => {
-                "\n\nBusyBox v1.31.1 () built-in shell (ash)\n\n".to_owned()
-            }
+            Family::Embedded => "\n\nBusyBox v1.31.1 () built-in shell (ash)\n\n".to_owned(),
             Family::Debian | Family::Bsd | Family::Windows | Family::Cisco => {
                 let uname = format!(
                     "{} {} {} {} {}",
-                    release.system, self.facts.hostname, release.kernel, release.build, release.machine
+                    release.system,
+                    self.facts.hostname,
+                    release.kernel,
+                    release.build,
+                    release.machine
                 );
                 if release.id == "ubuntu" {
                     format!(
@@ -234,7 +270,10 @@ impl Shell {
         match self.facts.release.family {
             Family::Embedded => format!("{place} {sign} "),
             Family::Debian | Family::Bsd | Family::Windows | Family::Cisco => {
-                format!("{}@{}:{place}{sign} ", self.account.name, self.facts.hostname)
+                format!(
+                    "{}@{}:{place}{sign} ",
+                    self.account.name, self.facts.hostname
+                )
             }
         }
     }
@@ -274,13 +313,18 @@ impl Shell {
         match (self.facts.release.family, self.exec) {
             (Family::Embedded, true) => "sh",
             (Family::Embedded, false) => "-sh",
-            (Family::Debian | Family::Bsd | Family::Windows | Family::Cisco, true) => "bash: line 1",
+            (Family::Debian | Family::Bsd | Family::Windows | Family::Cisco, true) => {
+                "bash: line 1"
+            }
             (Family::Debian | Family::Bsd | Family::Windows | Family::Cisco, false) => "-bash",
         }
     }
 
     fn actor(&self) -> Actor {
-        Actor { uid: self.account.uid, now: self.now }
+        Actor {
+            uid: self.account.uid,
+            now: self.now,
+        }
     }
 
     fn uptime(&self) -> Duration {
@@ -295,7 +339,10 @@ impl Shell {
         let script = match grammar::parse(source) {
             Ok(script) => script,
             Err(error) => {
-                output.push(Stream::Error, format!("{}: {error}\n", self.name()).as_bytes());
+                output.push(
+                    Stream::Error,
+                    format!("{}: {error}\n", self.name()).as_bytes(),
+                );
                 self.status = 2;
                 return;
             }
@@ -323,6 +370,7 @@ impl Shell {
         let last = pipeline.commands.len().saturating_sub(1);
         for (index, command) in pipeline.commands.iter().enumerate() {
             let mut own = Output::default();
+            self.to_terminal = self.terminal && self.depth == 1 && index == last;
             self.command(command, &stdin, &mut own);
             stdin.clear();
             for (stream, bytes) in own.chunks {
@@ -381,6 +429,7 @@ impl Shell {
                 _ => targets[0] = target,
             }
         }
+        self.to_terminal &= matches!(targets[0], Target::Stream(_));
         let mut own = Output::default();
         self.simple(words, &stdin, &mut own);
         for (stream, bytes) in own.chunks {
@@ -442,7 +491,9 @@ impl Shell {
         self.script(source, &mut output);
         self.pause = pause;
         let out = output.only(Stream::Out);
-        String::from_utf8_lossy(&out).trim_end_matches('\n').to_owned()
+        String::from_utf8_lossy(&out)
+            .trim_end_matches('\n')
+            .to_owned()
     }
 
     /// Expands one word into as many as it gives.
@@ -482,7 +533,11 @@ impl Shell {
             truncate(&mut current, MAX_VALUE);
         }
         if exists {
-            let matches = if pattern { self.glob(&current) } else { Vec::new() };
+            let matches = if pattern {
+                self.glob(&current)
+            } else {
+                Vec::new()
+            };
             if matches.is_empty() {
                 words.push(current);
             } else {
@@ -507,8 +562,14 @@ impl Shell {
         if directory.contains(['*', '?']) {
             return Vec::new();
         }
-        let place = if directory.is_empty() { "." } else { &directory };
-        let Ok((resolved, _)) = self.files.find(&self.cwd, place) else { return Vec::new() };
+        let place = if directory.is_empty() {
+            "."
+        } else {
+            &directory
+        };
+        let Ok((resolved, _)) = self.files.find(&self.cwd, place) else {
+            return Vec::new();
+        };
         self.files
             .list(&resolved)
             .into_iter()
@@ -533,7 +594,10 @@ pub(crate) fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
             star = Some(p);
             mark = n;
             p += 1;
-        } else if pattern.get(p).is_some_and(|byte| *byte == b'?' || *byte == name[n]) {
+        } else if pattern
+            .get(p)
+            .is_some_and(|byte| *byte == b'?' || *byte == name[n])
+        {
             p += 1;
             n += 1;
         } else if let Some(star) = star {
@@ -550,14 +614,19 @@ pub(crate) fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
 fn assignment(word: &str) -> Option<(&str, &str)> {
     let (name, value) = word.split_once('=')?;
     let mut bytes = name.bytes();
-    let starts = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let starts = bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     (starts && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
         .then_some((name, value))
 }
 
 fn truncate(text: &mut String, max: usize) {
     if text.len() > max {
-        let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let end = (0..=max)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
         text.truncate(end);
     }
 }

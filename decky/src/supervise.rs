@@ -24,13 +24,19 @@ pub(crate) struct Place {
 impl Place {
     /// Every address of the decky, each service on its own ports.
     pub(crate) const fn real() -> Self {
-        Self { address: Ipv4Addr::UNSPECIFIED, ports: |_, port| port }
+        Self {
+            address: Ipv4Addr::UNSPECIFIED,
+            ports: |_, port| port,
+        }
     }
 
     /// The loopback address, ports chosen by the kernel.
     #[cfg(test)]
     pub(crate) const fn test() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST, ports: |_, _| 0 }
+        Self {
+            address: Ipv4Addr::LOCALHOST,
+            ports: |_, _| 0,
+        }
     }
 }
 
@@ -50,7 +56,13 @@ struct Running {
 
 impl Supervisor {
     pub(crate) fn new(emitter: Emitter, place: Place, caps: Caps) -> Self {
-        Self { emitter, place, caps, facts: None, running: BTreeMap::new() }
+        Self {
+            emitter,
+            place,
+            caps,
+            facts: None,
+            running: BTreeMap::new(),
+        }
     }
 
     /// Loads the configuration and starts what it says.
@@ -89,7 +101,8 @@ impl Supervisor {
             }
         };
         self.facts = Some(Arc::clone(&facts));
-        self.stop(|kind, running| config.services.get(&kind) != Some(&running.options)).await;
+        self.stop(|kind, running| config.services.get(&kind) != Some(&running.options))
+            .await;
         let mut trouble = Vec::new();
         for (kind, options) in &config.services {
             if self.running.contains_key(kind) {
@@ -97,7 +110,10 @@ impl Supervisor {
             }
             match self.open(*kind, options, &facts) {
                 Ok(listening) => {
-                    let running = Running { options: options.clone(), listening };
+                    let running = Running {
+                        options: options.clone(),
+                        listening,
+                    };
                     self.running.insert(*kind, running);
                 }
                 Err(error) => {
@@ -112,7 +128,10 @@ impl Supervisor {
     }
 
     async fn stop(&mut self, which: impl Fn(ServiceKind, &Running) -> bool) {
-        for (_, running) in self.running.extract_if(.., |kind, running| which(*kind, running)) {
+        for (_, running) in self
+            .running
+            .extract_if(.., |kind, running| which(*kind, running))
+        {
             for listening in running.listening {
                 listening.stop().await;
             }
@@ -129,8 +148,15 @@ impl Supervisor {
         kind.ports()
             .iter()
             .map(|port| {
-                let address = SocketAddr::from((self.place.address, (self.place.ports)(kind, *port)));
-                listen(kind, address, Arc::clone(&service), self.emitter.clone(), self.caps)
+                let address =
+                    SocketAddr::from((self.place.address, (self.place.ports)(kind, *port)));
+                listen(
+                    kind,
+                    address,
+                    Arc::clone(&service),
+                    self.emitter.clone(),
+                    self.caps,
+                )
             })
             .collect()
     }
@@ -138,7 +164,11 @@ impl Supervisor {
     /// Where a running service listens.
     #[cfg(test)]
     pub(crate) fn address(&self, kind: ServiceKind) -> Option<SocketAddr> {
-        self.running.get(&kind)?.listening.first().map(Listening::address)
+        self.running
+            .get(&kind)?
+            .listening
+            .first()
+            .map(Listening::address)
     }
 }
 

@@ -1,21 +1,27 @@
 //! The operators' side of the master: REST under `/api/v1`, event streams, `/healthz` and
 //! `/metrics`. It translates: what is allowed and what it means is decided by the use cases.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use domain::topology::validate::Limits;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::auth::{AdminToken, ApiTokens};
+use self::guard::KnownNames;
+use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::db::Store;
 use crate::enroll::Enroll;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::pipeline::Ingest;
-use crate::reconcile::ReconcileCounts;
+use crate::reconcile::{Conditions, ReconcileCounts, Waker};
 use crate::topology::Topologies;
 
 pub mod auth;
@@ -23,7 +29,7 @@ mod events;
 mod extract;
 mod guard;
 mod hosts;
-pub mod problem;
+mod problem;
 mod routes;
 mod server;
 mod shapes;
@@ -34,67 +40,124 @@ mod tests;
 mod tokens;
 mod topologies;
 
-pub use guard::KnownNames;
-pub use server::{BindError, bind, serve};
+pub use server::serve;
 
-/// What the handlers work with.
-pub struct Api {
+/// What the operators' side is made of.
+pub struct ApiParts {
     /// What the master must not forget.
     pub store: Arc<dyn Store>,
     /// Which hosts are there.
     pub fleet: Arc<Fleet>,
     /// Makes join tokens.
     pub enroll: Arc<Enroll>,
-    /// The use cases of topologies.
-    pub topologies: Arc<Topologies>,
     /// Tells of stored events.
     pub ingest: Arc<Ingest>,
+    /// Where changes are told.
+    pub bus: Arc<Bus>,
+    /// Wakes the reconciler.
+    pub waker: Waker,
+    /// What the reconciler awaits.
+    pub conditions: Arc<Conditions>,
     /// What the reconciler counts.
-    pub reconciled: Arc<ReconcileCounts>,
-    /// What everybody else counts.
-    pub metrics: Arc<Metrics>,
-    /// Who may ask.
-    pub tokens: auth::ApiTokens,
-    /// Under which names this server is asked.
-    pub names: KnownNames,
+    pub counts: Arc<ReconcileCounts>,
     /// The time.
     pub clock: Clock,
+    /// The token that may do everything.
+    pub admin: AdminToken,
+    /// Where operators are served.
+    pub api_address: SocketAddr,
     /// Since when the master runs.
     pub started_at: OffsetDateTime,
-    /// How much is taken of one request, and how many at a time.
-    pub limits: HttpLimits,
+    /// How long a deploy may take before it is given up.
+    pub deploy_deadline: Duration,
+}
+
+/// What the handlers work with.
+pub struct Api {
+    store: Arc<dyn Store>,
+    fleet: Arc<Fleet>,
+    enroll: Arc<Enroll>,
+    ingest: Arc<Ingest>,
+    topologies: Topologies,
+    counts: Arc<ReconcileCounts>,
+    metrics: Metrics,
+    tokens: ApiTokens,
+    names: KnownNames,
+    clock: Clock,
+    started_at: OffsetDateTime,
+    limits: HttpLimits,
     /// Places for event streams; one is held while a stream is open.
-    pub streams: Arc<Semaphore>,
-    /// Ends streams and, with them, the server.
-    pub shutdown: CancellationToken,
+    streams: Arc<Semaphore>,
+    /// Ends streams, which would go on for ever.
+    ending: CancellationToken,
 }
 
 /// How much is taken of one request, and how many at a time.
 #[derive(Debug, Clone, Copy)]
-pub struct HttpLimits {
+struct HttpLimits {
     /// Largest body, in bytes.
-    pub body: usize,
+    body: usize,
     /// How long a request may take until its answer begins.
-    pub request: std::time::Duration,
+    request: Duration,
     /// Most connections.
-    pub connections: usize,
+    connections: usize,
     /// Most event streams.
-    pub streams: usize,
+    streams: usize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             body: proto::topology_file::MAX_FILE,
-            request: std::time::Duration::from_secs(30),
+            request: Duration::from_secs(30),
             connections: 512,
             streams: 64,
         }
     }
 }
 
+impl Api {
+    /// An API that nobody has asked yet.
+    pub fn new(parts: ApiParts) -> Arc<Self> {
+        Self::with(parts, HttpLimits::default())
+    }
+
+    fn with(parts: ApiParts, limits: HttpLimits) -> Arc<Self> {
+        let address = match parts.api_address.ip() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let topologies = Topologies {
+            store: Arc::clone(&parts.store),
+            fleet: Arc::clone(&parts.fleet),
+            conditions: parts.conditions,
+            waker: parts.waker,
+            bus: parts.bus,
+            clock: Arc::clone(&parts.clock),
+            limits: Limits::default(),
+            deploy_timeout: parts.deploy_deadline,
+        };
+        Arc::new(Self {
+            store: parts.store,
+            fleet: parts.fleet,
+            enroll: parts.enroll,
+            ingest: parts.ingest,
+            topologies,
+            counts: parts.counts,
+            metrics: Metrics::default(),
+            tokens: ApiTokens::with_admin(&parts.admin),
+            names: KnownNames::loopback_and([address.as_str()]),
+            clock: parts.clock,
+            started_at: parts.started_at,
+            limits,
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            ending: CancellationToken::new(),
+        })
+    }
+}
+
 /// Every route, behind what stands before all of them.
-pub fn router(api: Arc<Api>) -> Router {
+fn router(api: Arc<Api>) -> Router {
     let routes = routes::ROUTES.iter().fold(Router::new(), |router, route| {
         let access = (Arc::clone(&api), route.access);
         let handler = (route.handler)().route_layer(from_fn_with_state(access, auth::authorize));

@@ -21,8 +21,7 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::crash;
 use crate::db::{
-    Actor, Force, HostRow, IntentError, LiveTopology, Settlement, StandingError, Store, StoreError,
-    Withdraw,
+    Actor, HostRow, IntentError, LiveTopology, Settlement, Store, StoreError, Withdraw,
 };
 use crate::fleet::{AssignedDocument, Fleet, LiveHost, Order};
 
@@ -257,7 +256,6 @@ impl Reconciler {
             }
         }
         self.conditions.replace(conditions);
-        self.finish_drains(&views.hosts, &views.topologies).await;
         Ok(awaits)
     }
 
@@ -457,27 +455,6 @@ impl Reconciler {
         let wait = Duration::from_secs(1).saturating_mul(1_u32 << attempts.min(6)).min(LONGEST);
         self.back_offs.insert(row.id, BackOff { fence, attempts, not_before: now + wait });
         Ok(())
-    }
-
-    /// A draining host that carries nothing any more stays closed; that it is empty is told.
-    async fn finish_drains(&self, hosts: &[HostRow], topologies: &[LiveTopology]) {
-        use domain::host::Standing;
-        for row in hosts.iter().filter(|row| row.standing == Standing::Draining) {
-            if topologies.iter().any(|topology| topology.host == row.id) {
-                continue;
-            }
-            let done = self
-                .fleet
-                .set_standing(row.id, Standing::Cordoned, Force::No, Actor::Reconciler)
-                .await;
-            match done {
-                Ok(_) => tracing::info!(host.id = %row.id, "host drained; it stays cordoned"),
-                Err(StandingError::Unknown | StandingError::Illegal { .. }) => {}
-                Err(error @ (StandingError::Occupied(_) | StandingError::Store(_))) => {
-                    tracing::warn!(host.id = %row.id, error = %Chain(&error), "drain goes on");
-                }
-            }
-        }
     }
 }
 

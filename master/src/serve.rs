@@ -211,6 +211,7 @@ pub async fn serve(
         fleet: Arc::clone(&fleet),
         enroll,
         ingest: Arc::clone(&ingest),
+        bus: Arc::clone(&bus),
         waker,
         conditions,
         counts,

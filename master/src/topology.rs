@@ -2,6 +2,7 @@
 //! is stored. It never acts on a host: it stores intent and wakes the reconciler.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::host::{HostState, Standing};
 use domain::id::{HostId, TopologyId};
@@ -12,7 +13,6 @@ use domain::topology::hydrate::{VersionHash, hydrate};
 use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use domain::topology::validate::{Limits, check, validate};
 use sha2::{Digest as _, Sha256};
-use time::Duration;
 
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -291,7 +291,7 @@ impl Topologies {
             generation = %assignment.fence.generation,
             "deploy stored"
         );
-        self.tell(&row, TopologyStatus::Deploying, "an operator asked for it");
+        self.tell(&row, TopologyStatus::Deploying, "a deploy was asked for");
         self.waker.wake();
         Ok(topology.id)
     }
@@ -424,15 +424,13 @@ impl Topologies {
     }
 
     fn ready(&self, host: HostRow) -> Result<HostRow, TargetError> {
+        // Whether its standing lets it take this topology is decided where the intent is stored: a
+        // cordoned host may take again what it holds.
         let name = host.name.to_string();
-        if !host.standing.takes_new() {
-            return Err(TargetError::Closed { name, standing: host.standing });
-        }
         match self.fleet.state_of(&host, (self.clock)()) {
             HostState::Ready | HostState::Late => Ok(host),
-            state @ (HostState::Lost | HostState::Unknown | HostState::Revoked) => {
-                Err(TargetError::Away { name, state })
-            }
+            state @ (HostState::Lost | HostState::Unknown) => Err(TargetError::Away { name, state }),
+            HostState::Revoked => Err(TargetError::Closed { name, standing: host.standing }),
         }
     }
 

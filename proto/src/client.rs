@@ -104,7 +104,7 @@ impl Client {
 
     /// `DELETE /tokens/{id}`.
     pub async fn remove_token(&self, id: &str) -> Result<(), ClientError> {
-        self.act(Method::DELETE, &["tokens", id]).await
+        self.remove(&["tokens", id]).await
     }
 
     // === hosts ===
@@ -120,35 +120,36 @@ impl Client {
     }
 
     /// `POST /hosts/{id}/cordon`.
-    pub async fn cordon(&self, id: &str) -> Result<(), ClientError> {
+    pub async fn cordon(&self, id: &str) -> Result<HostShape, ClientError> {
         self.act(Method::POST, &["hosts", id, "cordon"]).await
     }
 
     /// `POST /hosts/{id}/uncordon`.
-    pub async fn uncordon(&self, id: &str) -> Result<(), ClientError> {
+    pub async fn uncordon(&self, id: &str) -> Result<HostShape, ClientError> {
         self.act(Method::POST, &["hosts", id, "uncordon"]).await
     }
 
     /// `POST /hosts/{id}/drain`.
-    pub async fn drain(&self, id: &str) -> Result<(), ClientError> {
+    pub async fn drain(&self, id: &str) -> Result<HostShape, ClientError> {
         self.act(Method::POST, &["hosts", id, "drain"]).await
     }
 
     /// `POST /hosts/{id}/revoke`.
-    pub async fn revoke(&self, id: &str) -> Result<(), ClientError> {
+    pub async fn revoke(&self, id: &str) -> Result<HostShape, ClientError> {
         self.act(Method::POST, &["hosts", id, "revoke"]).await
     }
 
     /// `DELETE /hosts/{id}`, of a host that is empty.
-    pub async fn remove_host(&self, id: &str) -> Result<(), ClientError> {
+    pub async fn remove_host(&self, id: &str) -> Result<HostShape, ClientError> {
         self.act(Method::DELETE, &["hosts", id]).await
     }
 
     /// `DELETE /hosts/{id}?force=true`, of a host that will not answer.
-    pub async fn abandon_host(&self, id: &str) -> Result<(), ClientError> {
+    pub async fn abandon_host(&self, id: &str) -> Result<HostShape, ClientError> {
         let path: Path<'_> = &["hosts", id];
+        let route = route(&Method::DELETE, path);
         let request = self.request(Method::DELETE, path).query(&[("force", "true")]);
-        self.answer(request, &route(&Method::DELETE, path)).await.map(drop)
+        parse(&self.answer(request, &route).await?, &route)
     }
 
     // === topologies ===
@@ -183,23 +184,35 @@ impl Client {
     }
 
     /// `POST /topologies/{id}/deploy`.
-    pub async fn deploy(&self, id: &str, request: &DeployRequest) -> Result<(), ClientError> {
-        self.tell(&["topologies", id, "deploy"], request).await
+    pub async fn deploy(
+        &self,
+        id: &str,
+        request: &DeployRequest,
+    ) -> Result<TopologyState, ClientError> {
+        self.post(&["topologies", id, "deploy"], request).await
     }
 
     /// `POST /topologies/{id}/retry`.
-    pub async fn retry(&self, id: &str, request: &DeployRequest) -> Result<(), ClientError> {
-        self.tell(&["topologies", id, "retry"], request).await
+    pub async fn retry(
+        &self,
+        id: &str,
+        request: &DeployRequest,
+    ) -> Result<TopologyState, ClientError> {
+        self.post(&["topologies", id, "retry"], request).await
     }
 
     /// `POST /topologies/{id}/teardown`.
-    pub async fn teardown(&self, id: &str, request: &TeardownRequest) -> Result<(), ClientError> {
-        self.tell(&["topologies", id, "teardown"], request).await
+    pub async fn teardown(
+        &self,
+        id: &str,
+        request: &TeardownRequest,
+    ) -> Result<TopologyState, ClientError> {
+        self.post(&["topologies", id, "teardown"], request).await
     }
 
     /// `DELETE /topologies/{id}`.
     pub async fn remove_topology(&self, id: &str) -> Result<(), ClientError> {
-        self.act(Method::DELETE, &["topologies", id]).await
+        self.remove(&["topologies", id]).await
     }
 
     /// `GET /topologies/{id}/status-events`, every page.
@@ -208,8 +221,8 @@ impl Client {
     }
 
     /// `POST /topologies/validate`.
-    pub async fn validate(&self, request: &CreateTopology) -> Result<Findings, ClientError> {
-        self.post(&["topologies", "validate"], request).await
+    pub async fn validate(&self, file: &TopologyFile) -> Result<Findings, ClientError> {
+        self.post(&["topologies", "validate"], file).await
     }
 
     // === events ===
@@ -305,14 +318,18 @@ impl Client {
         parse(&self.answer(self.request(Method::POST, path).json(body), &route).await?, &route)
     }
 
-    async fn tell(&self, path: Path<'_>, body: &impl Serialize) -> Result<(), ClientError> {
-        let request = self.request(Method::POST, path).json(body);
-        self.answer(request, &route(&Method::POST, path)).await.map(drop)
+    async fn act<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: Path<'_>,
+    ) -> Result<T, ClientError> {
+        let route = route(&method, path);
+        parse(&self.answer(self.request(method, path), &route).await?, &route)
     }
 
-    async fn act(&self, method: Method, path: Path<'_>) -> Result<(), ClientError> {
-        let route = route(&method, path);
-        self.answer(self.request(method, path), &route).await.map(drop)
+    async fn remove(&self, path: Path<'_>) -> Result<(), ClientError> {
+        let request = self.request(Method::DELETE, path);
+        self.answer(request, &route(&Method::DELETE, path)).await.map(drop)
     }
 
     async fn answer(&self, request: RequestBuilder, route: &str) -> Result<Vec<u8>, ClientError> {

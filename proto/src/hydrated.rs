@@ -208,3 +208,6 @@ fn decky(wire: WireDecky) -> Result<HydratedDecky, InvalidHydrated> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,12 @@
 
 pub mod api;
 pub mod cli;
+pub mod converse;
 pub mod docker;
 pub mod netns;
 pub mod patience;
 pub mod process;
 pub mod shapes;
 pub mod slot;
+pub mod wiretap;
 pub mod world;

@@ -39,7 +39,10 @@ pub(crate) struct Flood {
 
 impl Gate {
     pub(crate) fn new(caps: Caps) -> Self {
-        Self { caps, counts: Mutex::default() }
+        Self {
+            caps,
+            counts: Mutex::default(),
+        }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -58,7 +61,10 @@ impl Gate {
         }
         counts.total += 1;
         counts.open.insert(source, open + 1);
-        Some(Permit { gate: Arc::clone(gate), source })
+        Some(Permit {
+            gate: Arc::clone(gate),
+            source,
+        })
     }
 
     /// Whether a connection was refused since the last report.
@@ -96,20 +102,36 @@ mod tests {
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn gate(per_source: usize, total: usize) -> Arc<Gate> {
-        Arc::new(Gate::new(Caps { per_source, total, ..Caps::default() }))
+        Arc::new(Gate::new(Caps {
+            per_source,
+            total,
+            ..Caps::default()
+        }))
     }
 
     #[test]
     fn refused_connections_are_counted_by_source_and_reported_once() {
         let gate = gate(2, 3);
-        let held: Vec<_> = [A, A, B].map(|ip| Gate::admit(&gate, ip)).into_iter().collect();
+        let held: Vec<_> = [A, A, B]
+            .map(|ip| Gate::admit(&gate, ip))
+            .into_iter()
+            .collect();
         assert!(held.iter().all(Option::is_some));
         assert!(Gate::admit(&gate, A).is_none());
         assert!(Gate::admit(&gate, B).is_none());
         assert!(Gate::admit(&gate, B).is_none());
         assert_eq!(
             gate.take_floods(),
-            [Flood { source: Some(A), refused: 1 }, Flood { source: Some(B), refused: 2 }]
+            [
+                Flood {
+                    source: Some(A),
+                    refused: 1
+                },
+                Flood {
+                    source: Some(B),
+                    refused: 2
+                }
+            ]
         );
         assert_eq!(gate.take_floods(), []);
     }
@@ -131,6 +153,9 @@ mod tests {
         }
         let floods = gate.take_floods();
         assert_eq!(floods.len(), MAX_FLOODS + 1);
-        assert_eq!(floods.iter().map(|flood| flood.refused).sum::<u64>(), 10_000);
+        assert_eq!(
+            floods.iter().map(|flood| flood.refused).sum::<u64>(),
+            10_000
+        );
     }
 }

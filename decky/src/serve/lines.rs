@@ -26,7 +26,10 @@ pub(crate) struct Buffered<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Buffered<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, held: Vec::new() }
+        Self {
+            stream,
+            held: Vec::new(),
+        }
     }
 
     /// What was read and not yet taken.
@@ -57,7 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Buffered<S> {
                 if line.last() == Some(&b'\r') {
                     line.pop();
                 }
-                return Ok(if end > max { Read::TooLong(line) } else { Read::Whole(line) });
+                return Ok(if end > max {
+                    Read::TooLong(line)
+                } else {
+                    Read::Whole(line)
+                });
             }
             searched = self.held.len();
             if searched > max {
@@ -89,10 +96,22 @@ mod tests {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let mut client = client;
         let mut lines = Buffered::new(server);
-        client.write_all(b"one\r\ntwo\n").await.expect("the other end lives");
-        assert_eq!(lines.line(8).await.expect("open"), Read::Whole(b"one".to_vec()));
-        assert_eq!(lines.line(8).await.expect("open"), Read::Whole(b"two".to_vec()));
-        client.write_all(&[b'x'; 4096]).await.expect("the other end lives");
+        client
+            .write_all(b"one\r\ntwo\n")
+            .await
+            .expect("the other end lives");
+        assert_eq!(
+            lines.line(8).await.expect("open"),
+            Read::Whole(b"one".to_vec())
+        );
+        assert_eq!(
+            lines.line(8).await.expect("open"),
+            Read::Whole(b"two".to_vec())
+        );
+        client
+            .write_all(&[b'x'; 4096])
+            .await
+            .expect("the other end lives");
         let Read::TooLong(start) = lines.line(8).await.expect("open") else {
             panic!("not refused")
         };

@@ -27,7 +27,13 @@ impl Session {
         destination: SocketAddr,
         emitter: Emitter,
     ) -> Self {
-        Self { id: SessionId::new(Uuid::now_v7()), service, source, destination, emitter }
+        Self {
+            id: SessionId::new(Uuid::now_v7()),
+            service,
+            source,
+            destination,
+            emitter,
+        }
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -64,7 +70,9 @@ impl Session {
 
     /// Reports something.
     pub(crate) async fn emit(&self, severity: Severity, payload: Payload) {
-        self.emitter.emit(self.sighting(severity, payload, None)).await;
+        self.emitter
+            .emit(self.sighting(severity, payload, None))
+            .await;
     }
 
     /// Reports something that may be dropped and counted.
@@ -74,7 +82,13 @@ impl Session {
 
     /// Reports a command line.
     pub(crate) async fn command(&self, line: &[u8]) {
-        self.emit(Severity::Notice, Payload::Command { line: Evidence::new(line) }).await;
+        self.emit(
+            Severity::Notice,
+            Payload::Command {
+                line: Evidence::new(line),
+            },
+        )
+        .await;
     }
 
     /// Reports credentials.
@@ -100,14 +114,21 @@ impl Session {
 
     /// Reports something by which the client can be known again.
     pub(crate) async fn fingerprint(&self, of: &str, value: &[u8]) {
-        let payload = Payload::Fingerprint { of: of.to_owned(), value: Evidence::new(value) };
+        let payload = Payload::Fingerprint {
+            of: of.to_owned(),
+            value: Evidence::new(value),
+        };
         self.emit(Severity::Info, payload).await;
     }
 
     /// Reports bytes that no parser took.
     pub(crate) async fn raw(&self, reason: &str, bytes: &[u8]) {
         let raw = (!bytes.is_empty()).then(|| Evidence::new(bytes));
-        let payload = Payload::Raw { reason: reason.to_owned() };
-        self.emitter.emit(self.sighting(Severity::Notice, payload, raw)).await;
+        let payload = Payload::Raw {
+            reason: reason.to_owned(),
+        };
+        self.emitter
+            .emit(self.sighting(Severity::Notice, payload, raw))
+            .await;
     }
 }

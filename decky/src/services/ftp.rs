@@ -36,7 +36,11 @@ impl Ftp {
     pub(crate) fn new(options: &ServiceOptions, facts: Arc<Facts>) -> Self {
         let banner = match options.text("banner") {
             Some(banner) => banner,
-            None => facts.seed.choose("ftp", facts.release.ftp).copied().unwrap_or("FTP server ready."),
+            None => facts
+                .seed
+                .choose("ftp", facts.release.ftp)
+                .copied()
+                .unwrap_or("FTP server ready."),
         };
         Self {
             banner: banner.trim_start_matches("220 ").to_owned(),
@@ -79,7 +83,10 @@ impl Service for Ftp {
                     return Ok(());
                 }
             };
-            let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+            let end = line
+                .iter()
+                .position(|byte| *byte == b' ')
+                .unwrap_or(line.len());
             let verb = String::from_utf8_lossy(&line[..end]).to_ascii_uppercase();
             let argument = line.get(end + 1..).unwrap_or_default();
             // A password is told as credentials, with the name that came before it.
@@ -132,14 +139,18 @@ impl Control<'_> {
                 self.say("221 Goodbye.").await?;
                 return Ok(false);
             }
-            "FEAT" => "211-Features:\r\n EPRT\r\n EPSV\r\n MDTM\r\n PASV\r\n REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End",
+            "FEAT" => {
+                "211-Features:\r\n EPRT\r\n EPSV\r\n MDTM\r\n PASV\r\n REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End"
+            }
             "OPTS" if text.eq_ignore_ascii_case("utf8 on") => "200 Always in UTF8 mode.",
             "OPTS" => "501 Option not understood.",
             "AUTH" | "ADAT" | "PBSZ" | "PROT" => "530 Please login with USER and PASS.",
             _ if !self.inside => "530 Please login with USER and PASS.",
             "SYST" => "215 UNIX Type: L8",
             "NOOP" => "200 NOOP ok.",
-            "HELP" => "214-The following commands are recognized.\r\n ABOR ACCT ALLO APPE CDUP CWD  DELE EPRT EPSV FEAT HELP LIST MDTM MKD\r\n MODE NLST NOOP OPTS PASS PASV PORT PWD  QUIT REIN REST RETR RMD  RNFR\r\n RNTO SITE SIZE SMNT STAT STOR STOU STRU SYST TYPE USER XCUP XCWD XMKD\r\n XPWD XRMD\r\n214 Help OK.",
+            "HELP" => {
+                "214-The following commands are recognized.\r\n ABOR ACCT ALLO APPE CDUP CWD  DELE EPRT EPSV FEAT HELP LIST MDTM MKD\r\n MODE NLST NOOP OPTS PASS PASV PORT PWD  QUIT REIN REST RETR RMD  RNFR\r\n RNTO SITE SIZE SMNT STAT STOR STOU STRU SYST TYPE USER XCUP XCWD XMKD\r\n XPWD XRMD\r\n214 Help OK."
+            }
             "TYPE" if text.starts_with(['I', 'i', 'L', 'l']) => "200 Switching to Binary mode.",
             "TYPE" if text.starts_with(['A', 'a']) => "200 Switching to ASCII mode.",
             "TYPE" => "500 Unrecognised TYPE command.",
@@ -147,7 +158,9 @@ impl Control<'_> {
             "STRU" if text.eq_ignore_ascii_case("f") => "200 Structure set to F.",
             "REST" => "350 Restart position accepted (0).",
             "ABOR" => "225 No transfer to ABOR.",
-            "STAT" => "211-FTP server status:\r\n     Logged in as ftp\r\n     TYPE: BINARY\r\n     Session timeout in seconds is 300\r\n     Control connection is plain text\r\n     Data connections will be plain text\r\n211 End of status",
+            "STAT" => {
+                "211-FTP server status:\r\n     Logged in as ftp\r\n     TYPE: BINARY\r\n     Session timeout in seconds is 300\r\n     Control connection is plain text\r\n     Data connections will be plain text\r\n211 End of status"
+            }
             "PWD" | "XPWD" => &format!("257 \"{}\" is the current directory", self.cwd),
             "CWD" | "XCWD" => self.change(&text),
             "CDUP" | "XCUP" => self.change(".."),
@@ -180,10 +193,18 @@ impl Control<'_> {
     }
 
     async fn password(&mut self, password: &[u8]) -> io::Result<bool> {
-        let anonymous = [&b"anonymous"[..], b"ftp"].iter().any(|name| self.user.eq_ignore_ascii_case(name));
+        let anonymous = [&b"anonymous"[..], b"ftp"]
+            .iter()
+            .any(|name| self.user.eq_ignore_ascii_case(name));
         let accepted = anonymous && self.ftp.anonymous;
-        let outcome = if accepted { AuthOutcome::Accepted } else { AuthOutcome::Rejected };
-        self.session.auth(AuthMethod::Password, &self.user, password, outcome).await;
+        let outcome = if accepted {
+            AuthOutcome::Accepted
+        } else {
+            AuthOutcome::Rejected
+        };
+        self.session
+            .auth(AuthMethod::Password, &self.user, password, outcome)
+            .await;
         if accepted {
             self.inside = true;
             self.say("230 Login successful.").await?;
@@ -229,12 +250,20 @@ impl Control<'_> {
     }
 
     fn active(&mut self, verb: &str, text: &str) -> &'static str {
-        let target = if verb == "PORT" { data::parse_port(text) } else { data::parse_eprt(text) };
+        let target = if verb == "PORT" {
+            data::parse_port(text)
+        } else {
+            data::parse_eprt(text)
+        };
         // A server that connects to anybody but the client scans for its clients.
         let Some(target) = target.filter(|target| {
             target.ip().to_canonical() == self.session.source().ip() && target.port() >= 1024
         }) else {
-            return if verb == "PORT" { "500 Illegal PORT command." } else { "500 Illegal EPRT command." };
+            return if verb == "PORT" {
+                "500 Illegal PORT command."
+            } else {
+                "500 Illegal EPRT command."
+            };
         };
         self.channel = Channel::Active(target);
         if verb == "PORT" {
@@ -245,9 +274,15 @@ impl Control<'_> {
     }
 
     async fn list(&mut self, verb: &str, text: &str) -> io::Result<bool> {
-        let path = text.split(' ').find(|word| !word.starts_with('-')).unwrap_or_default();
+        let path = text
+            .split(' ')
+            .find(|word| !word.starts_with('-'))
+            .unwrap_or_default();
         let path = tree::join(&self.cwd, path);
-        let listing = self.ftp.tree.list(&path, verb == "NLST", self.session.now());
+        let listing = self
+            .ftp
+            .tree
+            .list(&path, verb == "NLST", self.session.now());
         self.send(
             "150 Here comes the directory listing.",
             listing.as_bytes(),
@@ -262,8 +297,10 @@ impl Control<'_> {
             return Ok(true);
         };
         let name: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-        let opening =
-            format!("150 Opening BINARY mode data connection for {name} ({} bytes).", bytes.len());
+        let opening = format!(
+            "150 Opening BINARY mode data connection for {name} ({} bytes).",
+            bytes.len()
+        );
         self.send(&opening, &bytes, "226 Transfer complete.").await
     }
 
@@ -315,9 +352,14 @@ impl Control<'_> {
         let digest = hex::encode(hash.finalize());
         let (size, answer) = match received {
             Ok(size) => (size, "226 Transfer complete."),
-            Err(size) => (size, "552 Requested file action aborted. Exceeded storage allocation."),
+            Err(size) => (
+                size,
+                "552 Requested file action aborted. Exceeded storage allocation.",
+            ),
         };
-        self.session.command(format!("upload {name} size={size} sha256={digest}").as_bytes()).await;
+        self.session
+            .command(format!("upload {name} size={size} sha256={digest}").as_bytes())
+            .await;
         self.say(answer).await?;
         Ok(true)
     }

@@ -35,16 +35,25 @@ pub(crate) struct Http {
 
 /// One request, or what came instead.
 enum Request {
-    Whole { head: Head, body: Vec<u8> },
+    Whole {
+        head: Head,
+        body: Vec<u8>,
+    },
     /// Not HTTP, or not within bounds; with the status that says so.
-    Bad { status: u16, reason: &'static str, bytes: Vec<u8> },
+    Bad {
+        status: u16,
+        reason: &'static str,
+        bytes: Vec<u8>,
+    },
     /// Nothing more came.
     End,
 }
 
 impl Http {
     pub(crate) fn new(options: &ServiceOptions, facts: Arc<Facts>) -> Self {
-        Self { site: Site::new(options, &facts) }
+        Self {
+            site: Site::new(options, &facts),
+        }
     }
 
     async fn read(&self, stream: &mut Buffered<Wire>) -> io::Result<Request> {
@@ -54,12 +63,22 @@ impl Http {
                 Read::Whole(line) => line,
                 Read::TooLong(start) => {
                     bytes.extend_from_slice(&start);
-                    return Ok(Request::Bad { status: 414, reason: "a line too long", bytes });
+                    return Ok(Request::Bad {
+                        status: 414,
+                        reason: "a line too long",
+                        bytes,
+                    });
                 }
-                Read::End(start) if start.is_empty() && bytes.is_empty() => return Ok(Request::End),
+                Read::End(start) if start.is_empty() && bytes.is_empty() => {
+                    return Ok(Request::End);
+                }
                 Read::End(start) => {
                     bytes.extend_from_slice(&start);
-                    return Ok(Request::Bad { status: 400, reason: "a request cut off", bytes });
+                    return Ok(Request::Bad {
+                        status: 400,
+                        reason: "a request cut off",
+                        bytes,
+                    });
                 }
             };
             if line.is_empty() && bytes.is_empty() {
@@ -72,22 +91,38 @@ impl Http {
             bytes.push(b'\n');
             if first && Head::parse(&bytes).is_none() {
                 bytes.extend_from_slice(stream.held());
-                return Ok(Request::Bad { status: 400, reason: "no HTTP request line", bytes });
+                return Ok(Request::Bad {
+                    status: 400,
+                    reason: "no HTTP request line",
+                    bytes,
+                });
             }
             if done {
                 break;
             }
             if bytes.len() > MAX_HEAD {
-                return Ok(Request::Bad { status: 431, reason: "a head too long", bytes });
+                return Ok(Request::Bad {
+                    status: 431,
+                    reason: "a head too long",
+                    bytes,
+                });
             }
         }
         let Some(head) = Head::parse(&bytes) else {
-            return Ok(Request::Bad { status: 400, reason: "malformed header fields", bytes });
+            return Ok(Request::Bad {
+                status: 400,
+                reason: "malformed header fields",
+                bytes,
+            });
         };
         let body = match head.body() {
             Some(Body::None) => Vec::new(),
             Some(Body::Length(length)) if length > MAX_BODY => {
-                return Ok(Request::Bad { status: 413, reason: "a body too long", bytes });
+                return Ok(Request::Bad {
+                    status: 413,
+                    reason: "a body too long",
+                    bytes,
+                });
             }
             Some(Body::Length(length)) => {
                 continue_if_expected(&head, stream).await?;
@@ -103,26 +138,43 @@ impl Http {
                 match chunked(stream).await? {
                     Some(body) => body,
                     None => {
-                        return Ok(Request::Bad { status: 400, reason: "malformed chunks", bytes });
+                        return Ok(Request::Bad {
+                            status: 400,
+                            reason: "malformed chunks",
+                            bytes,
+                        });
                     }
                 }
             }
-            None => return Ok(Request::Bad { status: 400, reason: "a malformed length", bytes }),
+            None => {
+                return Ok(Request::Bad {
+                    status: 400,
+                    reason: "a malformed length",
+                    bytes,
+                });
+            }
         };
         Ok(Request::Whole { head, body })
     }
 
     async fn report(&self, session: &Session, head: &Head, body: &[u8], answer: &Answer) {
         if let Some((user, password)) = head.field("authorization").and_then(basic) {
-            session.auth(AuthMethod::Basic, &user, &password, AuthOutcome::Rejected).await;
+            session
+                .auth(AuthMethod::Basic, &user, &password, AuthOutcome::Rejected)
+                .await;
         }
         if head.method == b"POST"
             && let Some((user, password)) = parse::credentials(body)
         {
-            session.auth(AuthMethod::Form, &user, &password, AuthOutcome::Rejected).await;
+            session
+                .auth(AuthMethod::Form, &user, &password, AuthOutcome::Rejected)
+                .await;
         }
         let field = |(name, value): &(Vec<u8>, Vec<u8>)| {
-            (Evidence::new(name.as_slice()), Evidence::new(value.as_slice()))
+            (
+                Evidence::new(name.as_slice()),
+                Evidence::new(value.as_slice()),
+            )
         };
         let payload = Payload::Request {
             method: Evidence::new(head.method.as_slice()),
@@ -142,7 +194,11 @@ impl Service for Http {
         for number in 1..=MAX_REQUESTS {
             match self.read(&mut stream).await? {
                 Request::End => return Ok(()),
-                Request::Bad { status, reason, bytes } => {
+                Request::Bad {
+                    status,
+                    reason,
+                    bytes,
+                } => {
                     session.raw(reason, &bytes).await;
                     let answer = self.site.error(status);
                     let bytes = self.site.encode(&answer, session.now(), false, true);
@@ -166,16 +222,25 @@ impl Service for Http {
 }
 
 async fn continue_if_expected(head: &Head, stream: &mut Buffered<Wire>) -> io::Result<()> {
-    let expected = head.field("expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-    if expected { stream.write(b"HTTP/1.1 100 Continue\r\n\r\n").await } else { Ok(()) }
+    let expected = head
+        .field("expect")
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    if expected {
+        stream.write(b"HTTP/1.1 100 Continue\r\n\r\n").await
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads a chunked body; none when it is malformed or too long.
 async fn chunked(stream: &mut Buffered<Wire>) -> io::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     loop {
-        let Read::Whole(line) = stream.line(256).await? else { return Ok(None) };
-        let Some(length) = parse::chunk_length(&line).filter(|length| body.len() + length <= MAX_BODY)
+        let Read::Whole(line) = stream.line(256).await? else {
+            return Ok(None);
+        };
+        let Some(length) =
+            parse::chunk_length(&line).filter(|length| body.len() + length <= MAX_BODY)
         else {
             return Ok(None);
         };

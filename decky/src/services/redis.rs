@@ -31,9 +31,16 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn new(options: &ServiceOptions, facts: Arc<Facts>) -> Self {
-        let password = options.text("requirepass").filter(|text| !text.is_empty()).map(str::to_owned);
+        let password = options
+            .text("requirepass")
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned);
         let store = Mutex::new(Store::new(&facts));
-        Self { facts, password, store }
+        Self {
+            facts,
+            password,
+            store,
+        }
     }
 }
 
@@ -71,10 +78,19 @@ impl Service for Redis {
             let (reply, effect) = commands::run(self, &mut connection, &words, now);
             match effect {
                 Effect::None => {}
-                Effect::Auth { username, password, accepted } => {
-                    let outcome =
-                        if accepted { AuthOutcome::Accepted } else { AuthOutcome::Rejected };
-                    session.auth(AuthMethod::Password, &username, &password, outcome).await;
+                Effect::Auth {
+                    username,
+                    password,
+                    accepted,
+                } => {
+                    let outcome = if accepted {
+                        AuthOutcome::Accepted
+                    } else {
+                        AuthOutcome::Rejected
+                    };
+                    session
+                        .auth(AuthMethod::Password, &username, &password, outcome)
+                        .await;
                 }
                 Effect::Close => {
                     return stream.write(&reply).await;
@@ -94,6 +110,8 @@ impl Redis {
         error: ProtocolError,
     ) -> io::Result<()> {
         session.raw(&error.to_string(), stream.held()).await;
-        stream.write(format!("-ERR Protocol error: {error}\r\n").as_bytes()).await
+        stream
+            .write(format!("-ERR Protocol error: {error}\r\n").as_bytes())
+            .await
     }
 }

@@ -61,8 +61,12 @@ const MACS: &[mac::Name] = &[
     mac::HMAC_SHA1,
 ];
 
-const HOST_KEYS: &[Algorithm] =
-    &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }, Algorithm::Ed25519];
+const HOST_KEYS: &[Algorithm] = &[
+    Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP256,
+    },
+    Algorithm::Ed25519,
+];
 
 const COMPRESSION: &[compression::Name] = &[compression::NONE, compression::ZLIB_LEGACY];
 
@@ -81,7 +85,11 @@ impl Ssh {
     ) -> Result<Self, russh::keys::ssh_key::Error> {
         let banner = match options.text("banner") {
             Some(banner) => banner,
-            None => facts.seed.choose("ssh", facts.release.ssh).copied().unwrap_or("OpenSSH_9.2p1"),
+            None => facts
+                .seed
+                .choose("ssh", facts.release.ssh)
+                .copied()
+                .unwrap_or("OpenSSH_9.2p1"),
         };
         let ident = format!("SSH-2.0-{banner}");
         let config = Config {
@@ -128,9 +136,13 @@ fn methods() -> MethodSet {
 impl Service for Ssh {
     async fn serve(&self, session: &Session, wire: Wire) -> io::Result<()> {
         let mut stream = Buffered::new(wire);
-        stream.write(format!("{}\r\n", self.ident).as_bytes()).await?;
+        stream
+            .write(format!("{}\r\n", self.ident).as_bytes())
+            .await?;
         let ident = match stream.line(MAX_IDENT).await? {
-            Read::Whole(line) if line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-") => {
+            Read::Whole(line)
+                if line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-") =>
+            {
                 line
             }
             Read::Whole(line) => {
@@ -144,7 +156,9 @@ impl Service for Ssh {
             }
             Read::TooLong(start) => {
                 session.raw("no SSH identification", &start).await;
-                return stream.write(b"Invalid SSH identification string.\r\n").await;
+                return stream
+                    .write(b"Invalid SSH identification string.\r\n")
+                    .await;
             }
             Read::End(start) => {
                 if !start.is_empty() {

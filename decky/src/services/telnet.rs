@@ -4,6 +4,7 @@ mod iac;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::event::{AuthMethod, AuthOutcome};
@@ -20,6 +21,8 @@ use crate::shell::{Echo, Editor, Key, Login, Shell, cooked};
 const MAX_ATTEMPTS: u64 = 5;
 /// Names that are asked for in vain before login gives up.
 const MAX_EMPTY: u32 = 10;
+/// How long the client's first answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(crate) struct Telnet {
@@ -34,7 +37,11 @@ impl Telnet {
             Some(banner) => format!("{banner}\r\n"),
             None => facts.release.issue.replace("%h", &facts.hostname),
         };
-        Self { banner, accept_after: accept_after(options, &facts), facts }
+        Self {
+            banner,
+            accept_after: accept_after(options, &facts),
+            facts,
+        }
     }
 
     fn login_prompt(&self) -> String {
@@ -55,7 +62,15 @@ impl Service for Telnet {
             editor: Editor::default(),
             session,
         };
-        terminal.stream.write(&Negotiator::opening()).await?;
+        let family = self.facts.release.family;
+        terminal.stream.write(Negotiator::opening(family)).await?;
+        if let Some(second) = Negotiator::second(family) {
+            // A client that does not negotiate gets its prompt late, as from a slow name server.
+            tokio::time::timeout(PATIENCE, terminal.stream.fill())
+                .await
+                .ok();
+            terminal.stream.write(second).await?;
+        }
         terminal.stream.write(self.banner.as_bytes()).await?;
         let user = self.login(&mut terminal).await;
         terminal.report().await;
@@ -72,7 +87,10 @@ impl Telnet {
         let mut attempt = 0;
         let mut empty = 0;
         while attempt < MAX_ATTEMPTS && empty < MAX_EMPTY {
-            terminal.stream.write(self.login_prompt().as_bytes()).await?;
+            terminal
+                .stream
+                .write(self.login_prompt().as_bytes())
+                .await?;
             let user = match terminal.key(Echo::On).await? {
                 Some(Key::Line(user)) => user,
                 Some(Key::Interrupt) | Some(Key::End) | None => return Ok(None),
@@ -88,8 +106,15 @@ impl Telnet {
             };
             attempt += 1;
             let accepted = lets_in(&user, attempt, self.accept_after);
-            let outcome = if accepted { AuthOutcome::Accepted } else { AuthOutcome::Rejected };
-            terminal.session.auth(AuthMethod::Password, &user, &password, outcome).await;
+            let outcome = if accepted {
+                AuthOutcome::Accepted
+            } else {
+                AuthOutcome::Rejected
+            };
+            terminal
+                .session
+                .auth(AuthMethod::Password, &user, &password, outcome)
+                .await;
             if accepted {
                 return Ok(Some(String::from_utf8_lossy(&user).into_owned()));
             }
@@ -185,7 +210,9 @@ impl Terminal<'_> {
     async fn report(&mut self) {
         let (options, terminal) = self.negotiator.seen();
         if !options.is_empty() {
-            self.session.fingerprint("telnet_options", options.as_bytes()).await;
+            self.session
+                .fingerprint("telnet_options", options.as_bytes())
+                .await;
         }
         if !terminal.is_empty() {
             self.session.fingerprint("telnet_terminal", terminal).await;

@@ -44,27 +44,37 @@ impl Call<'_> {
 
     /// Whether one of the flag letters is given.
     pub(super) fn flag(&self, letter: char) -> bool {
-        self.args
-            .iter()
-            .any(|arg| arg.len() > 1 && arg.starts_with('-') && !arg.starts_with("--") && arg[1..].contains(letter))
+        self.args.iter().any(|arg| {
+            arg.len() > 1
+                && arg.starts_with('-')
+                && !arg.starts_with("--")
+                && arg[1..].contains(letter)
+        })
     }
 
     /// The words that are no options.
     pub(super) fn operands(&self) -> Vec<String> {
-        self.args.iter().filter(|arg| !arg.starts_with('-') || arg.len() == 1).cloned().collect()
+        self.args
+            .iter()
+            .filter(|arg| !arg.starts_with('-') || arg.len() == 1)
+            .cloned()
+            .collect()
     }
 }
 
 /// Names that the shell itself answers to.
 const BUILTINS: &[&str] = &[
-    ":", ".", "[", "alias", "bg", "cd", "command", "declare", "echo", "enable", "eval", "exec", "exit", "export", "false",
-    "fg", "hash", "history", "jobs", "kill", "let", "logout", "printf", "pwd", "read", "set", "shopt", "source", "test",
-    "trap", "true", "type", "ulimit", "umask", "unalias", "unset", "wait",
+    ":", ".", "[", "alias", "bg", "cd", "command", "declare", "echo", "enable", "eval", "exec",
+    "exit", "export", "false", "fg", "hash", "history", "jobs", "kill", "let", "logout", "printf",
+    "pwd", "read", "set", "shopt", "source", "test", "trap", "true", "type", "ulimit", "umask",
+    "unalias", "unset", "wait",
 ];
 
 /// Runs `words`, of which the first is the command; gives its status.
 pub(super) fn run(shell: &mut Shell, words: &[String], stdin: &[u8], output: &mut Output) -> u8 {
-    let Some((first, args)) = words.split_first() else { return 0 };
+    let Some((first, args)) = words.split_first() else {
+        return 0;
+    };
     let builtin = BUILTINS.contains(&first.as_str());
     if !builtin {
         match shell.locate(first) {
@@ -85,14 +95,19 @@ pub(super) fn run(shell: &mut Shell, words: &[String], stdin: &[u8], output: &mu
         }
     }
     let name = first.rsplit('/').next().unwrap_or(first);
-    let mut call = Call { name, args, stdin, output };
+    let mut call = Call {
+        name,
+        args,
+        stdin,
+        output,
+    };
     dispatch(shell, &mut call)
 }
 
 fn dispatch(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
     match call.name {
-        ":" | "true" | "alias" | "bg" | "enable" | "fg" | "hash" | "jobs" | "set" | "shopt" | "trap"
-        | "ulimit" | "umask" | "unalias" | "wait" | "declare" | "let" | "read" => 0,
+        ":" | "true" | "alias" | "bg" | "enable" | "fg" | "hash" | "jobs" | "set" | "shopt"
+        | "trap" | "ulimit" | "umask" | "unalias" | "wait" | "declare" | "let" | "read" => 0,
         "false" => 1,
         "echo" => text::echo(call),
         "printf" => text::printf(call),
@@ -114,8 +129,8 @@ fn dispatch(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
         }
         "find" => files::find(shell, call),
         "which" | "type" | "command" => files::which(shell, call),
-        "whoami" | "id" | "groups" | "hostname" | "uname" | "uptime" | "date" | "nproc" | "lscpu"
-        | "df" | "du" | "free" | "env" | "crontab" | "dmesg" | "last" | "w" | "who" => {
+        "whoami" | "id" | "groups" | "hostname" | "uname" | "uptime" | "date" | "nproc"
+        | "lscpu" | "df" | "du" | "free" | "env" | "crontab" | "dmesg" | "last" | "w" | "who" => {
             system::run(shell, call)
         }
         "export" | "unset" | "history" | "exit" | "logout" | "clear" | "passwd" | "chpasswd" => {
@@ -146,7 +161,11 @@ impl Shell {
         use crate::persona::Content;
         if !name.contains('/') {
             let known = self.programs().any(|(_, program)| program == name);
-            return if known { Located::Program } else { Located::Refused("command not found", 127) };
+            return if known {
+                Located::Program
+            } else {
+                Located::Refused("command not found", 127)
+            };
         }
         match self.files.find(&self.cwd, name) {
             Ok((_, node)) => match &node.kind {
@@ -184,12 +203,19 @@ impl Shell {
 }
 
 fn sleep(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
-    let Some(seconds) = call.args.first().and_then(|arg| arg.trim_end_matches('s').parse::<f64>().ok())
+    let Some(seconds) = call
+        .args
+        .first()
+        .and_then(|arg| arg.trim_end_matches('s').parse::<f64>().ok())
     else {
         return call.fail("missing operand\nTry 'sleep --help' for more information.");
     };
     // A connection must not be held for longer than a person would wait for the answer.
-    let seconds = if seconds.is_finite() { seconds.clamp(0.0, 10.0) } else { 0.0 };
+    let seconds = if seconds.is_finite() {
+        seconds.clamp(0.0, 10.0)
+    } else {
+        0.0
+    };
     shell.pause = (shell.pause + Duration::from_secs_f64(seconds)).min(Duration::from_secs(10));
     0
 }
@@ -253,7 +279,12 @@ fn pass_on(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
 /// A shell in the shell: a string, a file, its input, or nothing but another prompt.
 fn subshell(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
     let source = if call.flag('c') {
-        call.args.iter().skip_while(|arg| !(arg.starts_with('-') && arg.ends_with('c'))).nth(1).cloned().unwrap_or_default()
+        call.args
+            .iter()
+            .skip_while(|arg| !(arg.starts_with('-') && arg.ends_with('c')))
+            .nth(1)
+            .cloned()
+            .unwrap_or_default()
     } else if call.name == "su" {
         return 0;
     } else if let Some(path) = call.operands().first() {

@@ -64,7 +64,11 @@ pub(crate) struct Files {
 
 impl Files {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
-        Self { facts, changed: BTreeMap::new(), written: 0 }
+        Self {
+            facts,
+            changed: BTreeMap::new(),
+            written: 0,
+        }
     }
 
     fn at(&self, path: &str) -> Option<&Node> {
@@ -79,7 +83,12 @@ impl Files {
     pub(crate) fn resolve(&self, cwd: &str, path: &str, follow: bool) -> Result<String, Errno> {
         let mut pending: Vec<String> = Vec::new();
         let push = |pending: &mut Vec<String>, path: &str| {
-            pending.extend(path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned));
+            pending.extend(
+                path.split('/')
+                    .rev()
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned),
+            );
         };
         push(&mut pending, path);
         if !path.starts_with('/') {
@@ -105,7 +114,10 @@ impl Files {
                     }
                     let next = format!("{at}/{name}");
                     if (follow || !pending.is_empty())
-                        && let Some(Node { kind: NodeKind::Link(target), .. }) = self.at(&next)
+                        && let Some(Node {
+                            kind: NodeKind::Link(target),
+                            ..
+                        }) = self.at(&next)
                     {
                         links += 1;
                         if links > 16 {
@@ -129,11 +141,10 @@ impl Files {
     pub(crate) fn find(&self, cwd: &str, path: &str) -> Result<(String, &Node), Errno> {
         let resolved = self.resolve(cwd, path, true)?;
         match self.at(&resolved) {
-            Some(Node { kind: NodeKind::File(_) | NodeKind::Link(_), .. })
-                if path.ends_with('/') =>
-            {
-                Err(Errno::NotADirectory)
-            }
+            Some(Node {
+                kind: NodeKind::File(_) | NodeKind::Link(_),
+                ..
+            }) if path.ends_with('/') => Err(Errno::NotADirectory),
             Some(node) => Ok((resolved, node)),
             None => Err(Errno::NotFound),
         }
@@ -146,7 +157,11 @@ impl Files {
 
     /// The names and nodes in a directory, in the order of names.
     pub(crate) fn list<'t>(&'t self, directory: &str) -> Vec<(String, &'t Node)> {
-        let prefix = if directory == "/" { "/".to_owned() } else { format!("{directory}/") };
+        let prefix = if directory == "/" {
+            "/".to_owned()
+        } else {
+            format!("{directory}/")
+        };
         let name = |path: &str| {
             path.strip_prefix(&prefix)
                 .filter(|name| !name.is_empty() && !name.contains('/'))
@@ -177,8 +192,14 @@ impl Files {
         if node.kind != NodeKind::Directory {
             return Err(Errno::NotADirectory);
         }
-        let virtual_tree = ["/proc", "/sys"].iter().any(|top| resolved.starts_with(top));
-        if virtual_tree || !may(node, actor.uid, 0o2) { Err(Errno::Denied) } else { Ok(()) }
+        let virtual_tree = ["/proc", "/sys"]
+            .iter()
+            .any(|top| resolved.starts_with(top));
+        if virtual_tree || !may(node, actor.uid, 0o2) {
+            Err(Errno::Denied)
+        } else {
+            Ok(())
+        }
     }
 
     fn change(&mut self, path: String, node: Option<Node>) -> Result<(), Errno> {
@@ -203,11 +224,17 @@ impl Files {
             return Ok(());
         }
         let (mut held, mode, uid) = match self.at(&resolved) {
-            Some(Node { kind: NodeKind::Directory, .. }) => return Err(Errno::IsADirectory),
+            Some(Node {
+                kind: NodeKind::Directory,
+                ..
+            }) => return Err(Errno::IsADirectory),
             Some(node) if !may(node, actor.uid, 0o2) => return Err(Errno::Denied),
-            Some(Node { kind: NodeKind::File(Content::Bytes(held)), mode, uid, .. }) => {
-                (if append { held.clone() } else { Vec::new() }, *mode, *uid)
-            }
+            Some(Node {
+                kind: NodeKind::File(Content::Bytes(held)),
+                mode,
+                uid,
+                ..
+            }) => (if append { held.clone() } else { Vec::new() }, *mode, *uid),
             Some(node) => (Vec::new(), node.mode, node.uid),
             None => {
                 self.may_change(&resolved, actor)?;
@@ -221,7 +248,16 @@ impl Files {
         self.written += bytes.len();
         held.extend_from_slice(bytes);
         let kind = NodeKind::File(Content::Bytes(held));
-        self.change(resolved, Some(Node { kind, mode, uid, gid: uid, modified: actor.now }))
+        self.change(
+            resolved,
+            Some(Node {
+                kind,
+                mode,
+                uid,
+                gid: uid,
+                modified: actor.now,
+            }),
+        )
     }
 
     /// Puts a copy of a node at `path`.
@@ -241,7 +277,13 @@ impl Files {
             }
             self.written += bytes.len();
         }
-        let node = Node { kind, mode, uid: actor.uid, gid: actor.uid, modified: actor.now };
+        let node = Node {
+            kind,
+            mode,
+            uid: actor.uid,
+            gid: actor.uid,
+            modified: actor.now,
+        };
         self.change(resolved, Some(node))
     }
 
@@ -271,7 +313,10 @@ impl Files {
         if actor.uid != 0 && node.uid != actor.uid {
             return Err(Errno::Denied);
         }
-        let node = Node { mode, ..node.clone() };
+        let node = Node {
+            mode,
+            ..node.clone()
+        };
         self.change(resolved, Some(node))
     }
 

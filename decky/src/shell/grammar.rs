@@ -81,14 +81,22 @@ struct Parser<'a> {
 
 /// Parses one line, or several.
 pub(crate) fn parse(source: &str) -> Result<Vec<Pipeline>, SyntaxError> {
-    let mut parser = Parser { rest: source.chars().peekable() };
+    let mut parser = Parser {
+        rest: source.chars().peekable(),
+    };
     let mut script = Vec::new();
-    let mut pipeline = Pipeline { when: When::Always, commands: Vec::new(), background: false };
+    let mut pipeline = Pipeline {
+        when: When::Always,
+        commands: Vec::new(),
+        background: false,
+    };
     let mut command = Command::default();
     let mut commands = 0;
     loop {
         parser.skip_blanks();
-        let Some(&next) = parser.rest.peek() else { break };
+        let Some(&next) = parser.rest.peek() else {
+            break;
+        };
         match next {
             ';' | '\n' | '&' | '|' => {
                 parser.rest.next();
@@ -121,7 +129,11 @@ pub(crate) fn parse(source: &str) -> Result<Vec<Pipeline>, SyntaxError> {
                     _ => When::Always,
                 };
                 pipeline.background = next == '&' && !doubled;
-                let fresh = Pipeline { when, commands: Vec::new(), background: false };
+                let fresh = Pipeline {
+                    when,
+                    commands: Vec::new(),
+                    background: false,
+                };
                 script.push(std::mem::replace(&mut pipeline, fresh));
             }
             '>' | '<' => {
@@ -164,7 +176,11 @@ fn token(first: char, doubled: bool) -> &'static str {
 
 impl Parser<'_> {
     fn skip_blanks(&mut self) {
-        while self.rest.next_if(|c| matches!(c, ' ' | '\t' | '\r')).is_some() {}
+        while self
+            .rest
+            .next_if(|c| matches!(c, ' ' | '\t' | '\r'))
+            .is_some()
+        {}
     }
 
     fn is_stream_redirect(&self) -> bool {
@@ -175,8 +191,11 @@ impl Parser<'_> {
 
     fn redirect(&mut self, stream: u8) -> Result<Redirect, SyntaxError> {
         let first = self.rest.next();
-        let mut kind =
-            if first == Some('<') { RedirectKind::Read } else { RedirectKind::Truncate };
+        let mut kind = if first == Some('<') {
+            RedirectKind::Read
+        } else {
+            RedirectKind::Truncate
+        };
         if kind == RedirectKind::Truncate && self.rest.next_if_eq(&'>').is_some() {
             kind = RedirectKind::Append;
         }
@@ -188,7 +207,11 @@ impl Parser<'_> {
         if target.is_empty() {
             return Err(SyntaxError::Unexpected("newline"));
         }
-        Ok(Redirect { stream, kind, target })
+        Ok(Redirect {
+            stream,
+            kind,
+            target,
+        })
     }
 
     fn word(&mut self) -> Result<Word, SyntaxError> {
@@ -240,7 +263,9 @@ impl Parser<'_> {
     fn double_quoted(&mut self, word: &mut Word) -> Result<(), SyntaxError> {
         let mut text = String::new();
         loop {
-            let Some(&next) = self.rest.peek() else { return Err(SyntaxError::Unclosed('"')) };
+            let Some(&next) = self.rest.peek() else {
+                return Err(SyntaxError::Unclosed('"'));
+            };
             match next {
                 '"' => {
                     self.rest.next();
@@ -276,7 +301,10 @@ impl Parser<'_> {
     /// What follows a `$` or backtick; none for a `$` that stands for itself.
     fn expansion(&mut self, quoted: bool) -> Result<Option<Part>, SyntaxError> {
         if self.rest.next() == Some('`') {
-            return Ok(Some(Part::Substitution { source: self.until('`')?, quoted }));
+            return Ok(Some(Part::Substitution {
+                source: self.until('`')?,
+                quoted,
+            }));
         }
         match self.rest.peek().copied() {
             Some('(') => {
@@ -300,12 +328,19 @@ impl Parser<'_> {
                 self.rest.next();
                 let inner = self.until('}')?;
                 let end = inner.find(|c: char| !is_name(c)).unwrap_or(inner.len());
-                let name = if end == 0 { inner } else { inner[..end].to_owned() };
+                let name = if end == 0 {
+                    inner
+                } else {
+                    inner[..end].to_owned()
+                };
                 Ok(Some(Part::Variable { name, quoted }))
             }
             Some(c @ ('?' | '$' | '!' | '#' | '@' | '*' | '0'..='9')) => {
                 self.rest.next();
-                Ok(Some(Part::Variable { name: c.to_string(), quoted }))
+                Ok(Some(Part::Variable {
+                    name: c.to_string(),
+                    quoted,
+                }))
             }
             Some(c) if is_name(c) => {
                 let mut name = String::new();

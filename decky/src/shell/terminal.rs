@@ -53,8 +53,11 @@ impl Editor {
         match self.escape {
             Escape::None => {}
             Escape::Started => {
-                self.escape =
-                    if matches!(byte, b'[' | b'O') { Escape::Sequence } else { Escape::None };
+                self.escape = if matches!(byte, b'[' | b'O') {
+                    Escape::Sequence
+                } else {
+                    Escape::None
+                };
                 return None;
             }
             Escape::Sequence => {
@@ -82,10 +85,18 @@ impl Editor {
             }
             0x04 if self.line.is_empty() => return Some(Key::End),
             0x08 | 0x7f => self.rub_out(screen),
-            0x15 => while !self.line.is_empty() { self.rub_out(screen) },
+            0x15 => {
+                while !self.line.is_empty() {
+                    self.rub_out(screen)
+                }
+            }
             0x17 => {
-                while self.line.last() == Some(&b' ') { self.rub_out(screen) }
-                while self.line.last().is_some_and(|byte| *byte != b' ') { self.rub_out(screen) }
+                while self.line.last() == Some(&b' ') {
+                    self.rub_out(screen)
+                }
+                while self.line.last().is_some_and(|byte| *byte != b' ') {
+                    self.rub_out(screen)
+                }
             }
             0x1b => self.escape = Escape::Started,
             b'\t' => screen.push(0x07),
@@ -120,8 +131,12 @@ impl Editor {
             _ => return,
         };
         self.back = back;
-        while !self.line.is_empty() { self.rub_out(screen) }
-        if back > 0 && let Some(line) = self.history.get(self.history.len() - back) {
+        while !self.line.is_empty() {
+            self.rub_out(screen)
+        }
+        if back > 0
+            && let Some(line) = self.history.get(self.history.len() - back)
+        {
             self.line.clone_from(line);
             if self.echo == Echo::On {
                 screen.extend_from_slice(&self.line);
@@ -159,7 +174,10 @@ mod tests {
     fn typed(bytes: &[u8]) -> (Vec<Key>, String) {
         let mut editor = Editor::default();
         let mut screen = Vec::new();
-        let keys = bytes.iter().filter_map(|byte| editor.feed(*byte, &mut screen)).collect();
+        let keys = bytes
+            .iter()
+            .filter_map(|byte| editor.feed(*byte, &mut screen))
+            .collect();
         (keys, String::from_utf8_lossy(&screen).into_owned())
     }
 

@@ -17,7 +17,7 @@ const LONGEST: usize = 400;
 
 /// A body or query that is not of its shape.
 #[derive(Debug)]
-pub struct Malformed {
+pub(super) struct Malformed {
     /// `body` or `query`.
     target: &'static str,
     /// Where, such as `topology.lans[0].subnet`.

@@ -22,11 +22,11 @@ use super::problem::ApiError;
 /// Under which names this server is asked. A page that a browser loaded from elsewhere and that
 /// resolves its own name to this address asks under another one, and is refused.
 #[derive(Debug, Clone)]
-pub struct KnownNames(BTreeSet<String>);
+pub(super) struct KnownNames(BTreeSet<String>);
 
 impl KnownNames {
     /// The names of loopback, and `more`: host names or addresses without a port.
-    pub fn loopback_and<'a>(more: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(super) fn loopback_and<'a>(more: impl IntoIterator<Item = &'a str>) -> Self {
         let names = ["localhost", "127.0.0.1", "[::1]"].into_iter().chain(more);
         Self(names.map(str::to_ascii_lowercase).collect())
     }

@@ -20,7 +20,7 @@ use crate::topology::{
 
 /// Why a request is not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub(super) enum ApiError {
     /// No token, or one that nobody has.
     #[error("a known bearer token is needed")]
     Unauthenticated,

@@ -1,7 +1,5 @@
 //! Accepts connections of operators: capped, timed, and ended in good order.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Api, router};
@@ -26,36 +25,9 @@ const FIELDS: usize = 64;
 /// Bytes of the head of one request.
 const HEAD_BYTES: usize = 32 * 1024;
 
-/// Why the server does not listen.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Plain HTTP would carry tokens over a network.
-    #[error(
-        "refusing to serve plain HTTP on {0}: bind a loopback address and reach it through an \
-         SSH tunnel or a TLS proxy"
-    )]
-    NotLoopback(SocketAddr),
-    /// The operating system refuses.
-    #[error("could not listen on {address}")]
-    Listen {
-        /// On which address.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Listens on a loopback address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(BindError::NotLoopback(address));
-    }
-    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
-}
-
-/// Serves until `api.shutdown` is cancelled, then lets requests end for a few seconds.
-pub async fn serve(listener: TcpListener, api: Arc<Api>) {
+/// Serves until `shutdown` is cancelled, then ends streams and lets requests end for a few
+/// seconds.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) {
     let service = TowerToHyperService::new(router(Arc::clone(&api)));
     let places = Arc::new(Semaphore::new(api.limits.connections));
     let connections = TaskTracker::new();
@@ -67,7 +39,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
         };
         let (place, accepted) = tokio::select! {
             accepted = accepted => accepted,
-            () = api.shutdown.cancelled() => break,
+            () = shutdown.cancelled() => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -88,6 +60,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
             connections.track_future(connection),
         );
     }
+    api.ending.cancel();
     connections.close();
     if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
         tracing::warn!(open = connections.len(), "connections cut off at the end");
@@ -106,7 +79,7 @@ async fn converse(stream: TcpStream, service: TowerToHyperService<axum::Router>,
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = api.shutdown.cancelled() => {
+        () = api.ending.cancelled() => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(GRACE, connection).await {
                 Ok(ended) => ended,
@@ -116,21 +89,5 @@ async fn converse(stream: TcpStream, service: TowerToHyperService<axum::Router>,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn plain_http_is_served_on_loopback_only() {
-        for refused in ["0.0.0.0:0", "10.0.0.5:0", "[::]:0"] {
-            let address = refused.parse().expect("an address");
-            let error = bind(address).await.expect_err("not loopback");
-            assert!(matches!(error, BindError::NotLoopback(_)), "{error}");
-        }
-        let listener = bind("127.0.0.1:0".parse().expect("an address")).await;
-        assert!(listener.expect("free port").local_addr().expect("bound").ip().is_loopback());
     }
 }

@@ -71,7 +71,7 @@ impl<T: Clone> Tail<T> {
     /// The next event; none when the master ends.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if self.api.shutdown.is_cancelled() {
+            if self.api.ending.is_cancelled() {
                 return None;
             }
             match self.reader.next(&self.api).await {
@@ -86,7 +86,7 @@ impl<T: Clone> Tail<T> {
                     tracing::warn!(error = %Chain(&error), "event stream waits for the database");
                     tokio::select! {
                         () = tokio::time::sleep(REST) => continue,
-                        () = self.api.shutdown.cancelled() => return None,
+                        () = self.api.ending.cancelled() => return None,
                     }
                 }
             }
@@ -95,7 +95,7 @@ impl<T: Clone> Tail<T> {
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 },
-                () = self.api.shutdown.cancelled() => return None,
+                () = self.api.ending.cancelled() => return None,
             }
         }
     }

@@ -69,8 +69,8 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResp
         topologies: counts.topologies,
         events_newest_row: u64::try_from(api.store.newest_event_row().await?).unwrap_or(0),
         heartbeats: api.fleet.heartbeats.load(Ordering::Relaxed),
-        assignments_pushed: api.reconciled.pushed.load(Ordering::Relaxed),
-        reconcile_passes: api.reconciled.passes.load(Ordering::Relaxed),
+        assignments_pushed: api.counts.pushed.load(Ordering::Relaxed),
+        reconcile_passes: api.counts.passes.load(Ordering::Relaxed),
         event_streams: shapes::count(open),
     };
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -1,1 +1,19 @@
-//! The end-to-end tests.
+//! The end-to-end tests: real processes, real Docker, real clients. One module a promise.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start programs, read the environment and wait by polling; daemons do not"
+)]
+
+mod arch;
+mod bad_input;
+mod clients;
+mod crash;
+mod demo;
+mod deploy;
+mod drift;
+mod evidence;
+mod failure;
+mod join;
+mod restart;
+mod revoke;
+mod up;

@@ -47,7 +47,9 @@ impl Channel {
                 },
             }
         };
-        timeout(OPENING, opened).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        timeout(OPENING, opened)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 
@@ -57,11 +59,16 @@ pub(super) async fn send(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> 
         stream.write_all(bytes).await?;
         stream.shutdown().await
     };
-    timeout(TRANSFER, sent).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    timeout(TRANSFER, sent)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// Receives until the end; gives the size, as an error when it ended otherwise or was too much.
-pub(super) async fn receive(mut stream: TcpStream, mut take: impl FnMut(&[u8])) -> Result<u64, u64> {
+pub(super) async fn receive(
+    mut stream: TcpStream,
+    mut take: impl FnMut(&[u8]),
+) -> Result<u64, u64> {
     let mut size = 0;
     let mut buffer = [0; 4096];
     let received = timeout(TRANSFER, async {
@@ -80,15 +87,26 @@ pub(super) async fn receive(mut stream: TcpStream, mut take: impl FnMut(&[u8])) 
         }
     })
     .await;
-    if received == Ok(true) { Ok(size) } else { Err(size) }
+    if received == Ok(true) {
+        Ok(size)
+    } else {
+        Err(size)
+    }
 }
 
 /// `h1,h2,h3,h4,p1,p2` of PORT.
 pub(super) fn parse_port(text: &str) -> Option<SocketAddr> {
-    let numbers: Vec<u8> =
-        text.trim().split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let numbers: Vec<u8> = text
+        .trim()
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
     let [a, b, c, d, high, low] = numbers.try_into().ok()?;
-    Some(SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]))))
+    Some(SocketAddr::from((
+        Ipv4Addr::new(a, b, c, d),
+        u16::from_be_bytes([high, low]),
+    )))
 }
 
 /// `|1|10.0.0.1|5000|` of EPRT (RFC 2428).

@@ -16,15 +16,27 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(facts: &Facts) -> Self {
         const NAMES: [(&str, &str); 9] = [
-            ("pub/README.txt", "Files here are removed after 30 days.\r\n"),
-            ("pub/drivers/lp-setup.txt", "Choose port 9100, no authentication.\r\n"),
+            (
+                "pub/README.txt",
+                "Files here are removed after 30 days.\r\n",
+            ),
+            (
+                "pub/drivers/lp-setup.txt",
+                "Choose port 9100, no authentication.\r\n",
+            ),
             ("pub/price-list.csv", "article;unit;price\r\n"),
             ("incoming/.keep", ""),
             ("reports/weekly.csv", "week;orders;returns\r\n"),
             ("reports/inventory.csv", "id;place;count\r\n"),
-            ("backup/db-schema.sql", "CREATE TABLE customers (id bigint primary key, name text);\n"),
+            (
+                "backup/db-schema.sql",
+                "CREATE TABLE customers (id bigint primary key, name text);\n",
+            ),
             ("exports/customers.csv", "id;name;city\r\n"),
-            ("scripts/sync.sh", "#!/bin/sh\nrsync -a /srv/ftp/ /mnt/backup/ftp/\n"),
+            (
+                "scripts/sync.sh",
+                "#!/bin/sh\nrsync -a /srv/ftp/ /mnt/backup/ftp/\n",
+            ),
         ];
         let mut files = BTreeMap::new();
         for (name, text) in NAMES {
@@ -36,11 +48,15 @@ impl Tree {
             if name.ends_with(".csv") {
                 for row in 0..20 + facts.seed.pick(&format!("rows {name}"), 60) {
                     let number = facts.seed.pick(&format!("{name} {row}"), 100_000);
-                    let line = format!("{row};{};{number}\r\n", facts.hex(&format!("{name} id {row}"), 8));
+                    let line = format!(
+                        "{row};{};{number}\r\n",
+                        facts.hex(&format!("{name} id {row}"), 8)
+                    );
                     bytes.extend_from_slice(line.as_bytes());
                 }
             }
-            let age = i64::try_from(facts.seed.pick(&format!("age {name}"), 86_400 * 90)).unwrap_or(0);
+            let age =
+                i64::try_from(facts.seed.pick(&format!("age {name}"), 86_400 * 90)).unwrap_or(0);
             let made = facts.installed() + time::Duration::seconds(age);
             files.insert(format!("/{name}"), (bytes, made));
         }
@@ -59,7 +75,10 @@ impl Tree {
     /// When a file was made, as MDTM tells it.
     pub(super) fn stamp(&self, path: &str) -> String {
         let format = format_description!("[year][month][day][hour][minute][second]");
-        self.files.get(path).and_then(|(_, made)| made.format(format).ok()).unwrap_or_default()
+        self.files
+            .get(path)
+            .and_then(|(_, made)| made.format(format).ok())
+            .unwrap_or_default()
     }
 
     /// A listing as `ls -l` gives it, or only the names.
@@ -81,17 +100,26 @@ impl Tree {
             }
         }
         let mut text = String::new();
-        for (name, (directory, size, made)) in entries.into_iter().filter(|(name, _)| !name.starts_with('.')) {
+        for (name, (directory, size, made)) in entries
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with('.'))
+        {
             if names {
                 text.push_str(name);
             } else {
                 let date = if now - made > time::Duration::days(182) {
                     made.format(format_description!("[month repr:short] [day]  [year]"))
                 } else {
-                    made.format(format_description!("[month repr:short] [day] [hour]:[minute]"))
+                    made.format(format_description!(
+                        "[month repr:short] [day] [hour]:[minute]"
+                    ))
                 }
                 .unwrap_or_default();
-                let mode = if directory { "drwxr-xr-x    2" } else { "-rw-r--r--    1" };
+                let mode = if directory {
+                    "drwxr-xr-x    2"
+                } else {
+                    "-rw-r--r--    1"
+                };
                 write!(text, "{mode} 0        0        {size:>8} {date} {name}").ok();
             }
             text.push_str("\r\n");

@@ -22,7 +22,9 @@ const MAX_FIELDS: usize = 100;
 
 fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty()
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 impl Head {
@@ -48,7 +50,12 @@ impl Head {
             }
             fields.push((name.to_vec(), value.trim_ascii().to_vec()));
         }
-        Some(Self { method: method.to_vec(), target: target.to_vec(), minor, fields })
+        Some(Self {
+            method: method.to_vec(),
+            target: target.to_vec(),
+            minor,
+            fields,
+        })
     }
 
     /// The first value of a field, its name in lower case.
@@ -65,14 +72,24 @@ impl Head {
         let target = match target.windows(3).position(|window| window == b"://") {
             Some(at) if !target.starts_with(b"/") => {
                 let rest = &target[at + 3..];
-                let slash = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+                let slash = rest
+                    .iter()
+                    .position(|byte| *byte == b'/')
+                    .unwrap_or(rest.len());
                 &rest[slash..]
             }
             Some(_) | None => target,
         };
-        let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
+        let end = target
+            .iter()
+            .position(|byte| matches!(byte, b'?' | b'#'))
+            .unwrap_or(target.len());
         let path = String::from_utf8_lossy(&decode(&target[..end], false)).into_owned();
-        if path.is_empty() { "/".to_owned() } else { path }
+        if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path
+        }
     }
 
     /// Whether a body follows; none when the fields contradict each other.
@@ -83,16 +100,21 @@ impl Head {
         }
         match self.field("content-length") {
             None => Some(Body::None),
-            Some(length) if length.iter().all(u8::is_ascii_digit) => {
-                std::str::from_utf8(length).ok()?.parse().ok().map(Body::Length)
-            }
+            Some(length) if length.iter().all(u8::is_ascii_digit) => std::str::from_utf8(length)
+                .ok()?
+                .parse()
+                .ok()
+                .map(Body::Length),
             Some(_) => None,
         }
     }
 
     /// Whether the connection goes on after the answer.
     pub(super) fn keeps_alive(&self) -> bool {
-        let connection = self.field("connection").unwrap_or_default().to_ascii_lowercase();
+        let connection = self
+            .field("connection")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         match self.minor {
             0 => connection == b"keep-alive",
             _ => connection != b"close",
@@ -102,7 +124,10 @@ impl Head {
 
 /// The length in the first line of a chunk.
 pub(super) fn chunk_length(line: &[u8]) -> Option<usize> {
-    let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
+    let end = line
+        .iter()
+        .position(|byte| *byte == b';')
+        .unwrap_or(line.len());
     let digits = std::str::from_utf8(line[..end].trim_ascii()).ok()?;
     (digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
         .then(|| usize::from_str_radix(digits, 16).ok())?
@@ -129,19 +154,34 @@ fn decode(bytes: &[u8], form: bool) -> Vec<u8> {
 
 /// The name and password of a form, by the names that such fields have.
 pub(super) fn credentials(body: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    const USERS: [&[u8]; 9] =
-        [b"username", b"user", b"login", b"email", b"log", b"name", b"uname", b"userid", b"user_name"];
+    const USERS: [&[u8]; 9] = [
+        b"username",
+        b"user",
+        b"login",
+        b"email",
+        b"log",
+        b"name",
+        b"uname",
+        b"userid",
+        b"user_name",
+    ];
     const PASSWORDS: [&[u8]; 6] = [b"password", b"pass", b"pwd", b"passwd", b"psw", b"pw"];
     let fields: Vec<(Vec<u8>, Vec<u8>)> = body
         .split(|byte| *byte == b'&')
         .take(64)
         .filter_map(|pair| {
             let at = pair.iter().position(|byte| *byte == b'=')?;
-            Some((decode(&pair[..at], true).to_ascii_lowercase(), decode(&pair[at + 1..], true)))
+            Some((
+                decode(&pair[..at], true).to_ascii_lowercase(),
+                decode(&pair[at + 1..], true),
+            ))
         })
         .collect();
     let value = |names: &[&[u8]]| {
-        fields.iter().find(|(name, _)| names.contains(&name.as_slice())).map(|(_, value)| value.clone())
+        fields
+            .iter()
+            .find(|(name, _)| names.contains(&name.as_slice()))
+            .map(|(_, value)| value.clone())
     };
     let password = value(&PASSWORDS)?;
     Some((value(&USERS).unwrap_or_default(), password))
@@ -155,10 +195,14 @@ mod tests {
 
     #[test]
     fn a_head_keeps_the_order_and_case_of_its_fields() {
-        let head = Head::parse(b"GET /a%20b?c=d HTTP/1.1\nhOsT: x\nX-Two:  2 \nhost: y\n\n").expect("well formed");
+        let head = Head::parse(b"GET /a%20b?c=d HTTP/1.1\nhOsT: x\nX-Two:  2 \nhost: y\n\n")
+            .expect("well formed");
         assert_eq!(head.path(), "/a b");
         let fields = [("hOsT", "x"), ("X-Two", "2"), ("host", "y")];
-        assert_eq!(head.fields, fields.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(
+            head.fields,
+            fields.map(|(name, value)| (name.into(), value.into()))
+        );
         assert_eq!(head.field("host"), Some(&b"x"[..]));
         assert!(head.keeps_alive());
     }
@@ -181,7 +225,10 @@ mod tests {
     #[test]
     fn a_form_gives_its_credentials_decoded() {
         let both = |user: &str, password: &str| Some((user.into(), password.into()));
-        assert_eq!(credentials(b"csrf=1&username=ad%6din&password=a+b%26c"), both("admin", "a b&c"));
+        assert_eq!(
+            credentials(b"csrf=1&username=ad%6din&password=a+b%26c"),
+            both("admin", "a b&c")
+        );
         assert_eq!(credentials(b"log=wp&pwd=x"), both("wp", "x"));
         assert_eq!(credentials(b"q=search"), None);
     }

@@ -38,7 +38,11 @@ impl Connection {
 /// What a command does beside its answer.
 pub(super) enum Effect {
     None,
-    Auth { username: Vec<u8>, password: Vec<u8>, accepted: bool },
+    Auth {
+        username: Vec<u8>,
+        password: Vec<u8>,
+        accepted: bool,
+    },
     Close,
 }
 
@@ -81,7 +85,9 @@ pub(super) fn run(
     words: &[Vec<u8>],
     now: OffsetDateTime,
 ) -> (Vec<u8>, Effect) {
-    let Some((name, args)) = words.split_first() else { return (Vec::new(), Effect::None) };
+    let Some((name, args)) = words.split_first() else {
+        return (Vec::new(), Effect::None);
+    };
     let name = String::from_utf8_lossy(name).to_ascii_uppercase();
     let new = !redis.facts.release.redis.starts_with(['3', '4', '5']);
     match (name.as_str(), args) {
@@ -93,7 +99,10 @@ pub(super) fn run(
     if !connection.inside {
         return (error("NOAUTH Authentication required."), Effect::None);
     }
-    (answer(redis, connection, &name, args, words, now, new), Effect::None)
+    (
+        answer(redis, connection, &name, args, words, now, new),
+        Effect::None,
+    )
 }
 
 fn auth(
@@ -104,24 +113,39 @@ fn auth(
 ) -> (Vec<u8>, Effect) {
     let (username, password) = match args {
         [username, password] => (username.clone(), password.clone()),
-        args => (b"default".to_vec(), args.first().cloned().unwrap_or_default()),
+        args => (
+            b"default".to_vec(),
+            args.first().cloned().unwrap_or_default(),
+        ),
     };
-    let accepted = redis.password.as_ref().is_some_and(|wanted| {
-        username == b"default" && wanted.as_bytes() == password.as_slice()
-    });
+    let accepted = redis
+        .password
+        .as_ref()
+        .is_some_and(|wanted| username == b"default" && wanted.as_bytes() == password.as_slice());
     connection.inside |= accepted;
     let reply = match (&redis.password, accepted, new) {
         (_, true, _) => simple("OK"),
-        (None, false, true) if args.len() == 1 => error("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"),
+        (None, false, true) if args.len() == 1 => error(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+        ),
         (None, false, false) => error("ERR Client sent AUTH, but no password is set"),
         (_, false, true) => error("WRONGPASS invalid username-password pair or user is disabled."),
         (Some(_), false, false) => error("ERR invalid password"),
     };
-    (reply, Effect::Auth { username, password, accepted })
+    (
+        reply,
+        Effect::Auth {
+            username,
+            password,
+            accepted,
+        },
+    )
 }
 
 fn arity(name: &str) -> Vec<u8> {
-    error(&format!("ERR wrong number of arguments for '{name}' command"))
+    error(&format!(
+        "ERR wrong number of arguments for '{name}' command"
+    ))
 }
 
 fn answer(
@@ -141,10 +165,15 @@ fn answer(
         ("PING", []) => simple("PONG"),
         ("PING" | "ECHO", [text]) => bulk(text),
         ("INFO", _) => {
-            let section = args.first().map_or("default".to_owned(), |section| shown(section).to_lowercase());
+            let section = args.first().map_or("default".to_owned(), |section| {
+                shown(section).to_lowercase()
+            });
             bulk(info(redis, &store, &section, now).as_bytes())
         }
-        ("SELECT", [number]) => match std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()) {
+        ("SELECT", [number]) => match std::str::from_utf8(number)
+            .ok()
+            .and_then(|text| text.parse().ok())
+        {
             Some(number @ 0..=15) => {
                 connection.database = number;
                 simple("OK")
@@ -164,20 +193,37 @@ fn answer(
         ("APPEND", [key, value]) => {
             let joined = [store.get(key).unwrap_or_default(), value].concat();
             let length = joined.len();
-            if store.set(key, &joined).is_ok() { integer(length) } else { full() }
+            if store.set(key, &joined).is_ok() {
+                integer(length)
+            } else {
+                full()
+            }
         }
         ("STRLEN", [key]) => integer(store.get(key).map_or(0, <[u8]>::len)),
         ("DEL" | "UNLINK", [_, ..]) => integer(args.iter().filter(|key| store.delete(key)).count()),
         ("EXISTS", [_, ..]) => integer(args.iter().filter(|key| store.get(key).is_some()).count()),
-        ("TYPE", [key]) => simple(if store.get(key).is_some() { "string" } else { "none" }),
+        ("TYPE", [key]) => simple(if store.get(key).is_some() {
+            "string"
+        } else {
+            "none"
+        }),
         ("TTL" | "PTTL", [key]) => {
-            if store.get(key).is_some() { b":-1\r\n".to_vec() } else { b":-2\r\n".to_vec() }
+            if store.get(key).is_some() {
+                b":-1\r\n".to_vec()
+            } else {
+                b":-2\r\n".to_vec()
+            }
         }
-        ("EXPIRE" | "PEXPIRE" | "PERSIST", [key, ..]) => integer(usize::from(store.get(key).is_some())),
+        ("EXPIRE" | "PEXPIRE" | "PERSIST", [key, ..]) => {
+            integer(usize::from(store.get(key).is_some()))
+        }
         ("DBSIZE", []) => integer(if here { store.len() } else { 0 }),
-        ("KEYS", [pattern]) => {
-            array(store.keys().filter(|key| here && crate::shell::matches_pattern(pattern, key)).take(MAX_LISTED))
-        }
+        ("KEYS", [pattern]) => array(
+            store
+                .keys()
+                .filter(|key| here && crate::shell::matches_pattern(pattern, key))
+                .take(MAX_LISTED),
+        ),
         ("SCAN", [_, ..]) => {
             let keys = array(store.keys().filter(|_| here).take(MAX_LISTED));
             [b"*2\r\n$1\r\n0\r\n".to_vec(), keys].concat()
@@ -200,12 +246,20 @@ fn answer(
             }
             (b"SET", [name, value, ..]) => {
                 let (name, value) = (shown(name).to_lowercase(), shown(value));
-                if store.configure(&name, &value).is_ok() { simple("OK") } else { full() }
+                if store.configure(&name, &value).is_ok() {
+                    simple("OK")
+                } else {
+                    full()
+                }
             }
             (b"REWRITE" | b"RESETSTAT", _) => simple("OK"),
-            _ => error("ERR Unknown subcommand or wrong number of arguments for 'config'. Try CONFIG HELP."),
+            _ => error(
+                "ERR Unknown subcommand or wrong number of arguments for 'config'. Try CONFIG HELP.",
+            ),
         },
-        ("COMMAND", [what, ..]) if what.eq_ignore_ascii_case(b"count") => integer(if new { 240 } else { 200 }),
+        ("COMMAND", [what, ..]) if what.eq_ignore_ascii_case(b"count") => {
+            integer(if new { 240 } else { 200 })
+        }
         ("COMMAND", _) => b"*0\r\n".to_vec(),
         ("CLIENT", [what, rest @ ..]) => client(connection, what, rest),
         ("HELLO", _) => error("NOPROTO unsupported protocol version"),
@@ -221,16 +275,21 @@ fn answer(
         ("MODULE", [_, ..]) => error("ERR Error unloading module: no such module with that name"),
         ("ROLE", []) => b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n".to_vec(),
         ("TIME", []) => {
-            let (seconds, micros) = (now.unix_timestamp().to_string(), now.microsecond().to_string());
+            let (seconds, micros) = (
+                now.unix_timestamp().to_string(),
+                now.microsecond().to_string(),
+            );
             array([seconds.as_bytes(), micros.as_bytes()])
         }
         ("SHUTDOWN", _) => error("ERR Errors trying to SHUTDOWN. Check logs."),
-        ("EVAL" | "EVALSHA" | "SCRIPT", _) => error("NOSCRIPT No matching script. Please use EVAL."),
+        ("EVAL" | "EVALSHA" | "SCRIPT", _) => {
+            error("NOSCRIPT No matching script. Please use EVAL.")
+        }
         (
             "ECHO" | "SELECT" | "GET" | "SET" | "SETNX" | "APPEND" | "STRLEN" | "DEL" | "UNLINK"
-            | "EXISTS" | "TYPE" | "TTL" | "PTTL" | "EXPIRE" | "PEXPIRE" | "PERSIST" | "DBSIZE" | "KEYS"
-            | "SCAN" | "RANDOMKEY" | "CONFIG" | "CLIENT" | "SLAVEOF" | "REPLICAOF" | "MODULE" | "PING"
-            | "SAVE" | "LASTSAVE" | "ROLE" | "TIME",
+            | "EXISTS" | "TYPE" | "TTL" | "PTTL" | "EXPIRE" | "PEXPIRE" | "PERSIST" | "DBSIZE"
+            | "KEYS" | "SCAN" | "RANDOMKEY" | "CONFIG" | "CLIENT" | "SLAVEOF" | "REPLICAOF"
+            | "MODULE" | "PING" | "SAVE" | "LASTSAVE" | "ROLE" | "TIME",
             _,
         ) => arity(&name.to_lowercase()),
         _ => unknown(words, new, redis.facts.release.redis),
@@ -238,11 +297,24 @@ fn answer(
 }
 
 fn unknown(words: &[Vec<u8>], new: bool, version: &str) -> Vec<u8> {
-    let quote = if new && !version.starts_with('6') { '\'' } else { '`' };
+    let quote = if new && !version.starts_with('6') {
+        '\''
+    } else {
+        '`'
+    };
     let close = if quote == '`' { '`' } else { '\'' };
-    let mut text = format!("ERR unknown command {quote}{}{close}, with args beginning with: ", shown(&words[0]));
+    let mut text = format!(
+        "ERR unknown command {quote}{}{close}, with args beginning with: ",
+        shown(&words[0])
+    );
     for word in words[1..].iter().take(8) {
-        write!(text, "{quote}{}{close}{}", shown(word), if quote == '`' { ", " } else { " " }).ok();
+        write!(
+            text,
+            "{quote}{}{close}{}",
+            shown(word),
+            if quote == '`' { ", " } else { " " }
+        )
+        .ok();
     }
     error(&text)
 }
@@ -289,35 +361,74 @@ fn info(redis: &Redis, store: &Store, section: &str, now: OffsetDateTime) -> Str
     let up = (facts.uptime(now).whole_seconds() - 14).max(1);
     let pid = 640 + facts.seed.pick("pid redis", 400);
     let memory = 870_000 + facts.seed.pick("redis memory", 90_000) + store.used() as u64;
-    add("Server", format!(
-        "redis_version:{}\nredis_git_sha1:00000000\nredis_git_dirty:0\nredis_build_id:{}\nredis_mode:standalone\nos:{} {} {}\narch_bits:64\nmultiplexing_api:epoll\natomicvar_api:c11-builtin\ngcc_version:{}\nprocess_id:{pid}\nrun_id:{}\ntcp_port:6379\nuptime_in_seconds:{up}\nuptime_in_days:{}\nhz:10\nconfigured_hz:10\nlru_clock:{}\nexecutable:/usr/bin/redis-server\nconfig_file:/etc/redis/redis.conf",
-        release.redis, facts.hex("redis build", 16), release.system, release.kernel, release.machine, release.gcc,
-        facts.hex(&format!("redis run {}", facts.booted(now).unix_timestamp()), 40), up / 86_400,
-        now.unix_timestamp() & 0x00ff_ffff
-    ));
+    add(
+        "Server",
+        format!(
+            "redis_version:{}\nredis_git_sha1:00000000\nredis_git_dirty:0\nredis_build_id:{}\nredis_mode:standalone\nos:{} {} {}\narch_bits:64\nmultiplexing_api:epoll\natomicvar_api:c11-builtin\ngcc_version:{}\nprocess_id:{pid}\nrun_id:{}\ntcp_port:6379\nuptime_in_seconds:{up}\nuptime_in_days:{}\nhz:10\nconfigured_hz:10\nlru_clock:{}\nexecutable:/usr/bin/redis-server\nconfig_file:/etc/redis/redis.conf",
+            release.redis,
+            facts.hex("redis build", 16),
+            release.system,
+            release.kernel,
+            release.machine,
+            release.gcc,
+            facts.hex(
+                &format!("redis run {}", facts.booted(now).unix_timestamp()),
+                40
+            ),
+            up / 86_400,
+            now.unix_timestamp() & 0x00ff_ffff
+        ),
+    );
     add("Clients", "connected_clients:1\nmaxclients:10000\nclient_recent_max_input_buffer:20480\nclient_recent_max_output_buffer:0\nblocked_clients:0".to_owned());
-    add("Memory", format!(
-        "used_memory:{memory}\nused_memory_human:{:.2}K\nused_memory_rss:{}\nused_memory_peak:{}\ntotal_system_memory:{}\nmaxmemory:0\nmaxmemory_human:0B\nmaxmemory_policy:noeviction\nmem_fragmentation_ratio:11.03\nmem_allocator:jemalloc-5.2.1",
-        f64::from(u32::try_from(memory).unwrap_or(0)) / 1024.0, memory * 9, memory + 61_000, facts.memory_kib * 1024
-    ));
-    add("Persistence", format!(
-        "loading:0\nrdb_changes_since_last_save:{}\nrdb_bgsave_in_progress:0\nrdb_last_save_time:{}\nrdb_last_bgsave_status:ok\naof_enabled:0",
-        store.len(), now.unix_timestamp() - 1800
-    ));
-    let received = 400 + facts.seed.pick("redis connections", 4000) + u64::try_from(up / 900).unwrap_or(0);
-    add("Stats", format!(
-        "total_connections_received:{received}\ntotal_commands_processed:{}\ninstantaneous_ops_per_sec:0\nrejected_connections:0\nexpired_keys:{}\nevicted_keys:0\nkeyspace_hits:{}\nkeyspace_misses:{}",
-        received * 7, received / 5, received * 4, received / 3
-    ));
-    add("Replication", format!(
-        "role:master\nconnected_slaves:0\nmaster_failover_state:no-failover\nmaster_replid:{}\nmaster_repl_offset:0\nrepl_backlog_active:0",
-        facts.hex("redis replid", 40)
-    ));
+    add(
+        "Memory",
+        format!(
+            "used_memory:{memory}\nused_memory_human:{:.2}K\nused_memory_rss:{}\nused_memory_peak:{}\ntotal_system_memory:{}\nmaxmemory:0\nmaxmemory_human:0B\nmaxmemory_policy:noeviction\nmem_fragmentation_ratio:11.03\nmem_allocator:jemalloc-5.2.1",
+            f64::from(u32::try_from(memory).unwrap_or(0)) / 1024.0,
+            memory * 9,
+            memory + 61_000,
+            facts.memory_kib * 1024
+        ),
+    );
+    add(
+        "Persistence",
+        format!(
+            "loading:0\nrdb_changes_since_last_save:{}\nrdb_bgsave_in_progress:0\nrdb_last_save_time:{}\nrdb_last_bgsave_status:ok\naof_enabled:0",
+            store.len(),
+            now.unix_timestamp() - 1800
+        ),
+    );
+    let received =
+        400 + facts.seed.pick("redis connections", 4000) + u64::try_from(up / 900).unwrap_or(0);
+    add(
+        "Stats",
+        format!(
+            "total_connections_received:{received}\ntotal_commands_processed:{}\ninstantaneous_ops_per_sec:0\nrejected_connections:0\nexpired_keys:{}\nevicted_keys:0\nkeyspace_hits:{}\nkeyspace_misses:{}",
+            received * 7,
+            received / 5,
+            received * 4,
+            received / 3
+        ),
+    );
+    add(
+        "Replication",
+        format!(
+            "role:master\nconnected_slaves:0\nmaster_failover_state:no-failover\nmaster_replid:{}\nmaster_repl_offset:0\nrepl_backlog_active:0",
+            facts.hex("redis replid", 40)
+        ),
+    );
     let cpu = f64::from(i32::try_from(up).unwrap_or(i32::MAX)) * 0.0011;
-    add("CPU", format!("used_cpu_sys:{:.6}\nused_cpu_user:{cpu:.6}", cpu * 0.8));
+    add(
+        "CPU",
+        format!("used_cpu_sys:{:.6}\nused_cpu_user:{cpu:.6}", cpu * 0.8),
+    );
     add("Cluster", "cluster_enabled:0".to_owned());
     let keys = store.len();
-    let keyspace = if keys > 0 { format!("db0:keys={keys},expires=0,avg_ttl=0") } else { String::new() };
+    let keyspace = if keys > 0 {
+        format!("db0:keys={keys},expires=0,avg_ttl=0")
+    } else {
+        String::new()
+    };
     add("Keyspace", keyspace);
     text
 }

@@ -48,7 +48,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProtocolError> {
         let inline = bytes.first().is_some_and(|first| *first != b'*');
         let most = if inline { MAX_INLINE } else { 32 };
         return if bytes.len() > most {
-            Err(if inline { ProtocolError::TooBig } else { ProtocolError::Multibulk })
+            Err(if inline {
+                ProtocolError::TooBig
+            } else {
+                ProtocolError::Multibulk
+            })
         } else {
             Ok(Parsed::Incomplete)
         };
@@ -65,16 +69,30 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProtocolError> {
     let mut words = Vec::new();
     for _ in 0..count {
         let Some((head, next)) = line(bytes, at) else {
-            return if bytes.len() - at > 32 { Err(ProtocolError::Bulk) } else { Ok(Parsed::Incomplete) };
+            return if bytes.len() - at > 32 {
+                Err(ProtocolError::Bulk)
+            } else {
+                Ok(Parsed::Incomplete)
+            };
         };
         let length = match head.split_first() {
             Some((b'$', digits)) => number(digits).ok_or(ProtocolError::Bulk)?,
-            Some((other, _)) => return Err(ProtocolError::NoBulk(if other.is_ascii_graphic() { *other } else { b' ' })),
+            Some((other, _)) => {
+                return Err(ProtocolError::NoBulk(if other.is_ascii_graphic() {
+                    *other
+                } else {
+                    b' '
+                }));
+            }
             None => return Err(ProtocolError::NoBulk(b' ')),
         };
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_BULK);
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= MAX_BULK);
         let length = length.ok_or(ProtocolError::Bulk)?;
-        let Some(word) = bytes.get(next..next + length) else { return Ok(Parsed::Incomplete) };
+        let Some(word) = bytes.get(next..next + length) else {
+            return Ok(Parsed::Incomplete);
+        };
         if bytes.len() < next + length + 2 {
             return Ok(Parsed::Incomplete);
         }
@@ -165,19 +183,29 @@ mod tests {
 
     fn words(bytes: &[u8]) -> Vec<String> {
         match parse(bytes).expect("well formed") {
-            Parsed::Command { words, .. } => {
-                words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-            }
+            Parsed::Command { words, .. } => words
+                .iter()
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect(),
             Parsed::Incomplete => panic!("incomplete"),
         }
     }
 
     #[test]
     fn arrays_and_inline_commands_are_read() {
-        assert_eq!(words(b"*2\r\n$4\r\nECHO\r\n$3\r\na\nb\r\n"), ["ECHO", "a\nb"]);
+        assert_eq!(
+            words(b"*2\r\n$4\r\nECHO\r\n$3\r\na\nb\r\n"),
+            ["ECHO", "a\nb"]
+        );
         assert_eq!(words(b"PING\r\n"), ["PING"]);
-        assert_eq!(words(b"set \"a b\" 'c\"d' \"\\x41\"\n"), ["set", "a b", "c\"d", "A"]);
-        assert_eq!(parse(b"*2\r\n$4\r\nECHO\r\n$3\r\na"), Ok(Parsed::Incomplete));
+        assert_eq!(
+            words(b"set \"a b\" 'c\"d' \"\\x41\"\n"),
+            ["set", "a b", "c\"d", "A"]
+        );
+        assert_eq!(
+            parse(b"*2\r\n$4\r\nECHO\r\n$3\r\na"),
+            Ok(Parsed::Incomplete)
+        );
     }
 
     #[test]
@@ -196,7 +224,10 @@ mod tests {
 
     #[test]
     fn a_command_is_shown_as_monitor_shows_it() {
-        assert_eq!(monitor(&[b"SET".to_vec(), b"a\"\n\xff".to_vec()]), b"\"SET\" \"a\\\"\\n\\xff\"");
+        assert_eq!(
+            monitor(&[b"SET".to_vec(), b"a\"\n\xff".to_vec()]),
+            b"\"SET\" \"a\\\"\\n\\xff\""
+        );
     }
 
     proptest! {

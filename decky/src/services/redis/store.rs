@@ -25,9 +25,20 @@ pub(super) struct Full;
 impl Store {
     pub(super) fn new(facts: &Facts) -> Self {
         let mut values = BTreeMap::new();
-        const KINDS: [&str; 6] = ["session", "cache:page", "queue:mail", "user", "rate", "lock"];
+        const KINDS: [&str; 6] = [
+            "session",
+            "cache:page",
+            "queue:mail",
+            "user",
+            "rate",
+            "lock",
+        ];
         for number in 0..6 + facts.seed.pick("redis keys", 14) {
-            let kind = facts.seed.choose(&format!("redis kind {number}"), &KINDS).copied().unwrap_or("cache");
+            let kind = facts
+                .seed
+                .choose(&format!("redis kind {number}"), &KINDS)
+                .copied()
+                .unwrap_or("cache");
             let key = format!("{kind}:{}", facts.hex(&format!("redis key {number}"), 12));
             let value = facts.hex(&format!("redis value {number}"), 40);
             values.insert(key.into_bytes(), value.into_bytes());
@@ -48,8 +59,14 @@ impl Store {
             ("slave-read-only", "yes"),
             ("replica-read-only", "yes"),
         ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { values, settings, bytes: 0 }
+        let settings = settings
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        Self {
+            values,
+            settings,
+            bytes: 0,
+        }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
@@ -57,7 +74,10 @@ impl Store {
     }
 
     pub(super) fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Full> {
-        let before = self.values.get(key).map_or(0, |value| key.len() + value.len());
+        let before = self
+            .values
+            .get(key)
+            .map_or(0, |value| key.len() + value.len());
         let after = self.bytes.saturating_sub(before) + key.len() + value.len();
         if after > MAX_BYTES || (before == 0 && self.values.len() >= MAX_KEYS) {
             return Err(Full);
@@ -94,11 +114,15 @@ impl Store {
 
     /// The settings whose names match.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     pub(super) fn configure(&mut self, name: &str, value: &str) -> Result<(), Full> {
-        if value.len() > 1024 || (self.settings.len() >= MAX_SETTINGS && !self.settings.contains_key(name)) {
+        if value.len() > 1024
+            || (self.settings.len() >= MAX_SETTINGS && !self.settings.contains_key(name))
+        {
             return Err(Full);
         }
         self.settings.insert(name.to_owned(), value.to_owned());
@@ -117,7 +141,11 @@ mod tests {
         let big = vec![b'x'; MAX_BYTES / 2];
         assert_eq!(store.set(b"a", &big), Ok(()));
         assert_eq!(store.set(b"b", &big), Err(Full));
-        assert_eq!(store.set(b"a", &big), Ok(()), "a value is replaced, not added");
+        assert_eq!(
+            store.set(b"a", &big),
+            Ok(()),
+            "a value is replaced, not added"
+        );
         assert!(store.delete(b"a"));
         assert_eq!(store.set(b"b", &big), Ok(()));
     }

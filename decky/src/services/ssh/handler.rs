@@ -68,8 +68,14 @@ impl Handler {
             return Err(russh::Error::Disconnect);
         }
         let accepted = lets_in(user.as_bytes(), self.attempts, self.accept_after);
-        let outcome = if accepted { AuthOutcome::Accepted } else { AuthOutcome::Rejected };
-        self.session.auth(AuthMethod::Password, user.as_bytes(), password, outcome).await;
+        let outcome = if accepted {
+            AuthOutcome::Accepted
+        } else {
+            AuthOutcome::Rejected
+        };
+        self.session
+            .auth(AuthMethod::Password, user.as_bytes(), password, outcome)
+            .await;
         if accepted {
             user.clone_into(&mut self.user);
             return Ok(Auth::Accept);
@@ -102,7 +108,11 @@ impl Handler {
             self.session.command(line).await;
         }
         let now = self.session.now();
-        let Some(State { shell: Some((shell, _)), terminal, .. }) = self.channels.get_mut(&channel)
+        let Some(State {
+            shell: Some((shell, _)),
+            terminal,
+            ..
+        }) = self.channels.get_mut(&channel)
         else {
             return Ok(());
         };
@@ -126,7 +136,10 @@ impl Handler {
 
 /// Turns a client away and names what it may try next.
 fn rejection() -> Auth {
-    Auth::Reject { proceed_with_methods: Some(methods()), partial_success: false }
+    Auth::Reject {
+        proceed_with_methods: Some(methods()),
+        partial_success: false,
+    }
 }
 
 /// Sends bytes, unless the client does not take what it was sent before: what it will not read
@@ -184,7 +197,12 @@ impl russh::server::Handler for Handler {
         report_hassh(&self.session, &self.tap).await;
         let key = offer.public_key.to_openssh().unwrap_or_default();
         self.session
-            .auth(AuthMethod::PublicKey, user.as_bytes(), key.as_bytes(), AuthOutcome::Rejected)
+            .auth(
+                AuthMethod::PublicKey,
+                user.as_bytes(),
+                key.as_bytes(),
+                AuthOutcome::Rejected,
+            )
             .await;
         Ok(rejection())
     }
@@ -230,8 +248,12 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        self.session.command(format!("direct-tcpip {host}:{port}").as_bytes()).await;
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.session
+            .command(format!("direct-tcpip {host}:{port}").as_bytes())
+            .await;
+        reply
+            .reject(ChannelOpenFailure::AdministrativelyProhibited)
+            .await;
         Ok(())
     }
 
@@ -241,7 +263,9 @@ impl russh::server::Handler for Handler {
         port: &mut u32,
         _: &mut Ssh,
     ) -> Result<bool, Self::Error> {
-        self.session.command(format!("tcpip-forward {address}:{port}").as_bytes()).await;
+        self.session
+            .command(format!("tcpip-forward {address}:{port}").as_bytes())
+            .await;
         Ok(false)
     }
 
@@ -252,7 +276,11 @@ impl russh::server::Handler for Handler {
 
     async fn channel_eof(&mut self, channel: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
         // Without a terminal the end of the input is the end of the shell.
-        if let Some(State { shell: Some((shell, _)), .. }) = self.channels.get(&channel) {
+        if let Some(State {
+            shell: Some((shell, _)),
+            ..
+        }) = self.channels.get(&channel)
+        {
             let status = shell.status();
             finish(ssh, channel, status)?;
         }
@@ -268,7 +296,9 @@ impl russh::server::Handler for Handler {
     ) -> Result<(), Self::Error> {
         // What sshd_config of the file tree accepts.
         let accepted = name == "LANG" || name.starts_with("LC_");
-        let Some(state) = self.channels.get_mut(&channel) else { return Ok(()) };
+        let Some(state) = self.channels.get_mut(&channel) else {
+            return Ok(());
+        };
         if accepted && state.environment.len() < MAX_ENVIRONMENT && name.len() + value.len() < 256 {
             state.environment.push((name.to_owned(), value.to_owned()));
             return ssh.channel_success(channel);
@@ -287,7 +317,9 @@ impl russh::server::Handler for Handler {
         _: &[(Pty, u32)],
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let Some(state) = self.channels.get_mut(&channel) else { return Ok(()) };
+        let Some(state) = self.channels.get_mut(&channel) else {
+            return Ok(());
+        };
         state.terminal = true;
         if term.len() < 64 && state.environment.len() < MAX_ENVIRONMENT {
             state.environment.push(("TERM".to_owned(), term.to_owned()));
@@ -312,11 +344,13 @@ impl russh::server::Handler for Handler {
         channel: ChannelId,
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let Some(state) = self.channels.get(&channel) else { return Ok(()) };
+        let Some(state) = self.channels.get(&channel) else {
+            return Ok(());
+        };
         if state.shell.is_some() {
             return ssh.channel_failure(channel);
         }
-        let shell = self.shell(state);
+        let mut shell = self.shell(state);
         let terminal = state.terminal;
         ssh.channel_success(channel)?;
         let mut editor = Editor::default();
@@ -324,6 +358,7 @@ impl russh::server::Handler for Handler {
             let text = format!("{}{}", shell.greeting(), shell.prompt());
             say(ssh, channel, cooked(text.as_bytes()))?;
         } else {
+            shell = shell.without_terminal();
             editor.set_echo(Echo::Off);
         }
         if let Some(state) = self.channels.get_mut(&channel) {
@@ -338,7 +373,9 @@ impl russh::server::Handler for Handler {
         data: &[u8],
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let Some(state) = self.channels.get(&channel) else { return Ok(()) };
+        let Some(state) = self.channels.get(&channel) else {
+            return Ok(());
+        };
         let terminal = state.terminal;
         let mut shell = self.shell(state).for_exec();
         ssh.channel_success(channel)?;
@@ -355,7 +392,9 @@ impl russh::server::Handler for Handler {
         name: &str,
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        self.session.command(format!("subsystem {name}").as_bytes()).await;
+        self.session
+            .command(format!("subsystem {name}").as_bytes())
+            .await;
         ssh.channel_failure(channel)
     }
 
@@ -367,15 +406,20 @@ impl russh::server::Handler for Handler {
     ) -> Result<(), Self::Error> {
         let mut screen = Vec::new();
         for byte in data {
-            let Some(State { shell: Some((shell, editor)), terminal, .. }) =
-                self.channels.get_mut(&channel)
+            let Some(State {
+                shell: Some((shell, editor)),
+                terminal,
+                ..
+            }) = self.channels.get_mut(&channel)
             else {
                 return Ok(());
             };
             if shell.exited() {
                 return Ok(());
             }
-            let Some(key) = editor.feed(*byte, &mut screen) else { continue };
+            let Some(key) = editor.feed(*byte, &mut screen) else {
+                continue;
+            };
             if *terminal {
                 say(ssh, channel, std::mem::take(&mut screen))?;
             }
@@ -389,7 +433,11 @@ impl russh::server::Handler for Handler {
                 Key::End => self.line(channel, b"exit", ssh).await?,
             }
         }
-        if self.channels.get(&channel).is_some_and(|state| state.terminal) {
+        if self
+            .channels
+            .get(&channel)
+            .is_some_and(|state| state.terminal)
+        {
             say(ssh, channel, screen)?;
         }
         Ok(())

@@ -18,7 +18,9 @@ fn lists(bytes: &[u8]) -> Option<[&[u8]; 10]> {
     let packet = bytes.get(4..4_usize.checked_add(length)?)?;
     let (padding, payload) = packet.split_first()?;
     let payload = payload.get(..payload.len().checked_sub(usize::from(*padding))?)?;
-    let (KEXINIT, rest) = (*payload.first()?, payload.get(17..)?) else { return None };
+    let (KEXINIT, rest) = (*payload.first()?, payload.get(17..)?) else {
+        return None;
+    };
     let mut rest = rest;
     let mut lists = [&[][..]; 10];
     for list in &mut lists {
@@ -42,7 +44,9 @@ mod tests {
             payload.extend(list.bytes());
         }
         payload.extend([0; 5]);
-        let mut packet = (u32::try_from(payload.len() + 5).expect("short")).to_be_bytes().to_vec();
+        let mut packet = (u32::try_from(payload.len() + 5).expect("short"))
+            .to_be_bytes()
+            .to_vec();
         packet.push(4);
         packet.extend(payload);
         packet.extend([0; 4]);
@@ -52,7 +56,10 @@ mod tests {
     #[test]
     fn the_digest_is_over_the_four_lists_of_the_client() {
         let packet = message(["k1,k2", "h", "e1", "E2", "m1", "M2", "none", "zlib", "", ""]);
-        assert_eq!(hassh(&packet), Some(hex::encode(Md5::digest(b"k1,k2;e1;m1;none"))));
+        assert_eq!(
+            hassh(&packet),
+            Some(hex::encode(Md5::digest(b"k1,k2;e1;m1;none")))
+        );
         assert_eq!(hassh(&packet[..40]), None);
     }
 

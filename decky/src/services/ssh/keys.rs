@@ -12,7 +12,10 @@ use russh::keys::{EcdsaCurve, PrivateKey};
 /// The host keys of a machine.
 pub(super) fn host_keys(seed: &Seed) -> Result<Vec<PrivateKey>, russh::keys::ssh_key::Error> {
     let ed25519 = Ed25519Keypair::from_seed(&seed.derive("ssh host key ed25519"));
-    let mut stream = Stream { seed: *seed, block: 0 };
+    let mut stream = Stream {
+        seed: *seed,
+        block: 0,
+    };
     let ecdsa = EcdsaKeypair::random(&mut stream, EcdsaCurve::NistP256)?;
     Ok(vec![PrivateKey::from(ecdsa), PrivateKey::from(ed25519)])
 }
@@ -40,7 +43,9 @@ impl TryRng for Stream {
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
         for chunk in bytes.chunks_mut(32) {
-            let block = self.seed.derive(&format!("ssh host key ecdsa {}", self.block));
+            let block = self
+                .seed
+                .derive(&format!("ssh host key ecdsa {}", self.block));
             self.block += 1;
             chunk.copy_from_slice(&block[..chunk.len()]);
         }
@@ -60,7 +65,11 @@ mod tests {
             host_keys(&Seed::new([byte; 32]))
                 .expect("the curve is built in")
                 .iter()
-                .map(|key| key.public_key().to_openssh().expect("a key has a text form"))
+                .map(|key| {
+                    key.public_key()
+                        .to_openssh()
+                        .expect("a key has a text form")
+                })
                 .collect::<Vec<_>>()
         };
         assert_eq!(keys(1), keys(1));

@@ -24,7 +24,13 @@ pub(super) struct Splice {
 
 impl Splice {
     pub(super) fn new(wire: Wire, replay: Vec<u8>, swallow: usize, tap: Tap) -> Self {
-        Self { wire, replay, replayed: 0, swallow, tap }
+        Self {
+            wire,
+            replay,
+            replayed: 0,
+            swallow,
+            tap,
+        }
     }
 }
 

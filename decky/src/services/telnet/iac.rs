@@ -1,6 +1,8 @@
 //! The commands inside a telnet stream: answers negotiation once per option, remembers what the
 //! client offers (RFC 854, 855, 1091).
 
+use crate::persona::Family;
+
 const SE: u8 = 240;
 const IP: u8 = 244;
 const SB: u8 = 250;
@@ -14,6 +16,11 @@ const ECHO: u8 = 1;
 const SUPPRESS_GO_AHEAD: u8 = 3;
 const TERMINAL_TYPE: u8 = 24;
 const WINDOW_SIZE: u8 = 31;
+const SPEED: u8 = 32;
+const FLOW: u8 = 33;
+const DISPLAY: u8 = 35;
+const AUTHENTICATION: u8 = 37;
+const ENVIRONMENT: u8 = 39;
 
 /// Most commands that are remembered.
 const MAX_SEEN: usize = 40;
@@ -50,12 +57,97 @@ enum State {
 }
 
 impl Negotiator {
-    /// What the server says first, as telnetd does.
-    pub(super) const fn opening() -> [u8; 12] {
-        [
-            IAC, DO, TERMINAL_TYPE, IAC, DO, WINDOW_SIZE, IAC, WILL, SUPPRESS_GO_AHEAD, IAC, WILL,
-            ECHO,
-        ]
+    /// What the server says first, as the telnetd of the system does.
+    pub(super) const fn opening(family: Family) -> &'static [u8] {
+        match family {
+            Family::Debian => &[
+                IAC,
+                DO,
+                TERMINAL_TYPE,
+                IAC,
+                DO,
+                SPEED,
+                IAC,
+                DO,
+                DISPLAY,
+                IAC,
+                DO,
+                ENVIRONMENT,
+            ],
+            Family::Bsd => &[IAC, DO, AUTHENTICATION],
+            Family::Embedded => &[
+                IAC,
+                DO,
+                ECHO,
+                IAC,
+                DO,
+                WINDOW_SIZE,
+                IAC,
+                DO,
+                FLOW,
+                IAC,
+                WILL,
+                ECHO,
+                IAC,
+                WILL,
+                SUPPRESS_GO_AHEAD,
+            ],
+            Family::Windows => &[
+                IAC,
+                DO,
+                AUTHENTICATION,
+                IAC,
+                WILL,
+                ECHO,
+                IAC,
+                WILL,
+                SUPPRESS_GO_AHEAD,
+                IAC,
+                DO,
+                ENVIRONMENT,
+                IAC,
+                DO,
+                WINDOW_SIZE,
+                IAC,
+                DO,
+                0,
+                IAC,
+                WILL,
+                0,
+            ],
+            Family::Cisco => &[
+                IAC,
+                WILL,
+                ECHO,
+                IAC,
+                WILL,
+                SUPPRESS_GO_AHEAD,
+                IAC,
+                DO,
+                TERMINAL_TYPE,
+                IAC,
+                DO,
+                WINDOW_SIZE,
+            ],
+        }
+    }
+
+    /// What a telnetd that waits for the client's answer says after it.
+    pub(super) const fn second(family: Family) -> Option<&'static [u8]> {
+        match family {
+            Family::Debian | Family::Bsd => Some(&[
+                IAC,
+                WILL,
+                SUPPRESS_GO_AHEAD,
+                IAC,
+                DO,
+                WINDOW_SIZE,
+                IAC,
+                WILL,
+                ECHO,
+            ]),
+            Family::Embedded | Family::Windows | Family::Cisco => None,
+        }
     }
 
     /// Takes one byte; what must be answered goes to `reply`.
@@ -102,7 +194,9 @@ impl Negotiator {
             (WILL, TERMINAL_TYPE) => {
                 reply.extend([IAC, SB, TERMINAL_TYPE, 1, IAC, SE]);
             }
-            (WILL, WINDOW_SIZE) | (DO, ECHO | SUPPRESS_GO_AHEAD) => {}
+            // What was asked for needs no answer.
+            (WILL, WINDOW_SIZE | SPEED | FLOW | DISPLAY | AUTHENTICATION | ENVIRONMENT | 0)
+            | (DO, ECHO | SUPPRESS_GO_AHEAD | 0) => {}
             (WILL, SUPPRESS_GO_AHEAD) => reply.extend([IAC, DO, option]),
             (WILL, _) => reply.extend([IAC, DONT, option]),
             (DO, _) => reply.extend([IAC, WONT, option]),

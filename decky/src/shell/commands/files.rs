@@ -24,9 +24,14 @@ impl Shell {
     }
 
     fn elf(&self) -> Vec<u8> {
-        let (class, machine) =
-            if self.facts.release.machine == "x86_64" { (2, 0x3e) } else { (1, 0x28) };
-        let mut head = vec![0x7f, b'E', b'L', b'F', class, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (class, machine) = if self.facts.release.machine == "x86_64" {
+            (2, 0x3e)
+        } else {
+            (1, 0x28)
+        };
+        let mut head = vec![
+            0x7f, b'E', b'L', b'F', class, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
         head.extend([3, 0, machine, 0, 1, 0, 0, 0]);
         head.resize(64, 0);
         head
@@ -47,11 +52,14 @@ pub(super) fn cd(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
         Some("-") => shell.variables.get("OLDPWD").cloned().unwrap_or_default(),
         Some(path) => path.to_owned(),
     };
-    let found = shell.files.find(&shell.cwd, &target).and_then(|(resolved, node)| match node.kind {
-        NodeKind::Directory if may(node, shell.account.uid, 0o1) => Ok(resolved),
-        NodeKind::Directory => Err(Errno::Denied),
-        NodeKind::File(_) | NodeKind::Link(_) => Err(Errno::NotADirectory),
-    });
+    let found = shell
+        .files
+        .find(&shell.cwd, &target)
+        .and_then(|(resolved, node)| match node.kind {
+            NodeKind::Directory if may(node, shell.account.uid, 0o1) => Ok(resolved),
+            NodeKind::Directory => Err(Errno::Denied),
+            NodeKind::File(_) | NodeKind::Link(_) => Err(Errno::NotADirectory),
+        });
     match found {
         Ok(resolved) => {
             let before = std::mem::replace(&mut shell.cwd, resolved.clone());
@@ -97,7 +105,10 @@ pub(super) fn ls(shell: &Shell, call: &mut Call<'_>) -> u8 {
         }
         let mut entries = Vec::new();
         if call.flag('a') {
-            let parent = shell.files.resolve(&resolved, "..", true).unwrap_or_default();
+            let parent = shell
+                .files
+                .resolve(&resolved, "..", true)
+                .unwrap_or_default();
             entries.push((".".to_owned(), node));
             if let Some(parent) = shell.files.node(&parent) {
                 entries.push(("..".to_owned(), parent));
@@ -105,12 +116,19 @@ pub(super) fn ls(shell: &Shell, call: &mut Call<'_>) -> u8 {
         }
         let hidden = call.flag('a') || call.flag('A');
         let inside = shell.files.list(&resolved);
-        entries.extend(inside.into_iter().filter(|(name, _)| hidden || !name.starts_with('.')));
+        entries.extend(
+            inside
+                .into_iter()
+                .filter(|(name, _)| hidden || !name.starts_with('.')),
+        );
         if call.flag('t') {
             entries.sort_by_key(|(_, node)| std::cmp::Reverse(node.modified));
         }
         if call.flag('l') {
-            let blocks: u64 = entries.iter().map(|(_, node)| size(node).div_ceil(4096) * 4).sum();
+            let blocks: u64 = entries
+                .iter()
+                .map(|(_, node)| size(node).div_ceil(4096) * 4)
+                .sum();
             call.say(format!("total {blocks}"));
         }
         list(shell, call, &entries);
@@ -120,7 +138,8 @@ pub(super) fn ls(shell: &Shell, call: &mut Call<'_>) -> u8 {
 
 fn list(shell: &Shell, call: &mut Call<'_>, entries: &[(String, &Node)]) {
     if !call.flag('l') {
-        let separator = if call.flag('1') { "\n" } else { "  " };
+        let lines = call.flag('1') || !shell.to_terminal;
+        let separator = if lines { "\n" } else { "  " };
         let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {
             call.say(names.join(separator));
@@ -135,7 +154,11 @@ fn list(shell: &Shell, call: &mut Call<'_>, entries: &[(String, &Node)]) {
             NodeKind::File(_) => '-',
         };
         let links = if kind == 'd' { 2 } else { 1 };
-        let size = if human { human_size(size(node)) } else { size(node).to_string() };
+        let size = if human {
+            human_size(size(node))
+        } else {
+            size(node).to_string()
+        };
         let arrow = match &node.kind {
             NodeKind::Link(target) => format!(" -> {target}"),
             NodeKind::Directory | NodeKind::File(_) => String::new(),
@@ -151,7 +174,11 @@ fn list(shell: &Shell, call: &mut Call<'_>, entries: &[(String, &Node)]) {
 }
 
 fn human_size(bytes: u64) -> String {
-    if bytes < 1024 { bytes.to_string() } else { format!("{}K", bytes.div_ceil(1024)) }
+    if bytes < 1024 {
+        bytes.to_string()
+    } else {
+        format!("{}K", bytes.div_ceil(1024))
+    }
 }
 
 fn permissions(mode: u32) -> String {
@@ -175,9 +202,13 @@ fn permissions(mode: u32) -> String {
 fn date(at: OffsetDateTime, now: OffsetDateTime) -> String {
     let recent = at <= now && now - at < time::Duration::days(182);
     let format = if recent {
-        at.format(format_description!("[month repr:short] [day padding:space] [hour]:[minute]"))
+        at.format(format_description!(
+            "[month repr:short] [day padding:space] [hour]:[minute]"
+        ))
     } else {
-        at.format(format_description!("[month repr:short] [day padding:space]  [year]"))
+        at.format(format_description!(
+            "[month repr:short] [day padding:space]  [year]"
+        ))
     };
     format.unwrap_or_default()
 }
@@ -186,7 +217,11 @@ fn date(at: OffsetDateTime, now: OffsetDateTime) -> String {
 pub(super) fn change(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
     let operands = call.operands();
     let name = call.name.to_owned();
-    let least = if matches!(name.as_str(), "cp" | "mv" | "chmod" | "chown" | "ln") { 2 } else { 1 };
+    let least = if matches!(name.as_str(), "cp" | "mv" | "chmod" | "chown" | "ln") {
+        2
+    } else {
+        1
+    };
     if name == "dd" {
         return dd(shell, call);
     }
@@ -199,27 +234,42 @@ pub(super) fn change(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
         } else {
             format!("missing destination file operand after '{}'", operands[0])
         };
-        return call.fail(format!("{missing}\nTry '{name} --help' for more information."));
+        return call.fail(format!(
+            "{missing}\nTry '{name} --help' for more information."
+        ));
     }
     if matches!(name.as_str(), "cp" | "mv") {
         return copy(shell, call, &operands);
     }
     let actor = shell.actor();
     let mut status = 0;
-    for path in operands.iter().skip(usize::from(matches!(name.as_str(), "chmod" | "chown"))) {
+    for path in operands
+        .iter()
+        .skip(usize::from(matches!(name.as_str(), "chmod" | "chown")))
+    {
         let cwd = shell.cwd.clone();
         let done = match name.as_str() {
             "mkdir" if call.flag('p') => make_parents(shell, path),
             "mkdir" => shell.files.make_directory(&cwd, path, actor),
             "touch" => shell.files.write(&cwd, path, b"", true, actor),
             "rmdir" => match shell.files.find(&cwd, path) {
-                Ok((resolved, _)) if !shell.files.list(&resolved).is_empty() => Err(Errno::NotEmpty),
+                Ok((resolved, _)) if !shell.files.list(&resolved).is_empty() => {
+                    Err(Errno::NotEmpty)
+                }
                 Ok(_) => shell.files.remove(&cwd, path, true, actor),
                 Err(error) => Err(error),
             },
-            "rm" => shell.files.remove(&cwd, path, call.flag('r') || call.flag('R'), actor),
+            "rm" => shell
+                .files
+                .remove(&cwd, path, call.flag('r') || call.flag('R'), actor),
             "chmod" => {
-                let mode = mode(&operands[0], shell.files.find(&cwd, path).map_or(0, |(_, node)| node.mode));
+                let mode = mode(
+                    &operands[0],
+                    shell
+                        .files
+                        .find(&cwd, path)
+                        .map_or(0, |(_, node)| node.mode),
+                );
                 shell.files.set_mode(&cwd, path, mode, actor)
             }
             _ => shell.files.find(&cwd, path).map(|_| ()),
@@ -263,7 +313,11 @@ fn mode(text: &str, before: u32) -> u32 {
 }
 
 fn make_parents(shell: &mut Shell, path: &str) -> Result<(), Errno> {
-    let mut at = if path.starts_with('/') { String::new() } else { ".".to_owned() };
+    let mut at = if path.starts_with('/') {
+        String::new()
+    } else {
+        ".".to_owned()
+    };
     for part in path.split('/').filter(|part| !part.is_empty()) {
         at = format!("{at}/{part}");
         match shell.files.make_directory(&shell.cwd, &at, shell.actor()) {
@@ -275,14 +329,27 @@ fn make_parents(shell: &mut Shell, path: &str) -> Result<(), Errno> {
 }
 
 fn copy(shell: &mut Shell, call: &mut Call<'_>, operands: &[String]) -> u8 {
-    let Some((target, sources)) = operands.split_last() else { return 1 };
+    let Some((target, sources)) = operands.split_last() else {
+        return 1;
+    };
     let cwd = shell.cwd.clone();
     let actor = shell.actor();
-    let into = shell.files.find(&cwd, target).is_ok_and(|(_, node)| node.kind == NodeKind::Directory);
+    let into = shell
+        .files
+        .find(&cwd, target)
+        .is_ok_and(|(_, node)| node.kind == NodeKind::Directory);
     let mut status = 0;
     for source in sources {
-        let name = source.trim_end_matches('/').rsplit('/').next().unwrap_or(source);
-        let destination = if into { format!("{target}/{name}") } else { target.clone() };
+        let name = source
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or(source);
+        let destination = if into {
+            format!("{target}/{name}")
+        } else {
+            target.clone()
+        };
         let done = match shell.files.find(&cwd, source) {
             Ok((_, node)) if node.kind == NodeKind::Directory => {
                 let (kind, mode) = (node.kind.clone(), node.mode);
@@ -307,7 +374,9 @@ fn copy(shell: &mut Shell, call: &mut Call<'_>, operands: &[String]) -> u8 {
             done => done,
         };
         if let Err(error) = done {
-            status = call.fail(format!("cannot create regular file '{destination}': {error}"));
+            status = call.fail(format!(
+                "cannot create regular file '{destination}': {error}"
+            ));
         }
     }
     status
@@ -315,7 +384,11 @@ fn copy(shell: &mut Shell, call: &mut Call<'_>, operands: &[String]) -> u8 {
 
 /// Enough of dd for `dd if=/bin/echo bs=52 count=1`, by which malware learns the architecture.
 fn dd(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
-    let value = |name: &str| call.args.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='));
+    let value = |name: &str| {
+        call.args
+            .iter()
+            .find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='))
+    };
     let number = |name: &str| value(name).and_then(|text| text.parse::<usize>().ok());
     let bytes = match value("if") {
         Some(path) => shell.read(path),
@@ -353,9 +426,16 @@ fn dd(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
 
 pub(super) fn find(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let operands = call.operands();
-    let root = operands.first().filter(|_| call.args.first().is_some_and(|arg| !arg.starts_with('-')));
+    let root = operands
+        .first()
+        .filter(|_| call.args.first().is_some_and(|arg| !arg.starts_with('-')));
     let root = root.map_or(".", String::as_str);
-    let name = call.args.iter().position(|arg| arg == "-name").and_then(|at| call.args.get(at + 1)).cloned();
+    let name = call
+        .args
+        .iter()
+        .position(|arg| arg == "-name")
+        .and_then(|at| call.args.get(at + 1))
+        .cloned();
     let resolved = match shell.files.find(&shell.cwd, root) {
         Ok((resolved, _)) => resolved,
         Err(error) => return call.fail(format!("'{root}': {error}")),
@@ -364,7 +444,10 @@ pub(super) fn find(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let mut printed = 0;
     while let Some((resolved, shown)) = pending.pop() {
         let last = shown.rsplit('/').next().unwrap_or_default();
-        if name.as_ref().is_none_or(|name| super::super::matches_pattern(name.as_bytes(), last.as_bytes())) {
+        if name
+            .as_ref()
+            .is_none_or(|name| super::super::matches_pattern(name.as_bytes(), last.as_bytes()))
+        {
             call.say(if shown.is_empty() { "/" } else { &shown });
             printed += 1;
         }
@@ -391,8 +474,17 @@ pub(super) fn which(shell: &Shell, call: &mut Call<'_>) -> u8 {
                 call.say(format!("{name} is a shell builtin"));
             }
             Some((directory, _)) => {
-                let path = format!("{}/{name}", directory.replace("/bin", "/usr/bin").replace("/usr/usr", "/usr"));
-                call.say(if call.name == "type" { format!("{name} is {path}") } else { path });
+                let path = format!(
+                    "{}/{name}",
+                    directory
+                        .replace("/bin", "/usr/bin")
+                        .replace("/usr/usr", "/usr")
+                );
+                call.say(if call.name == "type" {
+                    format!("{name} is {path}")
+                } else {
+                    path
+                });
             }
             None if builtin && call.name == "command" => {
                 call.say(&name);
@@ -421,7 +513,13 @@ pub(super) fn test(shell: &Shell, call: &mut Call<'_>) -> u8 {
         args.remove(0);
     }
     let number = |text: &str| text.parse::<i64>().unwrap_or(0);
-    let node = |path: &str| shell.files.find(&shell.cwd, path).ok().map(|(_, node)| node);
+    let node = |path: &str| {
+        shell
+            .files
+            .find(&shell.cwd, path)
+            .ok()
+            .map(|(_, node)| node)
+    };
     let holds = match args.as_slice() {
         [] => false,
         [text] => !text.is_empty(),

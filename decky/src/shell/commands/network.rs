@@ -15,11 +15,15 @@ pub(super) fn run(shell: &Shell, call: &mut Call<'_>) -> u8 {
         "curl" => curl(call),
         _ => {
             let Some(target) = call.operands().into_iter().next() else {
-                call.error("usage: ssh [-46AaCfGgKkMNnqsTtVvXxYy] destination [command [argument ...]]\n");
+                call.error(
+                    "usage: ssh [-46AaCfGgKkMNnqsTtVvXxYy] destination [command [argument ...]]\n",
+                );
                 return 255;
             };
             let host = target.rsplit('@').next().unwrap_or_default().to_owned();
-            call.error(format!("ssh: connect to host {host} port 22: Connection timed out\n"));
+            call.error(format!(
+                "ssh: connect to host {host} port 22: Connection timed out\n"
+            ));
             255
         }
     }
@@ -29,7 +33,11 @@ fn ifconfig(shell: &Shell, call: &mut Call<'_>) -> u8 {
     for each in &shell.login.network.interfaces {
         let mask = std::net::Ipv4Addr::from(u32::MAX.checked_shl(32 - each.prefix).unwrap_or(0));
         let broadcast = std::net::Ipv4Addr::from(u32::from(each.address) | !u32::from(mask));
-        let packets = 40_000 + shell.facts.seed.pick(&format!("packets {}", each.name), 4_000_000);
+        let packets = 40_000
+            + shell
+                .facts
+                .seed
+                .pick(&format!("packets {}", each.name), 4_000_000);
         let packets = packets + u64::try_from(shell.uptime().whole_seconds()).unwrap_or(0);
         call.say(format!(
             "{}: flags=4163<UP,BROADCAST,RUNNING,MULTICAST>  mtu 1500\n        inet {}  netmask {mask}  broadcast {broadcast}\n        ether {}  txqueuelen 1000  (Ethernet)\n        RX packets {packets}  bytes {}\n        RX errors 0  dropped 0  overruns 0  frame 0\n        TX packets {}  bytes {}\n        TX errors 0  dropped 0 overruns 0  carrier 0  collisions 0\n",
@@ -49,7 +57,10 @@ fn ip(shell: &Shell, call: &mut Call<'_>) -> u8 {
         for each in &network.interfaces {
             let mask = u32::MAX.checked_shl(32 - each.prefix).unwrap_or(0);
             let net = std::net::Ipv4Addr::from(u32::from(each.address) & mask);
-            call.say(format!("{net}/{} dev {} proto kernel scope link src {}", each.prefix, each.name, each.address));
+            call.say(format!(
+                "{net}/{} dev {} proto kernel scope link src {}",
+                each.prefix, each.name, each.address
+            ));
         }
         return 0;
     }
@@ -92,7 +103,10 @@ fn listeners(shell: &Shell) -> Vec<(u16, String)> {
             let name = command.split([' ', ':']).next().unwrap_or_default();
             let name = name.rsplit('/').next().unwrap_or_default().to_owned();
             let process = format!("{}/{name}", pid_of(shell, kind));
-            kind.ports().iter().map(move |port| (*port, process.clone())).collect::<Vec<_>>()
+            kind.ports()
+                .iter()
+                .map(move |port| (*port, process.clone()))
+                .collect::<Vec<_>>()
         })
         .collect();
     list.sort_unstable();
@@ -103,21 +117,39 @@ fn netstat(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let root = shell.account.uid == 0;
     let programs = call.flag('p');
     call.say("Active Internet connections (servers and established)");
-    let heading = if programs { "       PID/Program name" } else { "" };
-    call.say(format!("Proto Recv-Q Send-Q Local Address           Foreign Address         State{heading}"));
+    let heading = if programs {
+        "       PID/Program name"
+    } else {
+        ""
+    };
+    call.say(format!(
+        "Proto Recv-Q Send-Q Local Address           Foreign Address         State{heading}"
+    ));
     let mut row = |local: String, foreign: String, state: &str, process: &str| {
         let process = match (programs, root) {
             (true, true) => process,
             (true, false) => "-",
             (false, _) => "",
         };
-        call.say(format!("tcp        0      0 {local:<23} {foreign:<23} {state:<11} {process}"));
+        call.say(format!(
+            "tcp        0      0 {local:<23} {foreign:<23} {state:<11} {process}"
+        ));
     };
     for (port, process) in listeners(shell) {
-        row(format!("0.0.0.0:{port}"), "0.0.0.0:*".to_owned(), "LISTEN", &process);
+        row(
+            format!("0.0.0.0:{port}"),
+            "0.0.0.0:*".to_owned(),
+            "LISTEN",
+            &process,
+        );
     }
     let (local, foreign) = (shell.login.destination, shell.login.source);
-    row(local.to_string(), foreign.to_string(), "ESTABLISHED", &format!("{}/sshd", 1188 + shell.facts.seed.pick("pid", 20_000)));
+    row(
+        local.to_string(),
+        foreign.to_string(),
+        "ESTABLISHED",
+        &format!("{}/sshd", 1188 + shell.facts.seed.pick("pid", 20_000)),
+    );
     0
 }
 
@@ -130,11 +162,15 @@ fn ss(shell: &Shell, call: &mut Call<'_>) -> u8 {
             }
             Some(_) | None => String::new(),
         };
-        call.say(format!("LISTEN   0        128              0.0.0.0:{port:<10}      0.0.0.0:*      {process}"));
+        call.say(format!(
+            "LISTEN   0        128              0.0.0.0:{port:<10}      0.0.0.0:*      {process}"
+        ));
     }
     if !call.flag('l') {
         let (local, foreign) = (shell.login.destination, shell.login.source);
-        call.say(format!("ESTAB    0        0        {local:>16} {foreign:>16}"));
+        call.say(format!(
+            "ESTAB    0        0        {local:>16} {foreign:>16}"
+        ));
     }
     0
 }
@@ -146,7 +182,9 @@ fn ping(call: &mut Call<'_>) -> u8 {
         return 1;
     };
     if host.parse::<std::net::IpAddr>().is_err() {
-        call.error(format!("ping: {host}: Temporary failure in name resolution\n"));
+        call.error(format!(
+            "ping: {host}: Temporary failure in name resolution\n"
+        ));
         return 2;
     }
     call.say(format!("PING {host} ({host}) 56(84) bytes of data.\n\n--- {host} ping statistics ---\n4 packets transmitted, 0 received, 100% packet loss, time 3058ms\n"));
@@ -163,7 +201,10 @@ fn place(url: &str) -> (String, u16) {
         "ftp" => 21,
         _ => 80,
     };
-    match authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+    match authority
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+    {
         Some((host, port)) => (host.to_owned(), port),
         None => (authority.to_owned(), default),
     }
@@ -173,8 +214,19 @@ fn url(call: &Call<'_>) -> Option<String> {
     let mut rest = call.args.iter();
     let mut found = None;
     while let Some(arg) = rest.next() {
-        if matches!(arg.as_str(), "-O" | "-o" | "-P" | "-T" | "-t" | "-A" | "-H" | "-X" | "-d" | "-m" | "--connect-timeout")
-            && !(call.name == "curl" && arg == "-O")
+        if matches!(
+            arg.as_str(),
+            "-O" | "-o"
+                | "-P"
+                | "-T"
+                | "-t"
+                | "-A"
+                | "-H"
+                | "-X"
+                | "-d"
+                | "-m"
+                | "--connect-timeout"
+        ) && !(call.name == "curl" && arg == "-O")
         {
             rest.next();
         } else if !arg.starts_with('-') {
@@ -190,13 +242,24 @@ fn wget(shell: &Shell, call: &mut Call<'_>) -> u8 {
         return 1;
     };
     let (host, port) = place(&url);
-    let shown = if url.contains("://") { url } else { format!("http://{url}/") };
-    let at = shell.now.format(time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]")).unwrap_or_default();
+    let shown = if url.contains("://") {
+        url
+    } else {
+        format!("http://{url}/")
+    };
+    let at = shell
+        .now
+        .format(time::macros::format_description!(
+            "[year]-[month]-[day] [hour]:[minute]:[second]"
+        ))
+        .unwrap_or_default();
     let quiet = call.flag('q');
     let text = if host.parse::<std::net::IpAddr>().is_ok() {
         format!("--{at}--  {shown}\nConnecting to {host}:{port}... failed: Connection refused.\n")
     } else {
-        format!("--{at}--  {shown}\nResolving {host} ({host})... failed: Temporary failure in name resolution.\nwget: unable to resolve host address ‘{host}’\n")
+        format!(
+            "--{at}--  {shown}\nResolving {host} ({host})... failed: Temporary failure in name resolution.\nwget: unable to resolve host address ‘{host}’\n"
+        )
     };
     if !quiet {
         call.error(text);
@@ -211,7 +274,12 @@ fn curl(call: &mut Call<'_>) -> u8 {
     };
     let (host, port) = place(&url);
     let (text, status) = if host.parse::<std::net::IpAddr>().is_ok() {
-        (format!("curl: (7) Failed to connect to {host} port {port} after 3 ms: Couldn't connect to server\n"), 7)
+        (
+            format!(
+                "curl: (7) Failed to connect to {host} port {port} after 3 ms: Couldn't connect to server\n"
+            ),
+            7,
+        )
     } else {
         (format!("curl: (6) Could not resolve host: {host}\n"), 6)
     };

@@ -75,7 +75,10 @@ impl Shell {
     pub(super) fn load(&self) -> [f64; 3] {
         let minute = self.now.unix_timestamp() / 60;
         let load = |minutes: i64| {
-            let pick = self.facts.seed.pick(&format!("load {}", minute / minutes), 24);
+            let pick = self
+                .facts
+                .seed
+                .pick(&format!("load {}", minute / minutes), 24);
             f64::from(u32::try_from(pick).unwrap_or(0)) / 100.0
         };
         [load(1), load(5), load(15)]
@@ -84,11 +87,21 @@ impl Shell {
     fn memory(&self) -> Memory {
         let total = self.facts.memory_kib;
         let share = 18 + self.facts.seed.pick("memory used", 30);
-        let moving = self.facts.seed.pick(&format!("memory {}", self.now.unix_timestamp() / 30), 9000);
+        let moving = self
+            .facts
+            .seed
+            .pick(&format!("memory {}", self.now.unix_timestamp() / 30), 9000);
         let used = total * share / 100 + moving;
         let cached = total * (25 + self.facts.seed.pick("memory cached", 25)) / 100;
         let free = total.saturating_sub(used + cached);
-        Memory { total, used, free, cached, available: total.saturating_sub(used), swap: 999_420 }
+        Memory {
+            total,
+            used,
+            free,
+            cached,
+            available: total.saturating_sub(used),
+            swap: 999_420,
+        }
     }
 
     fn cpuinfo(&self, core: u32) -> String {
@@ -99,10 +112,21 @@ impl Shell {
                 "processor\t: {core}\nmodel name\t: ARMv7 Processor rev 5 (v7l)\nBogoMIPS\t: 38.40\nFeatures\t: half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae evtstrm\nCPU implementer\t: 0x41\nCPU architecture: 7\nCPU variant\t: 0x0\nCPU part\t: 0xc07\nCPU revision\t: 5\n\n"
             );
         }
-        let vendor = if cpu.model.starts_with("AMD") { "AuthenticAMD" } else { "GenuineIntel" };
+        let vendor = if cpu.model.starts_with("AMD") {
+            "AuthenticAMD"
+        } else {
+            "GenuineIntel"
+        };
         format!(
             "processor\t: {core}\nvendor_id\t: {vendor}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nstepping\t: {}\nmicrocode\t: 0x1\ncpu MHz\t\t: {}\ncache size\t: {} KB\nphysical id\t: 0\nsiblings\t: {}\ncore id\t\t: {core}\ncpu cores\t: {}\napicid\t\t: {core}\ninitial apicid\t: {core}\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: 13\nwp\t\t: yes\nflags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht syscall nx pdpe1gb rdtscp lm constant_tsc rep_good nopl xtopology cpuid pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm\nbogomips\t: {:.2}\nclflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 46 bits physical, 48 bits virtual\npower management:\n\n",
-            cpu.family, cpu.number, cpu.model, cpu.stepping, cpu.mhz, cpu.cache_kib, facts.cores, facts.cores,
+            cpu.family,
+            cpu.number,
+            cpu.model,
+            cpu.stepping,
+            cpu.mhz,
+            cpu.cache_kib,
+            facts.cores,
+            facts.cores,
             cpu.mhz.parse::<f64>().unwrap_or(2000.0) * 2.0,
         )
     }
@@ -117,7 +141,11 @@ impl Shell {
             1 => "1 day, ".to_owned(),
             days => format!("{days} days, "),
         };
-        let clock = if hours > 0 { format!("{hours:2}:{minutes:02}") } else { format!("{minutes} min") };
+        let clock = if hours > 0 {
+            format!("{hours:2}:{minutes:02}")
+        } else {
+            format!("{minutes} min")
+        };
         let [one, five, fifteen] = self.load();
         format!(
             " {} up {days}{clock},  1 user,  load average: {one:.2}, {five:.2}, {fifteen:.2}",
@@ -126,17 +154,26 @@ impl Shell {
     }
 
     fn clock_text(&self) -> String {
-        self.now.format(format_description!("[hour]:[minute]:[second]")).unwrap_or_default()
+        self.now
+            .format(format_description!("[hour]:[minute]:[second]"))
+            .unwrap_or_default()
     }
 
     fn login_text(&self) -> String {
-        self.login.at.format(format_description!("[hour]:[minute]")).unwrap_or_default()
+        self.login
+            .at
+            .format(format_description!("[hour]:[minute]"))
+            .unwrap_or_default()
     }
 
     fn groups(&self) -> Vec<(u32, String)> {
         let mut groups = vec![(self.account.gid, self.account.name.clone())];
         if self.account.uid >= 1000 && self.facts.account(&self.account.name).is_some() {
-            groups.extend([(4, "adm".to_owned()), (24, "cdrom".to_owned()), (27, "sudo".to_owned())]);
+            groups.extend([
+                (4, "adm".to_owned()),
+                (24, "cdrom".to_owned()),
+                (27, "sudo".to_owned()),
+            ]);
         }
         groups
     }
@@ -152,7 +189,14 @@ struct Memory {
 }
 
 fn passwd_line(account: &Account) -> String {
-    let Account { name, uid, gid, gecos, home, shell } = account;
+    let Account {
+        name,
+        uid,
+        gid,
+        gecos,
+        home,
+        shell,
+    } = account;
     format!("{name}:x:{uid}:{gid}:{gecos}:{home}:{shell}\n")
 }
 
@@ -265,7 +309,9 @@ fn uname(shell: &Shell, call: &mut Call<'_>) -> u8 {
 fn date(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let now = shell.now;
     let Some(format) = call.args.iter().find_map(|arg| arg.strip_prefix('+')) else {
-        let format = format_description!("[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] UTC [year]");
+        let format = format_description!(
+            "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] UTC [year]"
+        );
         return call.say(now.format(format).unwrap_or_default());
     };
     let mut text = String::new();
@@ -315,14 +361,20 @@ fn df(shell: &Shell, call: &mut Call<'_>) -> u8 {
             format!("{kib}K")
         }
     };
-    let heading = if human { "Size  Used Avail Use%" } else { "1K-blocks    Used Available Use%" };
+    let heading = if human {
+        "Size  Used Avail Use%"
+    } else {
+        "1K-blocks    Used Available Use%"
+    };
     call.say(format!("Filesystem     {heading} Mounted on"));
     for (name, total, used, place) in rows {
         let percent = used * 100 / total.max(1);
         let widths = if human { 5 } else { 9 };
         call.say(format!(
             "{name:<14} {:>widths$} {:>widths$} {:>widths$} {percent:>3}% {place}",
-            size(total), size(used), size(total - used)
+            size(total),
+            size(used),
+            size(total - used)
         ));
     }
     0
@@ -333,7 +385,11 @@ fn free(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let unit = |kib: u64| {
         if call.flag('h') {
             if kib >= 1024 * 1024 {
-                format!("{}.{}Gi", kib / (1024 * 1024), kib % (1024 * 1024) * 10 / (1024 * 1024))
+                format!(
+                    "{}.{}Gi",
+                    kib / (1024 * 1024),
+                    kib % (1024 * 1024) * 10 / (1024 * 1024)
+                )
             } else {
                 format!("{}Mi", kib / 1024)
             }
@@ -346,12 +402,23 @@ fn free(shell: &Shell, call: &mut Call<'_>) -> u8 {
         }
     };
     let lines = [
-        "               total        used        free      shared  buff/cache   available".to_owned(),
+        "               total        used        free      shared  buff/cache   available"
+            .to_owned(),
         format!(
             "Mem:     {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}",
-            unit(memory.total), unit(memory.used), unit(memory.free), unit(1240), unit(memory.cached), unit(memory.available)
+            unit(memory.total),
+            unit(memory.used),
+            unit(memory.free),
+            unit(1240),
+            unit(memory.cached),
+            unit(memory.available)
         ),
-        format!("Swap:    {:>11} {:>11} {:>11}", unit(memory.swap), unit(0), unit(memory.swap)),
+        format!(
+            "Swap:    {:>11} {:>11} {:>11}",
+            unit(memory.swap),
+            unit(0),
+            unit(memory.swap)
+        ),
     ];
     call.say(lines.join("\n"))
 }
@@ -389,14 +456,21 @@ pub(super) fn session(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
         }
         "exit" | "logout" => {
             shell.exited = true;
-            call.args.first().and_then(|arg| arg.parse().ok()).unwrap_or(shell.status)
+            call.args
+                .first()
+                .and_then(|arg| arg.parse().ok())
+                .unwrap_or(shell.status)
         }
         "clear" => {
             call.out("\x1b[H\x1b[2J\x1b[3J");
             0
         }
-        "passwd" if call.stdin.is_empty() => call.fail("Authentication token manipulation error\npasswd: password unchanged"),
-        "chpasswd" if shell.account.uid != 0 => call.fail("cannot lock /etc/passwd; try again later."),
+        "passwd" if call.stdin.is_empty() => {
+            call.fail("Authentication token manipulation error\npasswd: password unchanged")
+        }
+        "chpasswd" if shell.account.uid != 0 => {
+            call.fail("cannot lock /etc/passwd; try again later.")
+        }
         _ => 0,
     }
 }

@@ -12,7 +12,11 @@ pub(super) fn echo(call: &mut Call<'_>) -> u8 {
     let mut words = call.args;
     while let Some((first, rest)) = words.split_first() {
         let letters = first.strip_prefix('-').unwrap_or_default();
-        if letters.is_empty() || !letters.bytes().all(|byte| matches!(byte, b'n' | b'e' | b'E')) {
+        if letters.is_empty()
+            || !letters
+                .bytes()
+                .all(|byte| matches!(byte, b'n' | b'e' | b'E'))
+        {
             break;
         }
         newline &= !letters.contains('n');
@@ -20,7 +24,11 @@ pub(super) fn echo(call: &mut Call<'_>) -> u8 {
         words = rest;
     }
     let text = words.join(" ");
-    let bytes = if escapes { unescape(&text) } else { text.into_bytes() };
+    let bytes = if escapes {
+        unescape(&text)
+    } else {
+        text.into_bytes()
+    };
     call.out(bytes);
     if newline {
         call.out("\n");
@@ -98,7 +106,10 @@ pub(super) fn printf(call: &mut Call<'_>) -> u8 {
         match rest.next() {
             Some('%') => text.push('%'),
             Some('d' | 'i') => {
-                let number = args.next().and_then(|arg| arg.parse::<i64>().ok()).unwrap_or(0);
+                let number = args
+                    .next()
+                    .and_then(|arg| arg.parse::<i64>().ok())
+                    .unwrap_or(0);
                 text.push_str(&number.to_string());
             }
             Some('s' | 'b') => text.push_str(args.next().map_or("", String::as_str)),
@@ -147,7 +158,11 @@ fn counted(args: &[String], letter: char) -> (Option<usize>, Vec<String>) {
         match arg.strip_prefix('-') {
             Some(option) if !option.is_empty() => {
                 let value = option.strip_prefix(letter).unwrap_or(option);
-                let value = if value.is_empty() { rest.next().map_or("", String::as_str) } else { value };
+                let value = if value.is_empty() {
+                    rest.next().map_or("", String::as_str)
+                } else {
+                    value
+                };
                 count = value.parse().ok().or(count);
             }
             Some(_) | None => operands.push(arg.clone()),
@@ -157,18 +172,36 @@ fn counted(args: &[String], letter: char) -> (Option<usize>, Vec<String>) {
 }
 
 pub(super) fn ends(shell: &Shell, call: &mut Call<'_>) -> u8 {
-    let letter = if call.args.iter().any(|arg| arg.starts_with("-c")) { 'c' } else { 'n' };
+    let letter = if call.args.iter().any(|arg| arg.starts_with("-c")) {
+        'c'
+    } else {
+        'n'
+    };
     let (count, operands) = counted(call.args, letter);
     let count = count.unwrap_or(10);
     let (bytes, status) = input(shell, call, &operands);
     let head = call.name == "head";
     let kept: Vec<u8> = if letter == 'c' {
-        let from = if head { 0 } else { bytes.len().saturating_sub(count) };
+        let from = if head {
+            0
+        } else {
+            bytes.len().saturating_sub(count)
+        };
         bytes[from..].iter().take(count).copied().collect()
     } else {
         let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
-        let from = if head { 0 } else { lines.len().saturating_sub(count) };
-        lines[from..].iter().take(count).copied().flatten().copied().collect()
+        let from = if head {
+            0
+        } else {
+            lines.len().saturating_sub(count)
+        };
+        lines[from..]
+            .iter()
+            .take(count)
+            .copied()
+            .flatten()
+            .copied()
+            .collect()
     };
     call.out(kept);
     status
@@ -177,16 +210,32 @@ pub(super) fn ends(shell: &Shell, call: &mut Call<'_>) -> u8 {
 pub(super) fn grep(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let mut operands = call.operands();
     if operands.is_empty() {
-        call.error("Usage: grep [OPTION]... PATTERNS [FILE]...\nTry 'grep --help' for more information.\n");
+        call.error(
+            "Usage: grep [OPTION]... PATTERNS [FILE]...\nTry 'grep --help' for more information.\n",
+        );
         return 2;
     }
     let pattern = operands.remove(0);
     let (bytes, _) = input(shell, call, &operands);
-    let (fold, invert, quiet, counting) =
-        (call.flag('i'), call.flag('v'), call.flag('q'), call.flag('c'));
-    let case = |text: &str| if fold { text.to_lowercase() } else { text.to_owned() };
+    let (fold, invert, quiet, counting) = (
+        call.flag('i'),
+        call.flag('v'),
+        call.flag('q'),
+        call.flag('c'),
+    );
+    let case = |text: &str| {
+        if fold {
+            text.to_lowercase()
+        } else {
+            text.to_owned()
+        }
+    };
     // Alternatives of literals with anchors are what intruders' scripts use.
-    let choices: Vec<String> = case(&pattern).replace("\\|", "|").split('|').map(str::to_owned).collect();
+    let choices: Vec<String> = case(&pattern)
+        .replace("\\|", "|")
+        .split('|')
+        .map(str::to_owned)
+        .collect();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut found = 0_usize;
     let mut out = String::new();
@@ -214,7 +263,10 @@ fn matches(pattern: &str, line: &str) -> bool {
         (Some(_), Some(_)) => line == &pattern[1..pattern.len() - 1],
         (Some(start), None) => line.starts_with(start),
         (None, Some(end)) => line.ends_with(end),
-        (None, None) => line.contains(&pattern.replace(".*", "").replace('\\', "")) || (pattern.contains(".*") && pattern.split(".*").all(|piece| line.contains(piece))),
+        (None, None) => {
+            line.contains(&pattern.replace(".*", "").replace('\\', ""))
+                || (pattern.contains(".*") && pattern.split(".*").all(|piece| line.contains(piece)))
+        }
     }
 }
 
@@ -230,8 +282,19 @@ pub(super) fn wc(shell: &Shell, call: &mut Call<'_>) -> u8 {
             counts.push(count);
         }
     }
-    let name = operands.first().map_or(String::new(), |path| format!(" {path}"));
-    let text: Vec<String> = counts.iter().map(|count| if counts.len() > 1 { format!("{count:7}") } else { count.to_string() }).collect();
+    let name = operands
+        .first()
+        .map_or(String::new(), |path| format!(" {path}"));
+    let text: Vec<String> = counts
+        .iter()
+        .map(|count| {
+            if counts.len() > 1 {
+                format!("{count:7}")
+            } else {
+                count.to_string()
+            }
+        })
+        .collect();
     call.say(format!("{}{name}", text.join(" ")));
     status
 }
@@ -274,11 +337,17 @@ pub(super) fn order(shell: &Shell, call: &mut Call<'_>) -> u8 {
 fn option(args: &[String], letter: &str) -> Option<String> {
     let at = args.iter().position(|arg| arg.starts_with(letter))?;
     let glued = &args[at][letter.len()..];
-    if glued.is_empty() { args.get(at + 1).cloned() } else { Some(glued.to_owned()) }
+    if glued.is_empty() {
+        args.get(at + 1).cloned()
+    } else {
+        Some(glued.to_owned())
+    }
 }
 
 pub(super) fn cut(shell: &Shell, call: &mut Call<'_>) -> u8 {
-    let delimiter = option(call.args, "-d").and_then(|text| text.chars().next()).unwrap_or('\t');
+    let delimiter = option(call.args, "-d")
+        .and_then(|text| text.chars().next())
+        .unwrap_or('\t');
     let Some(fields) = option(call.args, "-f") else {
         return call.fail("you must specify a list of bytes, characters, or fields");
     };
@@ -290,9 +359,15 @@ pub(super) fn cut(shell: &Shell, call: &mut Call<'_>) -> u8 {
             None => range.parse() == Ok(number),
         })
     };
-    let values: Vec<String> = [option(call.args, "-d"), Some(fields.clone())].into_iter().flatten().collect();
-    let operands: Vec<String> =
-        call.operands().into_iter().filter(|operand| !values.contains(operand)).collect();
+    let values: Vec<String> = [option(call.args, "-d"), Some(fields.clone())]
+        .into_iter()
+        .flatten()
+        .collect();
+    let operands: Vec<String> = call
+        .operands()
+        .into_iter()
+        .filter(|operand| !values.contains(operand))
+        .collect();
     let (bytes, status) = input(shell, call, &operands);
     for line in String::from_utf8_lossy(&bytes).lines() {
         let kept: Vec<&str> = line
@@ -316,17 +391,22 @@ pub(super) fn tr(call: &mut Call<'_>) -> u8 {
             text => unescape(text),
         }
     };
-    let from = operands.first().map(|text| expand(text)).unwrap_or_default();
+    let from = operands
+        .first()
+        .map(|text| expand(text))
+        .unwrap_or_default();
     let to = operands.get(1).map(|text| expand(text)).unwrap_or_default();
     let delete = call.flag('d');
     let out: Vec<u8> = call
         .stdin
         .iter()
-        .filter_map(|byte| match from.iter().position(|candidate| candidate == byte) {
-            Some(_) if delete => None,
-            Some(at) => Some(to.get(at).or(to.last()).copied().unwrap_or(*byte)),
-            None => Some(*byte),
-        })
+        .filter_map(
+            |byte| match from.iter().position(|candidate| candidate == byte) {
+                Some(_) if delete => None,
+                Some(at) => Some(to.get(at).or(to.last()).copied().unwrap_or(*byte)),
+                None => Some(*byte),
+            },
+        )
         .collect();
     call.out(out);
     0
@@ -345,7 +425,10 @@ pub(super) fn awk(shell: &Shell, call: &mut Call<'_>) -> u8 {
     }
     let program = operands.remove(0);
     let (bytes, status) = input(shell, call, &operands);
-    let Some(list) = program.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'))
+    let Some(list) = program
+        .trim()
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
         .and_then(|body| body.trim().trim_end_matches(';').strip_prefix("print"))
     else {
         return status;
@@ -370,8 +453,11 @@ pub(super) fn awk(shell: &Shell, call: &mut Call<'_>) -> u8 {
                 None => item.trim_matches('"').to_owned(),
             }
         };
-        let items: Vec<String> =
-            if list.trim().is_empty() { vec![line.to_owned()] } else { list.split(',').take(16).map(one).collect() };
+        let items: Vec<String> = if list.trim().is_empty() {
+            vec![line.to_owned()]
+        } else {
+            list.split(',').take(16).map(one).collect()
+        };
         call.say(items.join(" "));
     }
     status
@@ -399,10 +485,17 @@ pub(super) fn sed(shell: &Shell, call: &mut Call<'_>) -> u8 {
                     // A replacement must not multiply a line into more memory than we have.
                     if line.matches(from).count() * to.len() > 64 * 1024 {
                         line.to_owned()
-                    } else if flags.contains('g') { line.replace(from, to) } else { line.replacen(from, to, 1) }
+                    } else if flags.contains('g') {
+                        line.replace(from, to)
+                    } else {
+                        line.replacen(from, to, 1)
+                    }
                 })
                 .collect();
-            lines.into_iter().map(|line| line + "\n").collect::<String>()
+            lines
+                .into_iter()
+                .map(|line| line + "\n")
+                .collect::<String>()
         }
         _ => text,
     };
@@ -414,7 +507,10 @@ pub(super) fn base64(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let operands = call.operands();
     let (bytes, status) = input(shell, call, &operands);
     if call.flag('d') || call.args.iter().any(|arg| arg == "--decode") {
-        let text: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let text: Vec<u8> = bytes
+            .into_iter()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
         return match STANDARD.decode(text) {
             Ok(decoded) => {
                 call.out(decoded);

@@ -1,0 +1,67 @@
+//! What is wrong with a document that cannot be read, said so that it can be found and mended.
+
+use proto::settings;
+use serde_path_to_error::Path;
+
+use crate::failure::Failure;
+
+/// A document that cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed {
+    /// Line and column, from 1.
+    at: Option<(u64, u64)>,
+    /// Where in the document, such as `deckies[3].edges[0]`.
+    path: String,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Malformed {
+    pub(super) fn empty() -> Self {
+        Self { at: None, path: String::new(), message: "the document is empty".to_owned(), hint: None }
+    }
+
+    pub(super) fn of_json(error: &serde_json::Error, path: &Path) -> Self {
+        let at = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let text = error.to_string();
+        // It says its place at the end, in its own words.
+        let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+        Self::new(Some((at(error.line()), at(error.column()))), path, text)
+    }
+
+    pub(super) fn of_yaml(error: &serde_saphyr::Error, path: &Path) -> Self {
+        let error = error.without_snippet();
+        let at = error.location().map(|at| (at.line(), at.column()));
+        let text = error.to_string();
+        let text = match text.rsplit_once(" at line ") {
+            Some((text, _)) => text,
+            None => text.as_str(),
+        };
+        Self::new(at, path, text)
+    }
+
+    fn new(at: Option<(u64, u64)>, path: &Path, text: &str) -> Self {
+        let path = path.to_string();
+        Self {
+            at: at.filter(|(line, _)| *line > 0),
+            path: if path == "." { String::new() } else { path },
+            hint: settings::hint(text),
+            message: text.to_owned(),
+        }
+    }
+
+    /// As the end of a command: `office.yaml:3:5: deckies[0]: unknown field `servces` …`.
+    pub(super) fn failure(self, name: &str) -> Failure {
+        let mut text = name.to_owned();
+        if let Some((line, column)) = self.at {
+            text.push_str(&format!(":{line}:{column}"));
+        }
+        text.push_str(": ");
+        if !self.path.is_empty() {
+            text.push_str(&format!("{}: ", self.path));
+        }
+        text.push_str(&self.message);
+        let next = self.hint.unwrap_or_else(|| "compare it with `decnet topology export T`".to_owned());
+        Failure::say(text).next(next)
+    }
+}

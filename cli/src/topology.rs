@@ -1,0 +1,298 @@
+//! `decnet topology`: networks of deckies, stored, deployed and taken down.
+
+mod show;
+
+use clap::{Args, Subcommand};
+use domain::topology::finding::Finding;
+use proto::client::Client;
+use proto::rest::{
+    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyState,
+};
+use serde_json::json;
+
+pub(crate) use self::show::{
+    applied_text, desired_text, findings_table, observed_text, topologies_table,
+};
+use crate::args::{Format, WaitArgs, reference};
+use crate::context::Context;
+use crate::document::{self, Source, Subject};
+use crate::failure::{Exit, Failure};
+use crate::host::removed;
+use crate::output::yaml;
+use crate::wait::{Goal, follow_topology};
+
+/// `decnet topology VERB`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Store a topology from a file.
+    Create(CreateArgs),
+    /// List the topologies.
+    Ls,
+    /// Show one topology: what is wanted of it, and what is there.
+    Inspect(InspectArgs),
+    /// Print a topology as a file that `create` takes again.
+    Export(ExportArgs),
+    /// Make a host carry a topology.
+    Deploy(DeployArgs),
+    /// Try a failed deploy again.
+    Retry(DeployArgs),
+    /// Remove a topology from its host.
+    Teardown(TeardownArgs),
+    /// Forget a topology; its events stay.
+    Rm(TopologyArg),
+    /// Say what is wrong with a file (without a master), or with a stored topology.
+    Validate(SubjectArg),
+    /// Print the version hash of a file (without a master), or of a stored topology.
+    #[command(after_help = "\
+The hash covers ids and seeds. A stored topology has its own, so its hash is the one that its
+host reports. A file has none: they are derived from its names by SHA-256, so that the hash of a
+file tells two files apart and stays the same whatever the order of their parts, but never equals
+the hash of what is created from it.")]
+    Hash(SubjectArg),
+    /// List how a topology's status has changed.
+    StatusEvents(TopologyArg),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The document, YAML or JSON; - for standard input.
+    #[arg(value_name = "FILE")]
+    file: String,
+    /// The host that is to carry it, by name or id [default: local].
+    #[arg(long, value_parser = reference)]
+    host: Option<String>,
+    /// Another name than the document's.
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArg {
+    /// The topology, by name or id.
+    #[arg(value_name = "TOPOLOGY", value_parser = reference)]
+    topology: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    topology: TopologyArg,
+    /// Follow it first, until it is active, failed or torn down.
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    topology: TopologyArg,
+    /// Print the canonical document instead: the very bytes that are hashed, and nothing more.
+    #[arg(long)]
+    hydrated: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    topology: TopologyArg,
+    /// Another host than the stored one, by name or id.
+    #[arg(long, value_parser = reference)]
+    host: Option<String>,
+    /// Take the place of a topology that the host carries.
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TeardownArgs {
+    #[command(flatten)]
+    topology: TopologyArg,
+    /// Settle it at once although its host does not answer; if it returns, it is cleaned then.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubjectArg {
+    /// A file (- for standard input), or a stored topology by name or id.
+    #[arg(value_name = "FILE|TOPOLOGY")]
+    subject: String,
+}
+
+/// Which of the two verbs that make a host carry a topology.
+#[derive(Clone, Copy)]
+enum Verb {
+    Deploy,
+    Retry,
+}
+
+pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<Exit, Failure> {
+    let output = &context.output;
+    let look = output.look;
+    match command {
+        TopologyCommand::Create(args) => create(args, context).await?,
+        TopologyCommand::Ls => {
+            let topologies = context.client()?.topologies().await?;
+            output.list(&topologies, |topologies| topologies_table(look, topologies))?;
+        }
+        TopologyCommand::Inspect(args) => return inspect(&args, context).await,
+        TopologyCommand::Export(args) => export(&args, context).await?,
+        TopologyCommand::Deploy(args) => return start(Verb::Deploy, args, context).await,
+        TopologyCommand::Retry(args) => return start(Verb::Retry, args, context).await,
+        TopologyCommand::Teardown(args) => return teardown(&args, context).await,
+        TopologyCommand::Rm(args) => {
+            context.client()?.remove_topology(&args.topology).await?;
+            removed(context, "topology", &args.topology)?;
+        }
+        TopologyCommand::Validate(args) => return validate(&args, context).await,
+        TopologyCommand::Hash(args) => return hash(&args, context).await,
+        TopologyCommand::StatusEvents(args) => {
+            let changes = context.client()?.status_events(&args.topology).await?;
+            output.list(&changes, |changes| show::changes_table(look, changes))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
+    let mut loaded = document::load(&Source::new(&args.file))?;
+    if let Some(name) = args.name {
+        loaded.file.name = name;
+    }
+    let client = context.client()?;
+    let request = CreateTopology { topology: loaded.file, host: args.host };
+    let state = client.create_topology(&request).await?;
+    let output = &context.output;
+    if output.is_table() && output.quiet {
+        return output.say(&state.topology.id);
+    }
+    output.show(&state, |state| show::created_text(output.look, state))
+}
+
+async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let name = &args.topology.topology;
+    let (state, exit) = if args.wait {
+        follow_topology(context, &client, name, Goal::Settled).await?
+    } else {
+        (Some(client.topology(name).await?), Exit::Done)
+    };
+    if let Some(state) = state {
+        let look = context.output.look;
+        context.output.show(&state, |state| show::state_text(look, state))?;
+    }
+    Ok(exit)
+}
+
+async fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let name = &args.topology.topology;
+    if args.hydrated {
+        return context.output.raw(&client.hydrated(name).await?);
+    }
+    let file = client.document(name).await?;
+    match context.output.format() {
+        Format::Table | Format::Yaml => context.output.raw(yaml(&file)?.as_bytes()),
+        Format::Json | Format::Ndjson => context.output.show(&file, |_| String::new()),
+    }
+}
+
+async fn start(verb: Verb, args: DeployArgs, context: &Context) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let name = &args.topology.topology;
+    let request = DeployRequest { replace: args.replace, host: args.host };
+    let state = match verb {
+        Verb::Deploy => client.deploy(name, &request).await?,
+        Verb::Retry => client.retry(name, &request).await?,
+    };
+    finish(state, &args.wait, Goal::Active, &client, context).await
+}
+
+async fn teardown(args: &TeardownArgs, context: &Context) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let request = TeardownRequest { force: args.force };
+    let state = client.teardown(&args.topology.topology, &request).await?;
+    finish(state, &args.wait, Goal::TornDown, &client, context).await
+}
+
+/// Follows what was started, when that is wanted, and shows where it stands.
+async fn finish(
+    state: TopologyState,
+    wait: &WaitArgs,
+    goal: Goal,
+    client: &Client,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    let (state, exit) = if wait.waits() {
+        follow_topology(context, client, &state.topology.name, goal).await?
+    } else {
+        (Some(state), Exit::Done)
+    };
+    let Some(state) = state else { return Ok(exit) };
+    if context.output.is_table() {
+        context.output.note(&show::standing_text(&state));
+    } else {
+        context.output.show(&state, |_| String::new())?;
+    }
+    Ok(exit)
+}
+
+async fn validate(args: &SubjectArg, context: &Context) -> Result<Exit, Failure> {
+    let findings = match Subject::new(&args.subject) {
+        Subject::Document(source) => shapes(&document::judge(document::load(&source)?).findings),
+        Subject::Stored(name) => context.client()?.topology(&name).await?.findings,
+    };
+    let look = context.output.look;
+    let failed = findings.iter().any(|finding| finding.severity == "error");
+    context.output.show(&Findings { findings }, |all| {
+        if all.findings.is_empty() {
+            "no findings\n".to_owned()
+        } else {
+            findings_table(look, &all.findings)
+        }
+    })?;
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn shapes(findings: &[Finding]) -> Vec<FindingShape> {
+    findings.iter().map(FindingShape::from).collect()
+}
+
+async fn hash(args: &SubjectArg, context: &Context) -> Result<Exit, Failure> {
+    let hash = match Subject::new(&args.subject) {
+        Subject::Document(source) => {
+            let judged = document::judge(document::load(&source)?);
+            let Some(hash) = judged.hash else {
+                return Err(Failure::say("a topology with errors has no hash")
+                    .findings(shapes(&judged.findings))
+                    .next(format!("decnet topology validate {}", args.subject)));
+            };
+            hash
+        }
+        Subject::Stored(name) => {
+            let bytes = context.client()?.hydrated(&name).await?;
+            proto::hydrated::decode(&bytes).map_err(Failure::new)?.version_hash()
+        }
+    };
+    let hash = hash.to_string();
+    context.output.show(&json!({ "version_hash": hash }), |_| format!("{hash}\n"))?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_topology_and_a_file_are_told_apart() {
+        assert_eq!(Subject::new("office"), Subject::Stored("office".to_owned()));
+        assert_eq!(Subject::new("-"), Subject::Document(Source::Stdin));
+        for file in ["office.yaml", "./office", "/tmp/office"] {
+            assert_eq!(Subject::new(file), Subject::Document(Source::File(file.into())), "{file}");
+        }
+    }
+}
