@@ -11,13 +11,13 @@ use std::time::Duration;
 use domain::id::DeckyId;
 use domain::observe::Handle;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use pki::clock::Clock;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::report::Followed;
+use crate::apply::Followed;
 use crate::chain::Chain;
 use crate::engine::{Engine, EngineError, EngineErrorKind, OutputLine};
 use crate::health::{Deaf, Vitals};
@@ -115,12 +115,12 @@ impl Collector {
         sender: mpsc::Sender<Collected>,
         shutdown: &CancellationToken,
     ) {
-        let mut followers: HashMap<Handle, JoinHandle<()>> = HashMap::new();
+        let mut followers = FuturesUnordered::new();
+        let mut followed_now: BTreeSet<Handle> = BTreeSet::new();
         loop {
-            followers.retain(|_, follower| !follower.is_finished());
             let wanted = Arc::clone(&following.borrow_and_update());
             for followed in wanted.iter() {
-                if followers.contains_key(&followed.handle) {
+                if !followed_now.insert(followed.handle.clone()) {
                     continue;
                 }
                 let follower = Follower {
@@ -134,25 +134,24 @@ impl Collector {
                     decky.id = %followed.decky,
                     topology.id = %followed.topology
                 );
-                let work = follower.run(shutdown.clone());
-                followers.insert(followed.handle.clone(), task::spawn("follow", span, work));
+                let follower = task::spawn("follow", span, follower.run(shutdown.clone()));
+                let handle = followed.handle.clone();
+                followers.push(async move { (handle, follower.await) });
             }
-            let changed = tokio::select! {
-                changed = following.changed() => changed.is_ok(),
-                () = shutdown.cancelled() => false,
-            };
-            if !changed {
-                break;
+            tokio::select! {
+                changed = following.changed() => if changed.is_err() {
+                    // Nobody can say any more what to follow; what is followed goes on.
+                    shutdown.cancelled().await;
+                    break;
+                },
+                // It may be wanted again since it saw that it was not.
+                Some((handle, _)) = followers.next() => {
+                    followed_now.remove(&handle);
+                }
+                () = shutdown.cancelled() => break,
             }
         }
-        if !shutdown.is_cancelled() {
-            // Nobody can say any more what to follow; what is followed goes on.
-            shutdown.cancelled().await;
-        }
-        for (_, follower) in followers {
-            // Err is a panic that was reported where it happened.
-            drop(follower.await);
-        }
+        while followers.next().await.is_some() {}
     }
 
     /// Stores what the followers hand in, batch by batch.
@@ -244,10 +243,8 @@ struct Follower {
 
 /// Why a follower stopped reading a stream.
 enum Pause {
-    /// The container's output ended.
+    /// The container's output ended, or the container is not there.
     Ended,
-    /// The container is not there.
-    Gone,
     /// The engine could not go on.
     Failed(EngineError),
     /// The agent ends.
@@ -263,7 +260,6 @@ impl Follower {
             let before = place.lines();
             match self.read(&mut place, &mut deaf, &shutdown).await {
                 Pause::Shutdown => return,
-                Pause::Gone => return,
                 Pause::Ended => deaf = None,
                 Pause::Failed(error) => {
                     if error.kind == EngineErrorKind::Unreachable {
@@ -326,7 +322,7 @@ impl Follower {
         };
         let mut lines = match opened {
             Ok(lines) => lines,
-            Err(error) if error.kind == EngineErrorKind::NotFound => return Pause::Gone,
+            Err(error) if error.kind == EngineErrorKind::NotFound => return Pause::Ended,
             Err(error) => return Pause::Failed(error),
         };
         *deaf = None;

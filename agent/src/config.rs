@@ -32,13 +32,18 @@ pub struct Config {
 }
 
 /// What makes containers.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
     /// Which.
     pub kind: EngineKind,
     /// The binary that runs inside the deckies; without it, `decnet-decky` beside the agent's own.
     pub decky_binary: Option<PathBuf>,
+    /// The Docker daemon's socket; without it, the usual one.
+    pub socket: Option<PathBuf>,
+    /// How long a call to the daemon may take.
+    #[serde(deserialize_with = "duration")]
+    pub call_timeout: Duration,
 }
 
 /// Which engine.
@@ -94,6 +99,17 @@ pub struct CollectConfig {
     /// After how long without a master collection begins by itself.
     #[serde(deserialize_with = "duration")]
     pub without_master: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            kind: EngineKind::default(),
+            decky_binary: None,
+            socket: None,
+            call_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -171,7 +187,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 /// Every section with its keys. A new key goes into its struct above and here.
 const KEYS: &[(&str, &[&str])] = &[
     ("", &["data_dir", "masters", "engine", "log", "spool", "collect"]),
-    ("engine", &["kind", "decky_binary"]),
+    ("engine", &["kind", "decky_binary", "socket", "call_timeout"]),
     ("log", &["format", "filter"]),
     ("spool", &["max_mib", "max_events"]),
     ("collect", &["flush", "without_master"]),

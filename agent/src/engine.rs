@@ -22,6 +22,8 @@ pub mod fake;
 mod image;
 pub mod liveness;
 pub mod name;
+#[cfg(any(test, feature = "fake"))]
+pub mod sample;
 
 /// Label keys, fixed when an object is made.
 pub mod label {

@@ -378,15 +378,11 @@ async fn store(
 /// The row as it stands on the disk; that of a host that was never told anything where none can be
 /// read, because the master then assigns again.
 async fn stored_row(data: &Path) -> HostReport {
-    let path = data.join(STORE_FILE);
-    let mut row = Row::EMPTY;
-    if path.exists() {
-        let loaded = async { Store::open(&path).await?.load().await };
-        match loaded.await {
-            Ok(loaded) => row = loaded,
-            Err(error) => tracing::warn!(error = %Chain(&error), "could not read the row"),
-        }
-    }
+    let row = Store::peek(&data.join(STORE_FILE)).await.unwrap_or_else(|error| {
+        tracing::warn!(error = %Chain(&error), "could not read the row");
+        None
+    });
+    let row = row.unwrap_or(Row::EMPTY);
     let (failure, applied_at) = match &row.state {
         AppliedState::Applied { at, .. } => (None, Some(*at)),
         AppliedState::Failed { reason, .. } => (Some(reason.clone()), None),

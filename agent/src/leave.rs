@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::{fs, io};
 
+use domain::assign::Phase;
+
 use crate::datadir::{DataDir, LockError};
 use crate::join::PENDING_FILE;
 use crate::spool::{self, OpenError, Spool};
@@ -35,7 +37,7 @@ pub enum LeaveError {
     #[error("this host holds a topology ({phase})")]
     Holds {
         /// Where it stands with it.
-        phase: domain::assign::Phase,
+        phase: Phase,
     },
     /// There is evidence that the master does not have.
     #[error("{events} events have not been sent to the master")]
@@ -101,13 +103,10 @@ pub async fn leave(data: &Path, resolve: Resolve) -> Result<bool, LeaveError> {
 }
 
 async fn check(data: &Path) -> Result<(), LeaveError> {
-    let path = data.join(STORE_FILE);
-    if path.exists() {
-        let failed = |source| LeaveError::Store { source };
-        let row = Store::open(&path).await.map_err(failed)?.load().await.map_err(failed)?;
-        if row.phase() != domain::assign::Phase::Idle {
-            return Err(LeaveError::Holds { phase: row.phase() });
-        }
+    let row = Store::peek(&data.join(STORE_FILE)).await;
+    let phase = row.map_err(|source| LeaveError::Store { source })?.map(|row| row.phase());
+    if let Some(phase) = phase.filter(|phase| *phase != Phase::Idle) {
+        return Err(LeaveError::Holds { phase });
     }
     let figures = Spool::peek(data).await.map_err(|source| LeaveError::Spool { source })?;
     match figures.map_or(0, |figures| figures.events) {

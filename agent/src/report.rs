@@ -1,62 +1,60 @@
-//! What the link and the collector need of the applier, and nothing more: so that both are tested
-//! against a scripted one.
+//! What the link needs of the applier, and nothing more: so that it is tested against a scripted
+//! one.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use domain::assign::HostReport;
-use domain::id::TopologyId;
 use domain::revision::Fence;
-use domain::topology::hydrate::VersionHash;
 use tokio::sync::watch;
 
-/// How far an operation is. Never a ground for a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Steps {
-    /// Of which assignment.
-    pub fence: Fence,
-    /// Steps done.
-    pub done: u32,
-    /// Steps in all.
-    pub total: u32,
-}
+use crate::apply::{ApplierEnded, ApplierHandle, Offer, Progress};
 
-/// An assignment as it came from the master; whether it is obeyed is the applier's business.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assigned {
-    /// Its place in the order of assignments.
-    pub fence: Fence,
-    /// What to hold: the topology, the hash, the document. None for nothing.
-    pub content: Option<(TopologyId, VersionHash, Bytes)>,
-}
-
-/// Who obeys.
+/// Who obeys. Answers at once; what becomes of a command is in the reports.
 #[async_trait]
 pub trait Obey: Send + Sync {
-    /// Hands on an assignment. Answers at once; what becomes of it is in the reports.
-    async fn offer(&self, assigned: Assigned);
+    /// Hands on an assignment.
+    async fn offer(&self, offer: Offer);
 
     /// Hands on the floor: nothing below it is to be obeyed.
     async fn set_floor(&self, floor: Fence);
 
-    /// Asks for a look at the engine. What it shows is in the reports.
+    /// Asks for a look at the engine.
     async fn observe(&self);
 
     /// The newest report, and its changes.
     fn reports(&self) -> watch::Receiver<Arc<HostReport>>;
 
-    /// How far the running operation is, if one runs.
-    fn progress(&self) -> watch::Receiver<Option<Steps>>;
+    /// How far the running attempt is, if one runs.
+    fn progress(&self) -> watch::Receiver<Option<Progress>>;
 }
 
-/// A container whose output is evidence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Followed {
-    /// The decky, from the container's label.
-    pub decky: domain::id::DeckyId,
-    /// Its topology, from the container's label.
-    pub topology: TopologyId,
-    /// The container.
-    pub handle: domain::observe::Handle,
+#[async_trait]
+impl Obey for ApplierHandle {
+    async fn offer(&self, offer: Offer) {
+        note(self.offer(offer).await);
+    }
+
+    async fn set_floor(&self, floor: Fence) {
+        note(self.set_floor(floor).await);
+    }
+
+    async fn observe(&self) {
+        note(self.observe().await);
+    }
+
+    fn reports(&self) -> watch::Receiver<Arc<HostReport>> {
+        self.reports()
+    }
+
+    fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.progress()
+    }
+}
+
+/// An applier that has ended takes the agent down with it; the link has nothing to add.
+fn note(told: Result<(), ApplierEnded>) {
+    if let Err(error) = told {
+        tracing::debug!(%error, "a command came too late");
+    }
 }

@@ -173,6 +173,30 @@ impl Store {
         }
     }
 
+    /// Reads the row without writing anything, also while an agent runs; none where no file is.
+    pub async fn peek(path: &Path) -> Result<Option<Row>, StoreError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            // Without a log nobody has it open, and SQLite would create one only to read.
+            .immutable(!Path::new(&log).exists())
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let store = Self { pool };
+        let row = store.load().await;
+        store.pool.close().await;
+        row.map(Some)
+    }
+
     async fn try_open(path: &Path) -> Result<Self, sqlx::Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)

@@ -38,6 +38,8 @@ pub(crate) struct Failure {
     exit: Exit,
     error: anyhow::Error,
     findings: Vec<FindingShape>,
+    /// What another program said about it.
+    quoted: Vec<String>,
     next: Option<String>,
     /// Whoever reads our output has gone: nothing is left to say.
     silent: bool,
@@ -49,6 +51,7 @@ impl Failure {
             exit: Exit::Failed,
             error: error.into(),
             findings: Vec::new(),
+            quoted: Vec::new(),
             next: None,
             silent: false,
         }
@@ -73,6 +76,12 @@ impl Failure {
     /// Says what to do.
     pub(crate) fn next(mut self, text: impl Into<String>) -> Self {
         self.next = Some(text.into());
+        self
+    }
+
+    /// Shows what another program said, line by line.
+    pub(crate) fn lines_after(mut self, lines: Vec<String>) -> Self {
+        self.quoted = lines;
         self
     }
 
@@ -104,6 +113,7 @@ impl Failure {
             let FindingShape { severity, code, message, path, .. } = finding;
             lines.push(format!("  {severity} [{code}] {}: {}", safe(path), safe(message)));
         }
+        lines.extend(self.quoted.iter().map(|line| format!("  | {}", safe(line))));
         lines.extend(self.next.as_deref().map(|next| format!("  next: {}", safe(next))));
         lines
     }

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use domain::topology::finding::Finding;
 use proto::client::Client;
 use proto::rest::{
-    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyState,
+    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyShape,
+    TopologyState,
 };
 use serde_json::json;
 
@@ -177,7 +178,7 @@ async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure>
     let client = context.client()?;
     let name = &args.topology.topology;
     let (state, exit) = if args.wait {
-        follow_topology(context, &client, name, Goal::Settled).await?
+        follow_topology(context, &client, name, name, Goal::Settled).await?
     } else {
         (Some(client.topology(name).await?), Exit::Done)
     };
@@ -228,7 +229,9 @@ async fn finish(
     context: &Context,
 ) -> Result<Exit, Failure> {
     let (state, exit) = if wait.waits() {
-        follow_topology(context, client, &state.topology.name, goal).await?
+        // By id: a name that was torn down may already be another's.
+        let TopologyShape { id, name, .. } = &state.topology;
+        follow_topology(context, client, id, name, goal).await?
     } else {
         (Some(state), Exit::Done)
     };

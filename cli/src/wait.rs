@@ -123,14 +123,14 @@ pub(crate) fn describe(state: &TopologyState) -> String {
     text
 }
 
-/// Follows a topology to `goal` and says how that ended.
+/// Follows a topology, which is `name` to people, to `goal` and says how that ended.
 pub(crate) async fn follow_topology(
     context: &Context,
     client: &Client,
     id: &str,
+    name: &str,
     goal: Goal,
 ) -> Result<(Option<TopologyState>, Exit), Failure> {
-    let name = id.to_owned();
     let again = format!("follow it with: decnet topology inspect {name} --wait");
     let followed =
         follow(context, context.patience, || client.topology(id), |state| judge_topology(goal, state));

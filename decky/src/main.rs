@@ -11,17 +11,18 @@ mod shell;
 mod supervise;
 mod task;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
 use domain::id::BootId;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
+use crate::config::chain;
 use crate::emit::Emitter;
 use crate::serve::Caps;
 use crate::supervise::{Place, Supervisor};
@@ -31,45 +32,73 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// How long the last lines may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-#[derive(Parser)]
-#[command(
-    version,
-    about = "A fake machine: serves what its configuration says and reports each touch"
+/// What the command line says.
+enum Args {
+    Run { config: PathBuf },
+    Version,
+}
+
+/// Reads the command line: by hand, since a parser of options would be a tenth of the binary.
+fn parse(mut words: impl Iterator<Item = OsString>) -> anyhow::Result<Args> {
+    let mut config =
+        PathBuf::from(proto::decky_config::MOUNT_POINT).join(proto::decky_config::FILE_NAME);
+    while let Some(word) = words.next() {
+        if word == "--version" {
+            return Ok(Args::Version);
+        }
+        if word != "--config" {
+            anyhow::bail!("unknown argument; usage: decnet-decky [--config FILE] [--version]");
+        }
+        config = words.next().context("--config needs a file")?.into();
+    }
+    Ok(Args::Run { config })
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "main is where the environment is read"
 )]
-struct Args {
-    /// The configuration file.
-    #[arg(long, default_value_os_t = default_config())]
-    config: PathBuf,
-}
-
-fn default_config() -> PathBuf {
-    PathBuf::from(proto::decky_config::MOUNT_POINT).join(proto::decky_config::FILE_NAME)
-}
-
 fn main() -> ExitCode {
-    let args = Args::parse();
+    // A level only: filters by span would pull in an engine for regular expressions.
+    let level = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let run = || {
+    let start = || {
+        let config = match parse(std::env::args_os().skip(1))? {
+            Args::Run { config } => config,
+            Args::Version => {
+                let line = concat!("decnet-decky ", env!("CARGO_PKG_VERSION"), "\n");
+                std::io::stdout()
+                    .write_all(line.as_bytes())
+                    .context("could not write")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("could not start the runtime")?;
-        let code = runtime.block_on(run(&args))?;
+        let code = runtime.block_on(run(&config))?;
         // Sessions hold nothing that must be saved: they end with the process.
         runtime.shutdown_background();
         anyhow::Ok(code)
     };
-    run().unwrap_or_else(|error| {
-        tracing::error!(error = %config::chain(error.as_ref()), "cannot go on");
+    start().unwrap_or_else(|error| {
+        tracing::error!(error = %chain(error.as_ref()), "cannot go on");
         ExitCode::FAILURE
     })
 }
 
-async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the id of this life of the process is made here"
+)]
+async fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let boot = BootId::new(Uuid::new_v4());
     let emitter = Emitter::start(std::io::stdout(), boot, emit::QUEUE_LINES, clock::system)
         .context("could not start the writer")?;
@@ -78,8 +107,8 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup()).context("could not take SIGHUP")?;
 
     let mut supervisor = Supervisor::new(emitter.clone(), Place::real(), Caps::default());
-    if let Err(error) = supervisor.start(&args.config).await {
-        emitter.lifecycle("stopping", &config::chain(&error)).await;
+    if let Err(error) = supervisor.start(config).await {
+        emitter.lifecycle("stopping", &chain(&error)).await;
         tokio::time::timeout(LAST_WORDS, emitter.flush()).await.ok();
         return Err(error).context("could not start");
     }
@@ -92,7 +121,7 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             () = emitter.gone() => return Ok(ExitCode::FAILURE),
             _ = hangup.recv() => tokio::select! {
                 // A blocked output holds a reload up, and must not hold up the end.
-                () = supervisor.reload(&args.config) => {}
+                () = supervisor.reload(config) => {}
                 _ = terminate.recv() => break,
             },
             _ = alive.tick() => supervisor.alive(),

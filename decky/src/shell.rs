@@ -310,6 +310,10 @@ impl Shell {
 
     /// The name under which the shell complains.
     fn name(&self) -> &'static str {
+        // bash counts lines in a command string since 5.1, which is younger than Ubuntu 20.04.
+        if self.exec && self.facts.release.codename == "focal" {
+            return "bash";
+        }
         match (self.facts.release.family, self.exec) {
             (Family::Embedded, true) => "sh",
             (Family::Embedded, false) => "-sh",

@@ -173,4 +173,4 @@ impl Supervisor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use domain::topology::validate::Limits;
 use time::OffsetDateTime;
@@ -60,6 +61,8 @@ pub struct ApiParts {
     pub conditions: Arc<Conditions>,
     /// What the reconciler counts.
     pub counts: Arc<ReconcileCounts>,
+    /// What everybody else counts.
+    pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
     /// The token that may do everything.
@@ -80,7 +83,7 @@ pub struct Api {
     ingest: Arc<Ingest>,
     topologies: Topologies,
     counts: Arc<ReconcileCounts>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     tokens: ApiTokens,
     names: KnownNames,
     clock: Clock,
@@ -127,6 +130,10 @@ impl Api {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),
         };
+        // A TLS proxy in front of this server is asked under the name that hosts dial.
+        let advertised = parts.enroll.master_url().parse::<Uri>().ok();
+        let advertised = advertised.as_ref().and_then(Uri::host);
+        let names = KnownNames::loopback_and(advertised.into_iter().chain([address.as_str()]));
         let topologies = Topologies {
             store: Arc::clone(&parts.store),
             fleet: Arc::clone(&parts.fleet),
@@ -144,9 +151,9 @@ impl Api {
             ingest: parts.ingest,
             topologies,
             counts: parts.counts,
-            metrics: Metrics::default(),
+            metrics: parts.metrics,
             tokens: ApiTokens::with_admin(&parts.admin),
-            names: KnownNames::loopback_and([address.as_str()]),
+            names,
             clock: parts.clock,
             started_at: parts.started_at,
             limits,
@@ -160,7 +167,9 @@ impl Api {
 fn router(api: Arc<Api>) -> Router {
     let routes = routes::ROUTES.iter().fold(Router::new(), |router, route| {
         let access = (Arc::clone(&api), route.access);
-        let handler = (route.handler)().route_layer(from_fn_with_state(access, auth::authorize));
+        let handler = route
+            .service()
+            .route_layer(from_fn_with_state(access, auth::authorize));
         router.route(route.path, handler)
     });
     routes

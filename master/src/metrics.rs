@@ -68,13 +68,42 @@ impl Metrics {
             http_requests_total,
         } = self;
         let mut text = String::new();
-        family(&mut text, "hosts", "gauge", "Hosts by state.", "state", &readings.hosts);
+        family(
+            &mut text,
+            "hosts",
+            "gauge",
+            "Hosts by state.",
+            "state",
+            &readings.hosts,
+        );
         let by_status = &readings.topologies;
-        family(&mut text, "topologies", "gauge", "Topologies by status.", "status", by_status);
+        family(
+            &mut text,
+            "topologies",
+            "gauge",
+            "Topologies by status.",
+            "status",
+            by_status,
+        );
         for (name, kind, help, value) in [
-            ("events_newest_row", "gauge", "Newest row of events.", readings.events_newest_row),
-            ("event_streams", "gauge", "Open event streams.", readings.event_streams),
-            ("heartbeats_total", "counter", "Heartbeats handled.", readings.heartbeats),
+            (
+                "events_newest_row",
+                "gauge",
+                "Newest row of events.",
+                readings.events_newest_row,
+            ),
+            (
+                "event_streams",
+                "gauge",
+                "Open event streams.",
+                readings.event_streams,
+            ),
+            (
+                "heartbeats_total",
+                "counter",
+                "Heartbeats handled.",
+                readings.heartbeats,
+            ),
             (
                 "assignments_pushed_total",
                 "counter",
@@ -87,10 +116,30 @@ impl Metrics {
                 "Passes of the reconciler.",
                 readings.reconcile_passes,
             ),
-            ("events_stored_total", "counter", "Events stored.", events_stored_total.get()),
-            ("events_refused_total", "counter", "Events refused.", events_refused_total.get()),
-            ("db_writes_total", "counter", "Transactions that wrote.", db_writes_total.get()),
-            ("http_requests_total", "counter", "Requests answered.", http_requests_total.get()),
+            (
+                "events_stored_total",
+                "counter",
+                "Events stored.",
+                events_stored_total.get(),
+            ),
+            (
+                "events_refused_total",
+                "counter",
+                "Events refused.",
+                events_refused_total.get(),
+            ),
+            (
+                "db_writes_total",
+                "counter",
+                "Transactions that wrote.",
+                db_writes_total.get(),
+            ),
+            (
+                "http_requests_total",
+                "counter",
+                "Requests answered.",
+                http_requests_total.get(),
+            ),
         ] {
             head(&mut text, name, kind, help);
             line(&mut text, format_args!("decnet_{name} {value}"));
@@ -114,7 +163,10 @@ fn family(
 ) {
     head(text, name, kind, help);
     for (value, count) in values {
-        line(text, format_args!("decnet_{name}{{{label}=\"{value}\"}} {count}"));
+        line(
+            text,
+            format_args!("decnet_{name}{{{label}=\"{value}\"}} {count}"),
+        );
     }
 }
 
@@ -130,11 +182,16 @@ mod tests {
     fn every_sample_has_a_type_and_the_prefix() {
         let metrics = Metrics::default();
         metrics.events_stored_total.add(3);
-        let readings =
-            Readings { hosts: BTreeMap::from([("lost", 0), ("ready", 2)]), ..Readings::default() };
+        let readings = Readings {
+            hosts: BTreeMap::from([("lost", 0), ("ready", 2)]),
+            ..Readings::default()
+        };
         let text = metrics.render(&readings);
         assert!(text.contains("# TYPE decnet_hosts gauge\ndecnet_hosts{state=\"lost\"} 0\n"));
         assert!(text.contains("\ndecnet_events_stored_total 3\n"));
-        assert!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("decnet_")));
+        assert!(
+            text.lines()
+                .all(|line| line.starts_with("# ") || line.starts_with("decnet_"))
+        );
     }
 }

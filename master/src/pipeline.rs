@@ -121,7 +121,7 @@ impl Ingest {
         let (report, condition) = watch::channel(Condition::Storing);
         let stop = CancellationToken::new();
         let writer = Writer {
-            store: Arc::clone(&store),
+            table: Arc::clone(&store),
             queue,
             announcements: announcements.clone(),
             condition: report,

@@ -215,6 +215,7 @@ pub async fn serve(
         waker,
         conditions,
         counts,
+        metrics: Arc::default(),
         clock: Arc::clone(&clock),
         admin,
         api_address,

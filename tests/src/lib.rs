@@ -18,5 +18,6 @@ pub mod patience;
 pub mod process;
 pub mod shapes;
 pub mod slot;
+pub mod wire;
 pub mod wiretap;
 pub mod world;

@@ -532,3 +532,6 @@ impl Engine for FakeEngine {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,10 +23,13 @@ use super::{Jitter, LinkError, Pace};
 use crate::chain::Chain;
 use crate::health::Vitals;
 use crate::identity::Credentials;
-use crate::report::{Obey, Steps};
+use crate::apply::Progress;
+use crate::report::Obey;
 use crate::spool::Figures;
 use crate::task;
 
+/// How long the engine may take to answer before it counts as silent.
+const ENGINE_ANSWER: Duration = Duration::from_secs(5);
 /// After a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
@@ -210,7 +213,7 @@ impl Session {
                 () = shutdown.cancelled() => return Served::Shutdown,
                 message = inbound.message() => match message {
                     Ok(Some(message)) => match wire::order(message) {
-                        Ok(Order::Assign(assigned)) => self.obey.offer(assigned).await,
+                        Ok(Order::Assign(offer)) => self.obey.offer(offer).await,
                         Ok(Order::ReportWanted) => {
                             out.report = true;
                             self.obey.observe().await;
@@ -310,7 +313,7 @@ pub(super) fn log_once(silenced: &mut Option<&'static str>, error: &LinkError) {
 /// What is still to be said. Messages are made when there is room for them, of what is then true.
 struct Outbox {
     reports: watch::Receiver<Arc<HostReport>>,
-    progress: watch::Receiver<Option<Steps>>,
+    progress: watch::Receiver<Option<Progress>>,
     report: bool,
     heartbeat: bool,
     steps: bool,
@@ -319,12 +322,14 @@ struct Outbox {
     closed: bool,
     /// The digest of the last report that was made.
     digest: u64,
+    /// When the stream began.
+    since: Instant,
 }
 
 impl Outbox {
     fn new(
         mut reports: watch::Receiver<Arc<HostReport>>,
-        mut progress: watch::Receiver<Option<Steps>>,
+        mut progress: watch::Receiver<Option<Progress>>,
     ) -> Self {
         let digest = wire::observed_digest(&reports.borrow_and_update());
         progress.mark_unchanged();
@@ -339,6 +344,7 @@ impl Outbox {
             progress_end: false,
             closed: false,
             digest,
+            since: Instant::now(),
         }
     }
 
@@ -380,16 +386,24 @@ impl Outbox {
             self.digest = wire::observed_digest(&report);
             return wire::report(&report);
         }
-        if self.heartbeat || !self.steps {
-            self.heartbeat = false;
-            let waiting = session.spool.borrow().events;
-            let health = session.vitals.sample(&session.data, waiting);
-            // A report that changed meanwhile is news of its own, and comes next.
-            return wire::heartbeat(&self.reports.borrow(), self.digest, health);
+        if !self.heartbeat {
+            self.steps = false;
+            if let Some(progress) = *self.progress.borrow_and_update() {
+                return wire::progress(progress);
+            }
         }
-        self.steps = false;
-        let steps = self.progress.borrow_and_update().unwrap_or_default();
-        wire::progress(steps)
+        self.heartbeat = false;
+        // A report that changed meanwhile is news of its own, and comes next.
+        let report = Arc::clone(&self.reports.borrow());
+        let mut health = session.vitals.sample(&session.data, session.spool.borrow().events);
+        health.engine_ok &= self.engine_is_heard(&report);
+        wire::heartbeat(&report, self.digest, health)
+    }
+
+    /// Whether the engine has answered since it was asked at the stream's beginning. An attempt
+    /// under way tells of itself.
+    fn engine_is_heard(&self, report: &HostReport) -> bool {
+        report.observed.is_some() || report.in_flight || self.since.elapsed() < ENGINE_ANSWER
     }
 }
 

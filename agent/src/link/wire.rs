@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::health::Health;
-use crate::report::{Assigned, Steps};
+use crate::apply::{Offer, Progress};
 
 /// What the master says first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub(super) struct Welcome {
 }
 
 /// What the master says then.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Order {
-    Assign(Assigned),
+    Assign(Offer),
     ReportWanted,
     RenewNow,
 }
@@ -50,7 +50,7 @@ pub(super) fn welcome(message: v1::MasterMessage) -> Result<Welcome, InvalidMess
 
 pub(super) fn order(message: v1::MasterMessage) -> Result<Order, InvalidMessage> {
     match message.body {
-        Some(master_message::Body::Assign(wire)) => Ok(Order::Assign(assigned(wire)?)),
+        Some(master_message::Body::Assign(wire)) => Ok(Order::Assign(offer(wire)?)),
         Some(master_message::Body::ReportWanted(v1::ReportWanted {})) => Ok(Order::ReportWanted),
         Some(master_message::Body::RenewNow(v1::RenewNow {})) => Ok(Order::RenewNow),
         Some(master_message::Body::Welcome(_)) => Err(invalid("second welcome")),
@@ -59,16 +59,16 @@ pub(super) fn order(message: v1::MasterMessage) -> Result<Order, InvalidMessage>
     }
 }
 
-fn assigned(wire: v1::Assign) -> Result<Assigned, InvalidMessage> {
+fn offer(wire: v1::Assign) -> Result<Offer, InvalidMessage> {
     let v1::Assign { fence: order, topology_id, version_hash, hydrated } = wire;
-    let content = if topology_id.is_empty() {
+    let topology = if topology_id.is_empty() {
         None
     } else {
-        let topology = TopologyId::new(uuid(&topology_id, "assign.topology_id")?);
+        let id = TopologyId::new(uuid(&topology_id, "assign.topology_id")?);
         let hash = VersionHash::new(bytes32(&version_hash, "assign.version_hash")?);
-        Some((topology, hash, hydrated))
+        Some((id, hash, hydrated))
     };
-    Ok(Assigned { fence: fence(order, "assign.fence")?, content })
+    Ok(Offer { fence: fence(order, "assign.fence")?, topology })
 }
 
 pub(super) fn hello(report: &HostReport, now: OffsetDateTime) -> v1::AgentMessage {
@@ -106,8 +106,8 @@ pub(super) fn heartbeat(report: &HostReport, digest: u64, health: Health) -> v1:
     }))
 }
 
-pub(super) fn progress(steps: Steps) -> v1::AgentMessage {
-    let Steps { fence, done, total } = steps;
+pub(super) fn progress(progress: Progress) -> v1::AgentMessage {
+    let Progress { fence, done, total } = progress;
     agent(agent_message::Body::Progress(v1::Progress { fence: Some(fence.into()), done, total }))
 }
 
@@ -182,7 +182,7 @@ mod tests {
         };
         let message =
             v1::MasterMessage { body: Some(master_message::Body::Assign(short)) };
-        assert_eq!(order(message), Err(invalid("assign.topology_id")));
-        assert_eq!(order(v1::MasterMessage { body: None }), Err(invalid("body")));
+        assert_eq!(order(message).err(), Some(invalid("assign.topology_id")));
+        assert_eq!(order(v1::MasterMessage { body: None }).err(), Some(invalid("body")));
     }
 }

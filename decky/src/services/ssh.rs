@@ -186,6 +186,14 @@ impl Service for Ssh {
             Err(error) => Err(error),
         };
         handler::report_hassh(session, &tap).await;
+        let ordinary = matches!(
+            ended,
+            Ok(()) | Err(russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP)
+        );
+        if !ordinary {
+            // The bytes are encrypted by then, or were no key exchange.
+            session.raw("a broken SSH message", &[]).await;
+        }
         ended.map_err(io::Error::other)
     }
 }

@@ -1,1 +1,292 @@
-//! (being written)
+//! What every store must do: one suite of laws, run against each implementation.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use domain::assign::Assignment;
+use domain::host::Standing;
+use domain::id::{DeckyId, EdgeId, HostId, LanId, SpoolId, TokenId, TopologyId};
+use domain::name::{DeckyName, HostName, Hostname, LanName, TopologyName};
+use domain::persona::Persona;
+use domain::revision::Revision;
+use domain::seed::Seed;
+use domain::service::{OptionValue, ServiceKind, ServiceOptions, ServiceSet};
+use domain::topology::hydrate::hydrate;
+use domain::topology::status::{StatusEvent, TopologyStatus};
+use domain::topology::{
+    Decky, Edge, Lan, LanDriver, LanKind, Protocol, Publish, Topology,
+};
+use pki::fingerprint::KeyFingerprint;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{
+    Actor, Deploy, Force, HostRow, IntentError, Redemption, Replace, Settlement, Store, TokenRow,
+    Withdraw,
+};
+
+pub(crate) mod events;
+pub(crate) mod hosts;
+pub(crate) mod intents;
+pub(crate) mod topologies;
+
+/// Runs every law as a test of its own; `$fresh` makes an empty store and what keeps it alive.
+macro_rules! suite {
+    ($fresh:path) => {
+        crate::db::conformance::suite! { $fresh;
+            hosts: a_token_is_redeemed_once_and_given_again_to_the_same_key,
+            hosts: of_keys_that_race_for_a_token_one_wins,
+            hosts: a_refused_token_leaves_no_host_and_is_audited,
+            hosts: tokens_that_are_of_no_use_are_not_listed,
+            hosts: a_name_is_free_again_after_removal_and_not_before,
+            hosts: a_standing_moves_only_along_its_arrows,
+            hosts: revocation_takes_the_keys_and_leaves_the_topology,
+            hosts: a_renewal_keeps_the_key_in_use_and_forgets_old_ones,
+            hosts: draining_takes_the_topology_down,
+            hosts: removal_of_an_occupied_host_needs_force,
+            hosts: last_seen_only_advances,
+            hosts: the_audit_log_is_read_newest_first,
+            topologies: a_topology_reads_back_as_it_was_stored,
+            topologies: a_name_is_one_name_in_any_case_until_torn_down,
+            topologies: the_list_is_newest_first_with_counts,
+            topologies: only_what_no_host_holds_is_removed,
+            topologies: deckies_of_a_host_outlive_their_topology,
+            intents: a_deploy_stores_its_intent_whole,
+            intents: a_deploy_that_is_refused_changes_nothing,
+            intents: a_replaced_topology_is_torn_down,
+            intents: of_deploys_that_race_one_wins,
+            intents: a_cordoned_host_takes_back_what_it_holds,
+            intents: a_retry_on_another_host_leaves_the_first_with_nothing,
+            intents: a_teardown_withdraws_the_assignment,
+            intents: a_settlement_is_written_only_from_the_status_it_was_decided_on,
+            intents: a_raised_fence_is_above_what_the_host_obeys,
+            intents: a_pass_reads_what_may_connect_and_what_is_live,
+            events: an_event_reads_back_as_it_was_stored,
+            events: an_event_that_is_delivered_twice_is_stored_once,
+            events: pages_miss_nothing_and_repeat_nothing,
+            events: filters_and_counts_agree,
+            events: batches_are_stored_together_or_not_at_all,
+            events: a_decky_is_named_while_its_topology_is_stored,
+        }
+    };
+    ($fresh:path; $($module:ident: $law:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $law() {
+                let (store, _guard) = $fresh().await;
+                crate::db::conformance::$module::$law(store).await;
+            }
+        )*
+    };
+}
+pub(crate) use suite;
+
+/// A moment of the suite's time: so many seconds after its start.
+pub(crate) fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::seconds(seconds)
+}
+
+pub(crate) fn uuid(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+pub(crate) fn operator() -> Actor {
+    Actor::Operator("alice".to_owned())
+}
+
+pub(crate) fn key(number: u8) -> KeyFingerprint {
+    KeyFingerprint::from_bytes([number; 32])
+}
+
+fn host_name(name: &str) -> HostName {
+    HostName::parse(name).expect("a name of the suite is a name")
+}
+
+/// A token for `name` with the secret `[number; 32]`, of use in the first hour.
+pub(crate) fn token(number: u8, name: &str) -> TokenRow {
+    TokenRow {
+        id: TokenId::new(uuid(number.into())),
+        secret_hash: [number; 32],
+        name: host_name(name),
+        created_at: at(0),
+        expires_at: at(3600),
+        creator: "alice".to_owned(),
+        redeemed_by: None,
+    }
+}
+
+/// The redemption of [`token`] of that number, by the key of that number, for a host of it.
+pub(crate) fn redemption(number: u8) -> Redemption {
+    Redemption {
+        token: TokenId::new(uuid(number.into())),
+        secret_hash: [number; 32],
+        expected_name: None,
+        host: HostId::new(uuid(0x0100 + u128::from(number))),
+        key: key(number),
+        agent_version: "0.1.0".to_owned(),
+        now: at(1),
+    }
+}
+
+/// Enrols a host.
+pub(crate) async fn enrolled(store: &Arc<dyn Store>, number: u8, name: &str) -> HostId {
+    store.insert_token(token(number, name)).await.expect("a new token is stored");
+    store.redeem(redemption(number)).await.expect("a new token is redeemed").host
+}
+
+pub(crate) async fn host(store: &Arc<dyn Store>, id: HostId) -> HostRow {
+    store.host(id).await.expect("the store answers").expect("the host is there")
+}
+
+/// A topology of two LANs, `deckies` deckies on the first and a gateway between both.
+pub(crate) fn topology(number: u8, name: &str, deckies: u8) -> Topology {
+    let id = |kind: u128, index: u8| uuid((u128::from(number) << 32) | (kind << 16) | u128::from(index));
+    let lan = |index: u8, kind: LanKind| Lan {
+        id: LanId::new(id(1, index)),
+        name: LanName::parse(&format!("LAN-0{index}")).expect("it is a name"),
+        subnet: format!("10.{number}.{index}.0/24").parse().expect("it is a subnet"),
+        kind,
+        driver: LanDriver::Bridge,
+    };
+    let lans = vec![lan(0, LanKind::Dmz), lan(1, LanKind::Internal)];
+    let decky = |index: u8| Decky {
+        id: DeckyId::new(id(2, index)),
+        name: DeckyName::parse(&format!("decky-{index}")).expect("it is a name"),
+        hostname: Hostname::parse(&format!("srv-{index}")).expect("it is a name"),
+        archetype: (index == 0).then(|| "gateway".to_owned()),
+        services: services(),
+        persona: Persona::Linux,
+        forwards_l3: index == 0,
+        publish: if index == 0 { published() } else { Vec::new() },
+        seed: Seed::new([index; 32]),
+    };
+    let edge = |decky: u8, lan: u8| Edge {
+        id: EdgeId::new(id(3, decky * 2 + lan)),
+        decky: DeckyId::new(id(2, decky)),
+        lan: LanId::new(id(1, lan)),
+        address: Ipv4Addr::new(10, number, lan, 10 + decky),
+        mac: Persona::Linux.mac(&Seed::new([decky; 32]), usize::from(lan)),
+        home: lan == 0,
+    };
+    let mut edges = vec![edge(0, 0), edge(0, 1)];
+    edges.extend((1..=deckies).map(|index| edge(index, 0)));
+    Topology {
+        id: TopologyId::new(id(0, 0)),
+        name: TopologyName::parse(name).expect("a name of the suite is a name"),
+        host: None,
+        revision: Revision::new(1),
+        lans,
+        deckies: (0..=deckies).map(decky).collect(),
+        edges,
+    }
+}
+
+fn services() -> ServiceSet {
+    let mut ssh = ServiceOptions::default();
+    ssh.set(ServiceKind::Ssh, "banner", OptionValue::Text("OpenSSH_9.2 \"x\"".to_owned()))
+        .expect("ssh has a banner");
+    let mut ftp = ServiceOptions::default();
+    ftp.set(ServiceKind::Ftp, "anonymous", OptionValue::Boolean(true)).expect("ftp has it");
+    ServiceSet::from([
+        (ServiceKind::Ssh, ssh),
+        (ServiceKind::Ftp, ftp),
+        (ServiceKind::Http, ServiceOptions::default()),
+    ])
+}
+
+fn published() -> Vec<Publish> {
+    let publish = |host_ip, host_port| Publish {
+        host_ip,
+        host_port,
+        decky_port: 22,
+        protocol: Protocol::Tcp,
+    };
+    vec![publish(None, 2222), publish(Some(Ipv4Addr::LOCALHOST), 65535)]
+}
+
+/// Stores a topology as pending.
+pub(crate) async fn drafted(store: &Arc<dyn Store>, topology: &Topology) {
+    store.insert_topology(topology, operator(), at(10)).await.expect("a new topology is stored");
+}
+
+/// The deploy of `topology` to `host`.
+pub(crate) fn deploy_of(topology: &Topology, host: HostId) -> Deploy {
+    let hydrated = hydrate(topology);
+    Deploy {
+        topology: topology.id,
+        revision: topology.revision,
+        host,
+        hash: hydrated.version_hash(),
+        hydrated: proto::hydrated::encode(&hydrated),
+        replace: Replace::Refuse,
+        deadline: at(600),
+        actor: operator(),
+        now: at(20),
+    }
+}
+
+/// Stores and deploys a topology.
+pub(crate) async fn deployed(
+    store: &Arc<dyn Store>,
+    topology: &Topology,
+    host: HostId,
+) -> Assignment {
+    drafted(store, topology).await;
+    store.deploy(deploy_of(topology, host)).await.expect("a pending topology is deployed")
+}
+
+/// A settlement that keeps the assignment.
+pub(crate) fn settlement(
+    topology: &Topology,
+    from: TopologyStatus,
+    event: StatusEvent,
+) -> Settlement {
+    Settlement {
+        topology: topology.id,
+        from,
+        event,
+        reason: "the host says so".to_owned(),
+        applied: None,
+        withdraw: Withdraw::Keep,
+        actor: Actor::Reconciler,
+        now: at(30),
+    }
+}
+
+pub(crate) async fn settled(
+    store: &Arc<dyn Store>,
+    topology: &Topology,
+    from: TopologyStatus,
+    event: StatusEvent,
+) -> TopologyStatus {
+    store
+        .settle(settlement(topology, from, event))
+        .await
+        .expect("the machine has that arrow")
+        .expect("the status is as expected")
+}
+
+pub(crate) async fn status(store: &Arc<dyn Store>, topology: &Topology) -> TopologyStatus {
+    store
+        .topology(topology.id)
+        .await
+        .expect("the store answers")
+        .expect("the topology is there")
+        .status
+}
+
+pub(crate) async fn stand(store: &Arc<dyn Store>, host: HostId, to: Standing) -> HostRow {
+    store
+        .set_standing(host, to, Force::No, operator(), at(40))
+        .await
+        .expect("the standing has that arrow")
+}
+
+pub(crate) fn spool(number: u128) -> SpoolId {
+    SpoolId::new(uuid(0x5000 + number))
+}
+
+/// Unwraps the error of an intent, for asserting on its variant.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, IntentError>) -> IntentError {
+    result.expect_err("the intent is refused")
+}

@@ -43,6 +43,8 @@ mod topologies;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod bench_tmp;
 
 pub use open::OpenError;
 

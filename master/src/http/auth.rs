@@ -104,13 +104,22 @@ pub fn load_or_create_admin_token(path: &Path) -> Result<AdminToken, AdminTokenE
                 .map_err(AdminTokenError::Write)?;
             return Ok(token);
         }
-        Err(source) => return Err(AdminTokenError::Read { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(AdminTokenError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     let body = text.trim().strip_prefix(PREFIX);
-    let decoded = body.filter(|body| body.len() == BODY).map(|body| URL_SAFE_NO_PAD.decode(body));
+    let decoded = body
+        .filter(|body| body.len() == BODY)
+        .map(|body| URL_SAFE_NO_PAD.decode(body));
     match decoded {
         Some(Ok(_)) => Ok(AdminToken(text.trim().to_owned())),
-        Some(Err(_)) | None => Err(AdminTokenError::Malformed { path: path.to_owned() }),
+        Some(Err(_)) | None => Err(AdminTokenError::Malformed {
+            path: path.to_owned(),
+        }),
     }
 }
 
@@ -121,7 +130,10 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Result<Response, ApiError> {
     if let Access::Needs(role) = access {
-        let caller = api.tokens.caller(request.headers()).ok_or(ApiError::Unauthenticated)?;
+        let caller = api
+            .tokens
+            .caller(request.headers())
+            .ok_or(ApiError::Unauthenticated)?;
         tracing::Span::current().record("user.id", &*caller.name);
         if caller.role < role {
             return Err(ApiError::Forbidden);
@@ -136,7 +148,10 @@ pub(super) async fn authorize(
 impl AdminToken {
     /// A token that nobody has seen.
     pub fn generate() -> Self {
-        Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<32>())))
+        Self(format!(
+            "{PREFIX}{}",
+            URL_SAFE_NO_PAD.encode(random::<32>())
+        ))
     }
 
     /// The text, for the one place that shows it.
@@ -162,8 +177,14 @@ impl ApiTokens {
     /// Accepts one more token.
     #[must_use]
     pub fn with(mut self, name: &str, role: Role, token: &str) -> Self {
-        let caller = Caller { name: name.into(), role };
-        self.known.push(Known { caller, hash: Sha256::digest(token).into() });
+        let caller = Caller {
+            name: name.into(),
+            role,
+        };
+        self.known.push(Known {
+            caller,
+            hash: Sha256::digest(token).into(),
+        });
         self
     }
 
@@ -209,7 +230,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated)
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(ApiError::Unauthenticated)
     }
 }
 
@@ -229,7 +254,10 @@ mod tests {
 
         assert_eq!(made.expose(), read.expose());
         assert_eq!(made.expose().len(), PREFIX.len() + BODY);
-        assert_eq!(std::fs::metadata(&path).expect("made").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).expect("made").permissions().mode() & 0o777,
+            0o600
+        );
         assert!(!format!("{made:?}").contains(PREFIX));
     }
 
@@ -240,7 +268,10 @@ mod tests {
         for wrong in ["", "\n", "dca_", "dca_short", "secret"] {
             std::fs::write(&path, wrong).expect("writable");
             let refused = load_or_create_admin_token(&path).expect_err("no token");
-            assert!(matches!(refused, AdminTokenError::Malformed { .. }), "{wrong:?}: {refused}");
+            assert!(
+                matches!(refused, AdminTokenError::Malformed { .. }),
+                "{wrong:?}: {refused}"
+            );
             assert_eq!(std::fs::read_to_string(&path).expect("still there"), wrong);
         }
     }

@@ -31,23 +31,38 @@ pub(super) async fn list(
 ) -> Result<Json<Page<EventShape>>, ApiError> {
     let limit = query.limit.unwrap_or(USUAL);
     if !(1..=MOST).contains(&limit) {
-        return Err(malformed("limit", format!("{limit} is not between 1 and {MOST}")));
+        return Err(malformed(
+            "limit",
+            format!("{limit} is not between 1 and {MOST}"),
+        ));
     }
     let before = query
         .cursor
         .as_deref()
-        .map(|cursor| cursor.parse().map_err(|_| malformed("cursor", "it is none of ours")))
+        .map(|cursor| {
+            cursor
+                .parse()
+                .map_err(|_| malformed("cursor", "it is none of ours"))
+        })
         .transpose()?;
     let filter = filter(&api, &query).await?;
     let page = EventPage::Newest { before };
-    // One more than asked for tells whether there is a next page.
-    let mut rows = api.store.events(&filter, page, limit + 1).await?;
+    // One more than asked for tells whether there is a next page; the store gives no more than
+    // `MOST`, so that behind a page of that size there may be nothing.
+    let mut rows = api
+        .store
+        .events(&filter, page, limit.saturating_add(1).min(MOST))
+        .await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = rows.len() > wanted;
+    let more = rows.len() > wanted || (limit == MOST && rows.len() == wanted);
     rows.truncate(wanted);
     let next = rows.last().filter(|_| more).map(|row| row.row.to_string());
     let total = api.store.count_events(&filter).await?;
-    Ok(Json(Page { items: rows.iter().map(shapes::event).collect(), total, next }))
+    Ok(Json(Page {
+        items: rows.iter().map(shapes::event).collect(),
+        total,
+        next,
+    }))
 }
 
 /// `GET /events/export`: oldest first, up to what was stored when it began.
@@ -58,7 +73,13 @@ pub(super) async fn export(
     let filter = filter(&api, &query).await?;
     let until = api.store.newest_event_row().await?;
     let left = query.limit.map_or(u64::MAX, u64::from);
-    let start = Export { after: query.after.unwrap_or(0), left, api, filter, until };
+    let start = Export {
+        after: query.after.unwrap_or(0),
+        left,
+        api,
+        filter,
+        until,
+    };
     let lines = try_unfold(start, |mut export| async move {
         // An error cuts the body short, which a client can tell from its end.
         let page = export.next().await.inspect_err(|error| {
@@ -68,7 +89,10 @@ pub(super) async fn export(
     });
     let headers = [
         (CONTENT_TYPE, "application/x-ndjson"),
-        (CONTENT_DISPOSITION, "attachment; filename=\"events.ndjson\""),
+        (
+            CONTENT_DISPOSITION,
+            "attachment; filename=\"events.ndjson\"",
+        ),
     ];
     Ok((headers, Body::from_stream(lines)))
 }
@@ -89,7 +113,9 @@ impl Export {
         let limit = u32::try_from(self.left).unwrap_or(MOST).min(MOST);
         let page = EventPage::After { row: self.after };
         let rows = self.api.store.events(&self.filter, page, limit).await?;
-        let Some(last) = rows.last() else { return Ok(None) };
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
         self.after = last.row;
         self.left = self.left.saturating_sub(shapes::count(rows.len()));
         let mut lines = Vec::new();
@@ -123,7 +149,9 @@ pub(super) async fn filter(api: &Api, query: &EventQuery) -> Result<EventFilter,
         path: &'static str,
         text: Option<&str>,
     ) -> Result<Option<T>, ApiError> {
-        text.map(str::parse).transpose().map_err(|error: T::Err| malformed(path, error))
+        text.map(str::parse)
+            .transpose()
+            .map_err(|error: T::Err| malformed(path, error))
     }
     let topology = match query.topology.as_deref() {
         Some(reference) => match api.topologies.find(reference).await {
@@ -139,22 +167,23 @@ pub(super) async fn filter(api: &Api, query: &EventQuery) -> Result<EventFilter,
         },
         None => None,
     };
-    let decky = match (query.decky.as_deref(), &topology) {
-        (Some(reference), Some((_, Some(topology)))) => {
-            let named = topology
-                .deckies
-                .iter()
-                .find(|decky| decky.name.as_str().eq_ignore_ascii_case(reference));
-            Some(match named {
-                Some(decky) => decky.id,
-                None => gone(reference, unknown("decky", reference))?,
-            })
-        }
-        (Some(reference), Some((_, None)) | None) => Some(reference.parse().map_err(|_| {
-            malformed("decky", "it is no id; a name needs the topology beside it")
-        })?),
-        (None, _) => None,
-    };
+    let decky =
+        match (query.decky.as_deref(), &topology) {
+            (Some(reference), Some((_, Some(topology)))) => {
+                let named = topology
+                    .deckies
+                    .iter()
+                    .find(|decky| decky.name.as_str().eq_ignore_ascii_case(reference));
+                Some(match named {
+                    Some(decky) => decky.id,
+                    None => gone(reference, unknown("decky", reference))?,
+                })
+            }
+            (Some(reference), Some((_, None)) | None) => Some(reference.parse().map_err(|_| {
+                malformed("decky", "it is no id; a name needs the topology beside it")
+            })?),
+            (None, _) => None,
+        };
     Ok(EventFilter {
         topology: topology.map(|(id, _)| id),
         decky,
@@ -168,7 +197,10 @@ pub(super) async fn filter(api: &Api, query: &EventQuery) -> Result<EventFilter,
 }
 
 fn unknown(noun: &'static str, reference: &str) -> FindError {
-    FindError::Unknown { noun, key: reference.to_owned() }
+    FindError::Unknown {
+        noun,
+        key: reference.to_owned(),
+    }
 }
 
 fn gone<T: std::str::FromStr>(reference: &str, error: FindError) -> Result<T, ApiError> {
@@ -187,7 +219,11 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(filter: EventFilter, after: i64) -> Self {
-        Self { filter, after, ready: VecDeque::new() }
+        Self {
+            filter,
+            after,
+            ready: VecDeque::new(),
+        }
     }
 
     /// The next event; none when the table has no more for now.

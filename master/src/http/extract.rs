@@ -74,26 +74,37 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             Ok(Query(value)) => Ok(Self(value)),
             Err(rejection) => {
                 let text = rejection.body_text();
-                let text = text.split_once(": ").map_or(text.as_str(), |(_, cause)| cause);
-                Err(ApiError::Malformed(Malformed::of("query", String::new(), text)))
+                let text = text
+                    .split_once(": ")
+                    .map_or(text.as_str(), |(_, cause)| cause);
+                Err(ApiError::Malformed(Malformed::of(
+                    "query",
+                    String::new(),
+                    text,
+                )))
             }
         }
     }
 }
 
 async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
-    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::TooLarge { limit: MAX_FILE }
-        } else {
-            ApiError::Torn
-        }
-    })
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection: BytesRejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                ApiError::TooLarge { limit: MAX_FILE }
+            } else {
+                ApiError::Torn
+            }
+        })
 }
 
 /// A form or a script of another page can send other types without asking first, never this one.
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let essence = value.split(';').next().unwrap_or("").trim();
     essence.eq_ignore_ascii_case("application/json")
 }
@@ -106,7 +117,9 @@ fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
         let path = if path == "." { String::new() } else { path };
         Malformed::of("body", path, &error.into_inner().to_string())
     })?;
-    deserializer.end().map_err(|error| Malformed::of("body", String::new(), &error.to_string()))?;
+    deserializer
+        .end()
+        .map_err(|error| Malformed::of("body", String::new(), &error.to_string()))?;
     Ok(value)
 }
 
@@ -131,7 +144,12 @@ impl Malformed {
             None => (path, None),
         };
         let clip = |text: &str| text.chars().take(LONGEST).collect();
-        Self { target, path: clip(&path), message: clip(message), nearest }
+        Self {
+            target,
+            path: clip(&path),
+            message: clip(message),
+            nearest,
+        }
     }
 
     /// A value that has its type and is still none of those that it may be.
@@ -148,7 +166,10 @@ impl Malformed {
         if self.path.is_empty() {
             format!("the {} is malformed: {}", self.target, self.message)
         } else {
-            format!("{} of the {} is malformed: {}", self.path, self.target, self.message)
+            format!(
+                "{} of the {} is malformed: {}",
+                self.path, self.target, self.message
+            )
         }
     }
 
@@ -213,8 +234,16 @@ mod tests {
     #[test]
     fn depth_and_trailing_bytes_are_refused() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(refused::<serde_json::Value>(&deep).message.contains("recursion limit"));
-        assert!(refused::<DeployRequest>("{} {}").message.contains("trailing"));
+        assert!(
+            refused::<serde_json::Value>(&deep)
+                .message
+                .contains("recursion limit")
+        );
+        assert!(
+            refused::<DeployRequest>("{} {}")
+                .message
+                .contains("trailing")
+        );
         assert!(refused::<DeployRequest>("").message.contains("EOF"));
     }
 

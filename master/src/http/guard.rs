@@ -33,31 +33,46 @@ impl KnownNames {
 
     /// Whether the authority's host is known. Ports are not compared: a tunnel changes them.
     fn knows(&self, authority: &str) -> bool {
-        authority
-            .parse::<Authority>()
-            .is_ok_and(|parsed| self.0.contains(&parsed.host().to_ascii_lowercase()))
+        // What stands before an `@` is no part of a host, and no browser sends it.
+        !authority.contains('@')
+            && authority
+                .parse::<Authority>()
+                .is_ok_and(|parsed| self.0.contains(&parsed.host().to_ascii_lowercase()))
     }
 
     fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let text = |value: &HeaderValue| value.to_str().map(str::to_owned).unwrap_or_default();
         let mut hosts = headers.get_all(HOST).iter().map(text);
-        let host = hosts.next().or_else(|| uri.authority().map(ToString::to_string));
+        let host = hosts
+            .next()
+            .or_else(|| uri.authority().map(ToString::to_string));
         let unique = hosts.next().is_none();
-        let target_known = uri.authority().is_none_or(|target| self.knows(target.as_str()));
+        let target_known = uri
+            .authority()
+            .is_none_or(|target| self.knows(target.as_str()));
         if !unique || !target_known || !host.is_some_and(|host| self.knows(&host)) {
             return Err(ApiError::UnknownName);
         }
         let foreign = headers.get_all(ORIGIN).iter().map(text).any(|origin| {
-            let authority = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+            let authority = origin
+                .strip_prefix("http://")
+                .or(origin.strip_prefix("https://"));
             !authority.is_some_and(|authority| self.knows(authority))
         });
-        if foreign { Err(ApiError::ForeignOrigin) } else { Ok(()) }
+        if foreign {
+            Err(ApiError::ForeignOrigin)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Lets a request in, and sends its answer out.
 pub(super) async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str);
     let span = tracing::info_span!(
         "http.request",
         method = %request.method(),
@@ -82,11 +97,16 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, request: Request, next: N
     for (name, value) in [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
     ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -114,16 +134,34 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().expect("a header value"));
         }
-        names.check(&Uri::from_static("/"), &headers).map_err(|error| error.to_string())
+        names
+            .check(&Uri::from_static("/"), &headers)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn only_known_names_are_answered() {
-        for good in ["localhost", "LOCALHOST:9", "127.0.0.1:8080", "[::1]:1", "master.example"] {
+        for good in [
+            "localhost",
+            "LOCALHOST:9",
+            "127.0.0.1:8080",
+            "[::1]:1",
+            "master.example",
+        ] {
             assert_eq!(verdict(&[good], None), Ok(()), "{good}");
         }
-        for bad in ["evil.example", "127.0.0.1.evil.example", "127.0.0.2", "", "a@localhost:x"] {
-            assert_eq!(verdict(&[bad], None), Err(ApiError::UnknownName.to_string()), "{bad}");
+        for bad in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.2",
+            "",
+            "a@localhost",
+        ] {
+            assert_eq!(
+                verdict(&[bad], None),
+                Err(ApiError::UnknownName.to_string()),
+                "{bad}"
+            );
         }
         assert!(verdict(&[], None).is_err());
         assert!(verdict(&["localhost", "localhost"], None).is_err());
@@ -131,8 +169,16 @@ mod tests {
 
     #[test]
     fn a_foreign_page_is_refused() {
-        assert_eq!(verdict(&["localhost"], Some("http://localhost:5173")), Ok(()));
-        for bad in ["null", "http://evil.example", "file://localhost", "http://localhost.evil"] {
+        assert_eq!(
+            verdict(&["localhost"], Some("http://localhost:5173")),
+            Ok(())
+        );
+        for bad in [
+            "null",
+            "http://evil.example",
+            "file://localhost",
+            "http://localhost.evil",
+        ] {
             let refused = Err(ApiError::ForeignOrigin.to_string());
             assert_eq!(verdict(&["localhost"], Some(bad)), refused, "{bad}");
         }

@@ -20,7 +20,9 @@ pub(super) async fn list(
     Params(query): Params<HostsQuery>,
 ) -> Result<Json<Page<HostShape>>, ApiError> {
     let rows = api.store.hosts(query.removed).await?;
-    Ok(Json(shapes::whole(rows.iter().map(|row| shape(&api, row)).collect())))
+    Ok(Json(shapes::whole(
+        rows.iter().map(|row| shape(&api, row)).collect(),
+    )))
 }
 
 /// `GET /hosts/{host}`
@@ -87,11 +89,19 @@ async fn change(
     caller: &Caller,
 ) -> Result<Json<HostShape>, ApiError> {
     let row = find_host(api.store.as_ref(), host).await?;
-    let row = api.fleet.set_standing(row.id, to, force, caller.actor()).await?;
+    let row = api
+        .fleet
+        .set_standing(row.id, to, force, caller.actor())
+        .await?;
     Ok(Json(shape(api, &row)))
 }
 
 fn shape(api: &Api, row: &HostRow) -> HostShape {
     let state = api.fleet.state_of(row, (api.clock)());
-    shapes::host(row, state, api.fleet.last_seen(row), api.fleet.live(row.id).as_ref())
+    shapes::host(
+        row,
+        state,
+        api.fleet.last_seen(row),
+        api.fleet.live(row.id).as_ref(),
+    )
 }

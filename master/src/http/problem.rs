@@ -154,13 +154,12 @@ impl ApiError {
                 .next("send the header `Authorization: Bearer TOKEN`")
                 .header(WWW_AUTHENTICATE, "Bearer"),
             Self::Forbidden => Answer::new(StatusCode::FORBIDDEN, "forbidden", self),
-            Self::UnknownName => {
-                Answer::new(StatusCode::MISDIRECTED_REQUEST, "unknown_name", self)
-                    .next("ask under localhost, or add the name to the master's configuration")
-            }
+            Self::UnknownName => Answer::new(StatusCode::MISDIRECTED_REQUEST, "unknown_name", self)
+                .next("ask under localhost, or give the name to the master with --advertise"),
             Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin", self),
-            Self::NoRoute => Answer::new(StatusCode::NOT_FOUND, "unknown", self)
-                .next("the API is under /api/v1"),
+            Self::NoRoute => {
+                Answer::new(StatusCode::NOT_FOUND, "unknown", self).next("the API is under /api/v1")
+            }
             Self::NoMethod => Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method", self)
                 .next("the header `Allow` names those that it takes"),
             Self::TimedOut => Answer::new(AWAY, "timed_out", self)
@@ -275,7 +274,9 @@ fn illegal(error: &IllegalTransition) -> Answer {
         }
         TopologyStatus::TornDown => "export it and create it anew",
     };
-    Answer::new(CONFLICT, "illegal_transition", error).next(step).current(error.from)
+    Answer::new(CONFLICT, "illegal_transition", error)
+        .next(step)
+        .current(error.from)
 }
 
 fn intent(error: &IntentError) -> Answer {
@@ -345,10 +346,12 @@ fn store(error: &StoreError) -> Answer {
         StoreError::Full { .. } => Answer::new(AWAY, "disk_full", "the master's disk is full")
             .next("free space in the master's data directory, then try again")
             .header(RETRY_AFTER, "60"),
-        StoreError::Failed { .. } | StoreError::Malformed { .. } => {
-            Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the master failed")
-                .next("look for the reference in the master's log")
-        }
+        StoreError::Failed { .. } | StoreError::Malformed { .. } => Answer::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the master failed",
+        )
+        .next("look for the reference in the master's log"),
     }
 }
 
@@ -373,9 +376,13 @@ impl IntoResponse for ApiError {
             reference,
         };
         let mut response = (answer.status, Json(problem)).into_response();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if let Some((name, value)) = answer.header {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
         }
         response
     }

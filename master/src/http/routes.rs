@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Access, Role};
 use super::{Api, events, hosts, stream, system, tokens, topologies};
@@ -18,16 +18,29 @@ pub(super) struct Route {
     /// Who may.
     pub(super) access: Access,
     /// What answers.
-    pub(super) handler: fn() -> MethodRouter<Arc<Api>>,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
 }
 
 const fn route(
     method: Method,
     path: &'static str,
     access: Access,
-    handler: fn() -> MethodRouter<Arc<Api>>,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
 ) -> Route {
-    Route { method, path, access, handler }
+    Route {
+        method,
+        path,
+        access,
+        handler,
+    }
+}
+
+impl Route {
+    /// What answers, under its method alone.
+    pub(super) fn service(&self) -> MethodRouter<Arc<Api>> {
+        let method = MethodFilter::try_from(self.method.clone());
+        (self.handler)(method.expect("the table holds none but the methods of HTTP"))
+    }
 }
 
 const OPEN: Access = Access::Open;
@@ -42,36 +55,36 @@ const DELETE: Method = Method::DELETE;
 /// Every route. The next one goes beside those of its noun.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
-    route(GET, "/healthz", OPEN, || get(system::healthz)),
-    route(GET, "/metrics", VIEWER, || get(system::metrics)),
-    route(GET, "/api/v1/status", VIEWER, || get(system::status)),
-    route(GET, "/api/v1/audit", ADMIN, || get(system::audit)),
+    route(GET, "/healthz", OPEN, |method| on(method, system::healthz)),
+    route(GET, "/metrics", VIEWER, |method| on(method, system::metrics)),
+    route(GET, "/api/v1/status", VIEWER, |method| on(method, system::status)),
+    route(GET, "/api/v1/audit", ADMIN, |method| on(method, system::audit)),
 
-    route(GET, "/api/v1/tokens", ADMIN, || get(tokens::list)),
-    route(POST, "/api/v1/tokens", ADMIN, || post(tokens::mint)),
-    route(DELETE, "/api/v1/tokens/{id}", ADMIN, || delete(tokens::remove)),
+    route(GET, "/api/v1/tokens", ADMIN, |method| on(method, tokens::list)),
+    route(POST, "/api/v1/tokens", ADMIN, |method| on(method, tokens::mint)),
+    route(DELETE, "/api/v1/tokens/{id}", ADMIN, |method| on(method, tokens::remove)),
 
-    route(GET, "/api/v1/hosts", VIEWER, || get(hosts::list)),
-    route(GET, "/api/v1/hosts/{host}", VIEWER, || get(hosts::inspect)),
-    route(DELETE, "/api/v1/hosts/{host}", ADMIN, || delete(hosts::remove)),
-    route(POST, "/api/v1/hosts/{host}/cordon", OPERATOR, || post(hosts::cordon)),
-    route(POST, "/api/v1/hosts/{host}/uncordon", OPERATOR, || post(hosts::uncordon)),
-    route(POST, "/api/v1/hosts/{host}/drain", OPERATOR, || post(hosts::drain)),
-    route(POST, "/api/v1/hosts/{host}/revoke", ADMIN, || post(hosts::revoke)),
+    route(GET, "/api/v1/hosts", VIEWER, |method| on(method, hosts::list)),
+    route(GET, "/api/v1/hosts/{host}", VIEWER, |method| on(method, hosts::inspect)),
+    route(DELETE, "/api/v1/hosts/{host}", ADMIN, |method| on(method, hosts::remove)),
+    route(POST, "/api/v1/hosts/{host}/cordon", OPERATOR, |method| on(method, hosts::cordon)),
+    route(POST, "/api/v1/hosts/{host}/uncordon", OPERATOR, |method| on(method, hosts::uncordon)),
+    route(POST, "/api/v1/hosts/{host}/drain", OPERATOR, |method| on(method, hosts::drain)),
+    route(POST, "/api/v1/hosts/{host}/revoke", ADMIN, |method| on(method, hosts::revoke)),
 
-    route(GET, "/api/v1/topologies", VIEWER, || get(topologies::list)),
-    route(POST, "/api/v1/topologies", OPERATOR, || post(topologies::create)),
-    route(POST, "/api/v1/topologies/validate", VIEWER, || post(topologies::validate)),
-    route(GET, "/api/v1/topologies/{topology}", VIEWER, || get(topologies::inspect)),
-    route(DELETE, "/api/v1/topologies/{topology}", OPERATOR, || delete(topologies::remove)),
-    route(GET, "/api/v1/topologies/{topology}/document", VIEWER, || get(topologies::document)),
-    route(GET, "/api/v1/topologies/{topology}/hydrated", VIEWER, || get(topologies::hydrated)),
-    route(GET, "/api/v1/topologies/{topology}/status-events", VIEWER, || get(topologies::status_events)),
-    route(POST, "/api/v1/topologies/{topology}/deploy", OPERATOR, || post(topologies::deploy)),
-    route(POST, "/api/v1/topologies/{topology}/retry", OPERATOR, || post(topologies::retry)),
-    route(POST, "/api/v1/topologies/{topology}/teardown", OPERATOR, || post(topologies::teardown)),
+    route(GET, "/api/v1/topologies", VIEWER, |method| on(method, topologies::list)),
+    route(POST, "/api/v1/topologies", OPERATOR, |method| on(method, topologies::create)),
+    route(POST, "/api/v1/topologies/validate", VIEWER, |method| on(method, topologies::validate)),
+    route(GET, "/api/v1/topologies/{topology}", VIEWER, |method| on(method, topologies::inspect)),
+    route(DELETE, "/api/v1/topologies/{topology}", OPERATOR, |method| on(method, topologies::remove)),
+    route(GET, "/api/v1/topologies/{topology}/document", VIEWER, |method| on(method, topologies::document)),
+    route(GET, "/api/v1/topologies/{topology}/hydrated", VIEWER, |method| on(method, topologies::hydrated)),
+    route(GET, "/api/v1/topologies/{topology}/status-events", VIEWER, |method| on(method, topologies::status_events)),
+    route(POST, "/api/v1/topologies/{topology}/deploy", OPERATOR, |method| on(method, topologies::deploy)),
+    route(POST, "/api/v1/topologies/{topology}/retry", OPERATOR, |method| on(method, topologies::retry)),
+    route(POST, "/api/v1/topologies/{topology}/teardown", OPERATOR, |method| on(method, topologies::teardown)),
 
-    route(GET, "/api/v1/events", VIEWER, || get(events::list)),
-    route(GET, "/api/v1/events/stream", VIEWER, || get(stream::stream)),
-    route(GET, "/api/v1/events/export", VIEWER, || get(events::export)),
+    route(GET, "/api/v1/events", VIEWER, |method| on(method, events::list)),
+    route(GET, "/api/v1/events/stream", VIEWER, |method| on(method, stream::stream)),
+    route(GET, "/api/v1/events/export", VIEWER, |method| on(method, events::export)),
 ];

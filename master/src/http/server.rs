@@ -62,7 +62,10 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
     }
     api.ending.cancel();
     connections.close();
-    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+    if tokio::time::timeout(GRACE, connections.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!(open = connections.len(), "connections cut off at the end");
     }
 }

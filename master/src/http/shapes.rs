@@ -24,7 +24,11 @@ use crate::topology::Inspection;
 
 /// A list that is given whole.
 pub(super) fn whole<T>(items: Vec<T>) -> Page<T> {
-    Page { total: count(items.len()), items, next: None }
+    Page {
+        total: count(items.len()),
+        items,
+        next: None,
+    }
 }
 
 /// A length as the shapes count.
@@ -89,7 +93,9 @@ pub(super) fn host(
         observed: report
             .and_then(|report| report.observed.as_ref())
             .map(|observed| observed_of(observed, None)),
-        drift: report.map(|report| drifts(&report.drift)).unwrap_or_default(),
+        drift: report
+            .map(|report| drifts(&report.drift))
+            .unwrap_or_default(),
         health: live.and_then(health),
     }
 }
@@ -133,7 +139,13 @@ fn observed_of(observed: &Inventory, only: Option<TopologyId>) -> ObservedShape 
         .filter(|decky| wanted(decky.topology) && decky.state == RunState::Running);
     ObservedShape {
         deckies: count(running.count()),
-        lans: count(observed.lans.iter().filter(|lan| wanted(lan.topology)).count()),
+        lans: count(
+            observed
+                .lans
+                .iter()
+                .filter(|lan| wanted(lan.topology))
+                .count(),
+        ),
     }
 }
 
@@ -176,14 +188,22 @@ fn topology(row: &TopologyRow, host: Option<&HostRow>) -> TopologyShape {
 }
 
 pub(super) fn state(inspection: &Inspection) -> TopologyState {
-    let Inspection { row, host, live, condition, findings } = inspection;
+    let Inspection {
+        row,
+        host,
+        live,
+        condition,
+        findings,
+    } = inspection;
     let id = row.topology.id;
     let live = live.as_ref().filter(|live| live.connected);
     let report = live.and_then(|live| live.report.as_deref());
     let desired_fence = row.desired.map(|(fence, _)| fence);
     TopologyState {
         topology: topology(row, host.as_ref()),
-        desired: row.desired.map(|(fence, hash)| desired(fence, Some((id, hash)))),
+        desired: row
+            .desired
+            .map(|(fence, hash)| desired(fence, Some((id, hash)))),
         applied: row.applied.map(|(fence, hash, at)| AppliedShape {
             generation: fence.generation.get(),
             topology: Some(id.to_string()),

@@ -43,16 +43,26 @@ pub(super) async fn stream(
     let announced = api.ingest.subscribe();
     let filter = filter(&api, &query).await?;
     let resumed = match headers.get("last-event-id") {
-        Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
-            ApiError::Malformed(Malformed::value("Last-Event-ID", "it is none of ours"))
-        })?),
+        Some(id) => Some(
+            id.to_str()
+                .ok()
+                .and_then(|id| id.parse().ok())
+                .ok_or_else(|| {
+                    ApiError::Malformed(Malformed::value("Last-Event-ID", "it is none of ours"))
+                })?,
+        ),
         None => query.after,
     };
     let after = match resumed {
         Some(row) => row,
         None => api.store.newest_event_row().await?,
     };
-    let tail = Tail { reader: Reader::new(filter, after), announced, api, _place: place };
+    let tail = Tail {
+        reader: Reader::new(filter, after),
+        announced,
+        api,
+        _place: place,
+    };
     let events = unfold(tail, |mut tail| async move {
         let event = tail.next().await?;
         Some((Ok(event), tail))

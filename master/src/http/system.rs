@@ -32,7 +32,10 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<&'static str,
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<SystemStatus>, ApiError> {
     let counts = Counts::read(&api).await?;
     let owned = |counts: BTreeMap<&str, u64>| {
-        counts.into_iter().map(|(word, count)| (word.to_owned(), count)).collect()
+        counts
+            .into_iter()
+            .map(|(word, count)| (word.to_owned(), count))
+            .collect()
     };
     Ok(Json(SystemStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -57,13 +60,18 @@ pub(super) async fn audit(
         return Err(ApiError::Malformed(malformed));
     }
     let entries = api.store.audit_log(limit).await?;
-    Ok(Json(shapes::whole(entries.iter().map(shapes::audit).collect())))
+    Ok(Json(shapes::whole(
+        entries.iter().map(shapes::audit).collect(),
+    )))
 }
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
     let counts = Counts::read(&api).await?;
-    let open = api.limits.streams.saturating_sub(api.streams.available_permits());
+    let open = api
+        .limits
+        .streams
+        .saturating_sub(api.streams.available_permits());
     let readings = Readings {
         hosts: counts.hosts,
         topologies: counts.topologies,
@@ -86,14 +94,18 @@ impl Counts {
     async fn read(api: &Api) -> Result<Self, StoreError> {
         use HostState::{Late, Lost, Ready, Revoked, Unknown};
         // States with nothing in them are counted too: a graph needs its zeroes.
-        let mut hosts: BTreeMap<_, _> =
-            [Ready, Late, Lost, Unknown, Revoked].map(|state| (state.as_str(), 0)).into();
+        let mut hosts: BTreeMap<_, _> = [Ready, Late, Lost, Unknown, Revoked]
+            .map(|state| (state.as_str(), 0))
+            .into();
         let now = (api.clock)();
         for row in api.store.hosts(false).await? {
-            *hosts.entry(api.fleet.state_of(&row, now).as_str()).or_default() += 1;
+            *hosts
+                .entry(api.fleet.state_of(&row, now).as_str())
+                .or_default() += 1;
         }
-        let mut topologies: BTreeMap<_, _> =
-            TopologyStatus::ALL.map(|status| (status.as_str(), 0)).into();
+        let mut topologies: BTreeMap<_, _> = TopologyStatus::ALL
+            .map(|status| (status.as_str(), 0))
+            .into();
         for summary in api.store.topologies().await? {
             *topologies.entry(summary.status.as_str()).or_default() += 1;
         }

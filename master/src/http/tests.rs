@@ -71,7 +71,11 @@ impl Answer {
     fn expect(&self, status: u16) -> Value {
         let text = String::from_utf8_lossy(&self.bytes);
         assert_eq!(self.status.as_u16(), status, "{text}");
-        if self.bytes.is_empty() { Value::Null } else { self.json() }
+        if self.bytes.is_empty() {
+            Value::Null
+        } else {
+            self.json()
+        }
     }
 
     /// The problem of which status and kind are expected.
@@ -133,6 +137,7 @@ impl World {
                 waker,
                 conditions: Arc::new(Conditions::default()),
                 counts: Arc::new(ReconcileCounts::default()),
+                metrics: Arc::default(),
                 clock,
                 admin,
                 api_address: "127.0.0.1:8080".parse().expect("an address"),
@@ -145,7 +150,17 @@ impl World {
         let unshared = Arc::get_mut(&mut api).expect("nobody else has it yet");
         unshared.tokens = tokens.with("viewer", Role::Viewer, VIEWER);
         let router = router(Arc::clone(&api));
-        Self { api, router, store, fleet, ingest, bus, admin: text, now, _folder: folder }
+        Self {
+            api,
+            router,
+            store,
+            fleet,
+            ingest,
+            bus,
+            admin: text,
+            now,
+            _folder: folder,
+        }
     }
 
     fn now(&self) -> OffsetDateTime {
@@ -157,14 +172,25 @@ impl World {
     }
 
     async fn send(&self, request: Request<Body>) -> axum::response::Response {
-        self.router.clone().oneshot(request).await.expect("the router answers everything")
+        self.router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("the router answers everything")
     }
 
     async fn answer(&self, request: Request<Body>) -> Answer {
         let response = self.send(request).await;
         let (parts, body) = response.into_parts();
-        let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a whole body").to_vec();
-        Answer { status: parts.status, headers: parts.headers, bytes }
+        let bytes = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .expect("a whole body")
+            .to_vec();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            bytes,
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {
@@ -186,8 +212,15 @@ impl World {
     }
 
     async fn post(&self, path: &str, body: Value) -> Answer {
-        let request = self.request(Method::POST, path).header(CONTENT_TYPE, "application/json");
-        self.answer(request.body(Body::from(body.to_string())).expect("a request")).await
+        let request = self
+            .request(Method::POST, path)
+            .header(CONTENT_TYPE, "application/json");
+        self.answer(
+            request
+                .body(Body::from(body.to_string()))
+                .expect("a request"),
+        )
+        .await
     }
 
     /// A host that has joined and never connected.
@@ -224,13 +257,24 @@ impl World {
 
     /// Stores a topology that can be deployed.
     async fn topology(&self, name: &str) -> String {
-        let created = self.post("/api/v1/topologies", json!({ "topology": file(name) })).await;
-        created.expect(201)["topology"]["id"].as_str().expect("an id").to_owned()
+        let created = self
+            .post("/api/v1/topologies", json!({ "topology": file(name) }))
+            .await;
+        created.expect(201)["topology"]["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
     }
 
     async fn status_of(&self, topology: &str) -> String {
-        let state = self.get(&format!("/api/v1/topologies/{topology}")).await.expect(200);
-        state["topology"]["status"].as_str().expect("a status").to_owned()
+        let state = self
+            .get(&format!("/api/v1/topologies/{topology}"))
+            .await
+            .expect(200);
+        state["topology"]["status"]
+            .as_str()
+            .expect("a status")
+            .to_owned()
     }
 }
 
@@ -269,6 +313,12 @@ fn file(name: &str) -> Value {
 
 /// The codes of a problem's or a state's findings.
 fn codes(value: &Value) -> Vec<&str> {
-    let findings = value["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    findings.iter().filter_map(|finding| finding["code"].as_str()).collect()
+    let findings = value["findings"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    findings
+        .iter()
+        .filter_map(|finding| finding["code"].as_str())
+        .collect()
 }

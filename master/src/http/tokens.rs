@@ -20,11 +20,11 @@ use super::{Api, shapes};
 const TTL: u32 = 900;
 
 /// `GET /tokens`
-pub(super) async fn list(
-    State(api): State<Arc<Api>>,
-) -> Result<Json<Page<TokenShape>>, ApiError> {
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Page<TokenShape>>, ApiError> {
     let rows = api.store.tokens((api.clock)()).await?;
-    Ok(Json(shapes::whole(rows.iter().map(shapes::token).collect())))
+    Ok(Json(shapes::whole(
+        rows.iter().map(shapes::token).collect(),
+    )))
 }
 
 /// `POST /tokens`
@@ -35,7 +35,10 @@ pub(super) async fn mint(
 ) -> Result<(StatusCode, Json<Enrollment>), ApiError> {
     let name = HostName::parse(&request.name).map_err(ApiError::Name)?;
     let ttl = Duration::from_secs(u64::from(request.ttl_seconds.unwrap_or(TTL)));
-    let minted = api.enroll.mint(name.clone(), ttl, caller.name().to_owned()).await?;
+    let minted = api
+        .enroll
+        .mint(name.clone(), ttl, caller.name().to_owned())
+        .await?;
     let enrollment = Enrollment {
         id: minted.id.to_string(),
         token: minted.token.expose().to_owned(),
@@ -53,9 +56,16 @@ pub(super) async fn remove(
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<StatusCode, ApiError> {
-    let unknown = || ApiError::Unknown { noun: "token", key: id.clone() };
+    let unknown = || ApiError::Unknown {
+        noun: "token",
+        key: id.clone(),
+    };
     let token: TokenId = id.parse().map_err(|_| unknown())?;
-    if api.store.delete_token(token, caller.actor(), (api.clock)()).await? {
+    if api
+        .store
+        .delete_token(token, caller.actor(), (api.clock)())
+        .await?
+    {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown())

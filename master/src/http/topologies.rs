@@ -25,8 +25,13 @@ use crate::topology::{Attempt, DeployOrder};
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
 ) -> Result<Json<Page<TopologyShape>>, ApiError> {
-    let hosts: HashMap<_, _> =
-        api.store.hosts(true).await?.into_iter().map(|row| (row.id, row)).collect();
+    let hosts: HashMap<_, _> = api
+        .store
+        .hosts(true)
+        .await?
+        .into_iter()
+        .map(|row| (row.id, row))
+        .collect();
     let items = api.store.topologies().await?;
     let items = items
         .iter()
@@ -42,13 +47,19 @@ pub(super) async fn create(
     Body(request): Body<CreateTopology>,
 ) -> Result<impl IntoResponse, ApiError> {
     let draft = Draft::from(request.topology);
-    let created =
-        api.topologies.create(&draft, request.host.as_deref(), caller.actor()).await?;
+    let created = api
+        .topologies
+        .create(&draft, request.host.as_deref(), caller.actor())
+        .await?;
     let id = created.id.to_string();
     let mut inspection = api.topologies.inspect(&id).await?;
     inspection.findings = created.findings;
     let location = [(LOCATION, format!("/api/v1/topologies/{id}"))];
-    Ok((StatusCode::CREATED, location, Json(shapes::state(&inspection))))
+    Ok((
+        StatusCode::CREATED,
+        location,
+        Json(shapes::state(&inspection)),
+    ))
 }
 
 /// `POST /topologies/validate`
@@ -57,7 +68,9 @@ pub(super) async fn validate(
     Body(file): Body<TopologyFile>,
 ) -> Json<Findings> {
     let findings = api.topologies.validate(&Draft::from(file));
-    Json(Findings { findings: findings.iter().map(FindingShape::from).collect() })
+    Json(Findings {
+        findings: findings.iter().map(FindingShape::from).collect(),
+    })
 }
 
 /// `GET /topologies/{topology}`
@@ -65,7 +78,9 @@ pub(super) async fn inspect(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
 ) -> Result<Json<TopologyState>, ApiError> {
-    Ok(Json(shapes::state(&api.topologies.inspect(&topology).await?)))
+    Ok(Json(shapes::state(
+        &api.topologies.inspect(&topology).await?,
+    )))
 }
 
 /// `GET /topologies/{topology}/document`
@@ -83,8 +98,10 @@ pub(super) async fn hydrated(
     Path(topology): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     let (bytes, hash) = api.topologies.hydrated(&topology).await?;
-    let headers =
-        [(CONTENT_TYPE, "application/json".to_owned()), (ETAG, format!("\"{hash}\""))];
+    let headers = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (ETAG, format!("\"{hash}\"")),
+    ];
     Ok((headers, bytes))
 }
 
@@ -95,7 +112,9 @@ pub(super) async fn status_events(
 ) -> Result<Json<Page<StatusChangeShape>>, ApiError> {
     let row = api.topologies.find(&topology).await?;
     let changes = api.store.status_changes(row.topology.id).await?;
-    Ok(Json(shapes::whole(changes.iter().map(shapes::status_change).collect())))
+    Ok(Json(shapes::whole(
+        changes.iter().map(shapes::status_change).collect(),
+    )))
 }
 
 /// `POST /topologies/{topology}/deploy`
@@ -125,9 +144,20 @@ async fn begin(
     request: DeployRequest,
     attempt: Attempt,
 ) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
-    let replace = if request.replace { Replace::Supersede } else { Replace::Refuse };
-    let order = DeployOrder { attempt, replace, host: request.host };
-    let id = api.topologies.deploy(topology, order, caller.actor()).await?;
+    let replace = if request.replace {
+        Replace::Supersede
+    } else {
+        Replace::Refuse
+    };
+    let order = DeployOrder {
+        attempt,
+        replace,
+        host: request.host,
+    };
+    let id = api
+        .topologies
+        .deploy(topology, order, caller.actor())
+        .await?;
     accepted(api, &id.to_string()).await
 }
 
@@ -139,7 +169,10 @@ pub(super) async fn teardown(
     BodyOrDefault(request): BodyOrDefault<TeardownRequest>,
 ) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
     let force = if request.force { Force::Yes } else { Force::No };
-    let id = api.topologies.teardown(&topology, force, caller.actor()).await?;
+    let id = api
+        .topologies
+        .teardown(&topology, force, caller.actor())
+        .await?;
     accepted(&api, &id.to_string()).await
 }
 
@@ -154,10 +187,7 @@ pub(super) async fn remove(
 }
 
 /// The intent is stored; its outcome is read from the topology.
-async fn accepted(
-    api: &Api,
-    id: &str,
-) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
+async fn accepted(api: &Api, id: &str) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
     let inspection = api.topologies.inspect(id).await?;
     Ok((StatusCode::ACCEPTED, Json(shapes::state(&inspection))))
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use domain::id::{HostId, SpoolId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -52,15 +53,29 @@ pub(super) struct Job {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-pub(super) struct Writer {
-    pub(super) store: Arc<dyn Store>,
+/// What the writer asks of the store.
+#[async_trait]
+pub(super) trait Table: Send + Sync {
+    /// Stores all of the batches or none.
+    async fn append(&self, batches: &[EventBatch]) -> Result<Vec<Appended>, StoreError>;
+}
+
+#[async_trait]
+impl Table for Arc<dyn Store> {
+    async fn append(&self, batches: &[EventBatch]) -> Result<Vec<Appended>, StoreError> {
+        self.append_batches(batches).await
+    }
+}
+
+pub(super) struct Writer<T> {
+    pub(super) table: T,
     pub(super) queue: mpsc::Receiver<Job>,
     pub(super) announcements: broadcast::Sender<Arc<EventBatch>>,
     pub(super) condition: watch::Sender<Condition>,
     pub(super) stop: CancellationToken,
 }
 
-impl Writer {
+impl<T: Table> Writer<T> {
     /// Writes until it is stopped; what waits by then is still written.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
@@ -146,7 +161,7 @@ impl Writer {
         }
         let mut wait = FIRST_WAIT;
         for _ in 0..RETRIES {
-            match self.store.append_batches(batches).await {
+            match self.table.append(batches).await {
                 Err(StoreError::Busy { .. }) => {
                     tokio::time::sleep(wait).await;
                     wait *= 2;
@@ -154,7 +169,7 @@ impl Writer {
                 result => return result,
             }
         }
-        self.store.append_batches(batches).await
+        self.table.append(batches).await
     }
 
     /// Logs and publishes a change of condition, not every batch that meets it.

@@ -6,7 +6,10 @@ use crate::http::routes::ROUTES;
 
 fn bare(method: Method, path: &str) -> axum::http::request::Builder {
     let path = path.replace(['{', '}'], "");
-    Request::builder().method(method).uri(path).header(HOST, "localhost")
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
 }
 
 #[tokio::test]
@@ -19,7 +22,10 @@ async fn every_route_but_the_open_ones_needs_a_known_token_with_its_role() {
                 request = request.header(AUTHORIZATION, format!("Bearer {token}"));
             }
             // A stream never ends: its status is all that is asked for.
-            world.send(request.body(Body::empty()).expect("a request")).await.status()
+            world
+                .send(request.body(Body::empty()).expect("a request"))
+                .await
+                .status()
         };
         let place = format!("{} {}", route.method, route.path);
         let Access::Needs(role) = route.access else {
@@ -27,8 +33,17 @@ async fn every_route_but_the_open_ones_needs_a_known_token_with_its_role() {
             continue;
         };
         assert_eq!(ask(None).await, StatusCode::UNAUTHORIZED, "{place}");
-        for wrong in ["", "dca_wrong", &world.admin[1..], &format!("{}x", world.admin)] {
-            assert_eq!(ask(Some(wrong)).await, StatusCode::UNAUTHORIZED, "{place} {wrong:?}");
+        for wrong in [
+            "",
+            "dca_wrong",
+            &world.admin[1..],
+            &format!("{}x", world.admin),
+        ] {
+            assert_eq!(
+                ask(Some(wrong)).await,
+                StatusCode::UNAUTHORIZED,
+                "{place} {wrong:?}"
+            );
         }
         let viewer = ask(Some(VIEWER)).await;
         if role > Role::Viewer {
@@ -48,15 +63,24 @@ async fn every_route_but_the_open_ones_needs_a_known_token_with_its_role() {
 #[tokio::test]
 async fn a_refusal_says_how_to_do_better_and_carries_the_headers_of_every_answer() {
     let world = World::new().await;
-    let request = bare(Method::GET, "/api/v1/hosts").body(Body::empty()).expect("a request");
+    let request = bare(Method::GET, "/api/v1/hosts")
+        .body(Body::empty())
+        .expect("a request");
     let answer = world.answer(request).await;
     let problem = answer.problem(401, "unauthenticated");
-    assert!(problem["next_step"].as_str().is_some_and(|step| step.contains("Bearer")));
+    assert!(
+        problem["next_step"]
+            .as_str()
+            .is_some_and(|step| step.contains("Bearer"))
+    );
     assert_eq!(answer.headers["www-authenticate"], "Bearer");
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("cache-control", "no-store"),
-        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        (
+            "content-security-policy",
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
     ] {
         assert_eq!(answer.headers[name], value);
     }
@@ -70,12 +94,22 @@ async fn only_known_names_and_origins_are_answered() {
         if let Some(origin) = origin {
             request = request.header("origin", origin);
         }
-        world.answer(request.body(Body::empty()).expect("a request")).await
+        world
+            .answer(request.body(Body::empty()).expect("a request"))
+            .await
     };
     assert_eq!(ask("127.0.0.1:8080", None).await.bytes, b"ok\n");
-    assert_eq!(ask("localhost", Some("http://localhost:8080")).await.status, StatusCode::OK);
-    ask("rebound.example:8080", None).await.problem(421, "unknown_name");
-    ask("localhost", Some("http://evil.example")).await.problem(403, "foreign_origin");
+    assert_eq!(
+        ask("localhost", Some("http://localhost:8080")).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(ask("master.example", None).await.status, StatusCode::OK);
+    ask("rebound.example:8080", None)
+        .await
+        .problem(421, "unknown_name");
+    ask("localhost", Some("http://evil.example"))
+        .await
+        .problem(403, "foreign_origin");
 }
 
 #[tokio::test]
@@ -85,31 +119,72 @@ async fn what_is_not_there_and_what_is_not_taken_are_problems_too() {
     world.get("/").await.problem(404, "unknown");
     let answer = world.delete("/api/v1/status").await;
     answer.problem(405, "method");
-    assert!(answer.headers["allow"].to_str().expect("text").contains("GET"));
-    for path in ["hosts/nobody", "topologies/nothing", "topologies/nothing/hydrated"] {
-        let problem = world.get(&format!("/api/v1/{path}")).await.problem(404, "unknown");
-        assert!(problem["title"].as_str().is_some_and(|title| title.contains("no")), "{problem}");
+    assert!(
+        answer.headers["allow"]
+            .to_str()
+            .expect("text")
+            .contains("GET")
+    );
+    for path in [
+        "hosts/nobody",
+        "topologies/nothing",
+        "topologies/nothing/hydrated",
+    ] {
+        let problem = world
+            .get(&format!("/api/v1/{path}"))
+            .await
+            .problem(404, "unknown");
+        assert!(
+            problem["title"]
+                .as_str()
+                .is_some_and(|title| title.contains("no")),
+            "{problem}"
+        );
     }
     let nobody = "0198c0de-0000-7000-8000-000000000000";
-    world.get(&format!("/api/v1/topologies/{nobody}")).await.problem(404, "unknown");
-    world.delete(&format!("/api/v1/tokens/{nobody}")).await.problem(404, "unknown");
-    world.delete("/api/v1/tokens/x").await.problem(404, "unknown");
+    world
+        .get(&format!("/api/v1/topologies/{nobody}"))
+        .await
+        .problem(404, "unknown");
+    world
+        .delete(&format!("/api/v1/tokens/{nobody}"))
+        .await
+        .problem(404, "unknown");
+    world
+        .delete("/api/v1/tokens/x")
+        .await
+        .problem(404, "unknown");
 }
 
 #[tokio::test]
 async fn a_malformed_request_is_answered_with_the_place_and_the_nearest_key() {
     let world = World::new().await;
     let body = json!({ "topology": { "name": "a", "lans": [{ "name": "l", "subnett": "" }] } });
-    let problem = world.post("/api/v1/topologies", body).await.problem(422, "malformed");
+    let problem = world
+        .post("/api/v1/topologies", body)
+        .await
+        .problem(422, "malformed");
     assert_eq!(problem["findings"][0]["path"], "topology.lans[0].subnett");
     assert_eq!(problem["next_step"], "did you mean `subnet`?");
 
-    let problem = world.get("/api/v1/events?topologie=x").await.problem(422, "malformed");
+    let problem = world
+        .get("/api/v1/events?topologie=x")
+        .await
+        .problem(422, "malformed");
     assert_eq!(problem["findings"][0]["path"], "topologie");
     assert_eq!(problem["next_step"], "did you mean `topology`?");
 
-    for query in ["limit=0", "limit=1001", "cursor=x", "kind=nothing", "since=yesterday"] {
-        world.get(&format!("/api/v1/events?{query}")).await.problem(422, "malformed");
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "cursor=x",
+        "kind=nothing",
+        "since=yesterday",
+    ] {
+        world
+            .get(&format!("/api/v1/events?{query}"))
+            .await
+            .problem(422, "malformed");
     }
 
     let send = async |kind: Option<&str>, body: &str| {
@@ -117,14 +192,28 @@ async fn a_malformed_request_is_answered_with_the_place_and_the_nearest_key() {
         if let Some(kind) = kind {
             request = request.header(CONTENT_TYPE, kind);
         }
-        world.answer(request.body(Body::from(body.to_owned())).expect("a request")).await
+        world
+            .answer(
+                request
+                    .body(Body::from(body.to_owned()))
+                    .expect("a request"),
+            )
+            .await
     };
-    send(Some("application/json"), "{").await.problem(422, "malformed");
-    send(Some("application/json; charset=utf-8"), "[]").await.problem(422, "malformed");
-    send(Some("text/plain"), "{}").await.problem(415, "media_type");
+    send(Some("application/json"), "{")
+        .await
+        .problem(422, "malformed");
+    send(Some("application/json; charset=utf-8"), "[]")
+        .await
+        .problem(422, "malformed");
+    send(Some("text/plain"), "{}")
+        .await
+        .problem(415, "media_type");
     send(None, "{}").await.problem(415, "media_type");
     let large = " ".repeat(proto::topology_file::MAX_FILE + 1);
-    send(Some("application/json"), &large).await.problem(413, "too_large");
+    send(Some("application/json"), &large)
+        .await
+        .problem(413, "too_large");
 }
 
 #[tokio::test]
@@ -134,8 +223,14 @@ async fn metrics_need_a_token_and_health_does_not() {
     let answer = world.get("/metrics").await;
     assert_eq!(answer.status, StatusCode::OK);
     let text = String::from_utf8(answer.bytes).expect("text");
-    assert!(text.contains("decnet_hosts{state=\"unknown\"} 1\n"), "{text}");
-    assert!(text.contains("decnet_topologies{status=\"active\"} 0\n"), "{text}");
+    assert!(
+        text.contains("decnet_hosts{state=\"unknown\"} 1\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("decnet_topologies{status=\"active\"} 0\n"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -152,5 +247,8 @@ async fn the_status_counts_and_the_audit_tells_who() {
 
     let audit = world.get("/api/v1/audit?limit=1").await.expect(200);
     assert_eq!(audit["items"][0]["actor"], "operator:admin", "{audit}");
-    world.get("/api/v1/audit?limit=0").await.problem(422, "malformed");
+    world
+        .get("/api/v1/audit?limit=0")
+        .await
+        .problem(422, "malformed");
 }

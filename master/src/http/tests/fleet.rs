@@ -29,12 +29,21 @@ async fn no_token_is_made_for_a_wrong_name_a_wrong_life_or_a_name_that_is_taken(
     let world = World::new().await;
     world.host("edge-07").await;
     let ask = async |body: Value| world.post("/api/v1/tokens", body).await;
-    let problem = ask(json!({ "name": "edge_07" })).await.problem(422, "malformed");
+    let problem = ask(json!({ "name": "edge_07" }))
+        .await
+        .problem(422, "malformed");
     assert_eq!(problem["findings"][0]["path"], "name");
     let problem = ask(json!({ "name": "a", "ttl_seconds": 86_401 })).await;
-    assert_eq!(problem.problem(422, "malformed")["findings"][0]["path"], "ttl_seconds");
-    ask(json!({ "name": "a", "ttl_seconds": 0 })).await.problem(422, "malformed");
-    let problem = ask(json!({ "name": "EDGE-07" })).await.problem(409, "name_taken");
+    assert_eq!(
+        problem.problem(422, "malformed")["findings"][0]["path"],
+        "ttl_seconds"
+    );
+    ask(json!({ "name": "a", "ttl_seconds": 0 }))
+        .await
+        .problem(422, "malformed");
+    let problem = ask(json!({ "name": "EDGE-07" }))
+        .await
+        .problem(409, "name_taken");
     assert!(problem["next_step"].is_string());
 }
 
@@ -43,7 +52,10 @@ async fn a_host_is_found_by_name_or_id_and_shows_what_its_agent_says() {
     let world = World::new().await;
     let (id, session) = world.ready_host("edge").await;
     for reference in ["edge".to_owned(), "EDGE".to_owned(), id.to_string()] {
-        let host = world.get(&format!("/api/v1/hosts/{reference}")).await.expect(200);
+        let host = world
+            .get(&format!("/api/v1/hosts/{reference}"))
+            .await
+            .expect(200);
         assert_eq!(host["id"], id.to_string());
         assert_eq!(host["state"], "ready");
         assert_eq!(host["standing"], "open");
@@ -61,7 +73,11 @@ async fn a_host_is_found_by_name_or_id_and_shows_what_its_agent_says() {
 async fn standing_moves_only_along_its_arrows() {
     let world = World::new().await;
     let (id, _session) = world.ready_host("edge").await;
-    let ask = async |verb: &str| world.post(&format!("/api/v1/hosts/edge/{verb}"), json!({})).await;
+    let ask = async |verb: &str| {
+        world
+            .post(&format!("/api/v1/hosts/edge/{verb}"), json!({}))
+            .await
+    };
     assert_eq!(ask("cordon").await.expect(200)["standing"], "cordoned");
     let problem = ask("cordon").await.problem(409, "illegal_transition");
     assert_eq!(problem["current"], "cordoned");
@@ -73,10 +89,16 @@ async fn standing_moves_only_along_its_arrows() {
 
     let removed = world.delete("/api/v1/hosts/edge").await.expect(200);
     assert_eq!(removed["standing"], "removed");
-    world.get("/api/v1/hosts/edge").await.problem(404, "unknown");
+    world
+        .get("/api/v1/hosts/edge")
+        .await
+        .problem(404, "unknown");
     world.get(&format!("/api/v1/hosts/{id}")).await.expect(200);
     assert_eq!(world.get("/api/v1/hosts").await.expect(200)["total"], 0);
-    assert_eq!(world.get("/api/v1/hosts?removed=true").await.expect(200)["total"], 1);
+    assert_eq!(
+        world.get("/api/v1/hosts?removed=true").await.expect(200)["total"],
+        1
+    );
 }
 
 #[tokio::test]
@@ -84,9 +106,18 @@ async fn a_host_that_carries_a_topology_is_removed_by_force_only() {
     let world = World::new().await;
     let (_, _session) = world.ready_host("local").await;
     world.topology("maze").await;
-    world.post("/api/v1/topologies/maze/deploy", json!({})).await.expect(202);
+    world
+        .post("/api/v1/topologies/maze/deploy", json!({}))
+        .await
+        .expect(202);
 
-    world.delete("/api/v1/hosts/local").await.problem(409, "host_occupied");
-    world.delete("/api/v1/hosts/local?force=true").await.expect(200);
+    world
+        .delete("/api/v1/hosts/local")
+        .await
+        .problem(409, "host_occupied");
+    world
+        .delete("/api/v1/hosts/local?force=true")
+        .await
+        .expect(200);
     assert_eq!(world.status_of("maze").await, "torn_down");
 }

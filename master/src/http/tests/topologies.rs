@@ -12,12 +12,26 @@ async fn a_draft_that_cannot_be_read_is_refused_with_every_finding_and_stores_no
     draft["lans"][1]["subnet"] = json!("172.30.1.1/24");
     draft["deckies"][1]["edges"][0]["lan"] = json!("nowhere");
     draft["lans"][0]["kind"] = json!("internal");
-    let answer = world.post("/api/v1/topologies", json!({ "topology": draft })).await;
+    let answer = world
+        .post("/api/v1/topologies", json!({ "topology": draft }))
+        .await;
     let problem = answer.problem(422, "invalid_topology");
-    for code in ["NAME_INVALID", "SUBNET_MALFORMED", "EDGE_UNKNOWN", "DMZ_MISSING"] {
-        assert!(codes(&problem).contains(&code), "{code} is not among {:?}", codes(&problem));
+    for code in [
+        "NAME_INVALID",
+        "SUBNET_MALFORMED",
+        "EDGE_UNKNOWN",
+        "DMZ_MISSING",
+    ] {
+        assert!(
+            codes(&problem).contains(&code),
+            "{code} is not among {:?}",
+            codes(&problem)
+        );
     }
-    assert_eq!(world.get("/api/v1/topologies").await.expect(200)["total"], 0);
+    assert_eq!(
+        world.get("/api/v1/topologies").await.expect(200)["total"],
+        0
+    );
 }
 
 #[tokio::test]
@@ -26,18 +40,31 @@ async fn an_unfinished_draft_is_stored_with_its_findings_and_cannot_be_deployed(
     let (_, _session) = world.ready_host("local").await;
     let mut draft = file("maze");
     draft["lans"][0]["kind"] = json!("internal");
-    let answer = world.post("/api/v1/topologies", json!({ "topology": draft })).await;
+    let answer = world
+        .post("/api/v1/topologies", json!({ "topology": draft }))
+        .await;
     let state = answer.expect(201);
     assert_eq!(state["topology"]["status"], "pending");
     assert_eq!(codes(&state), ["DMZ_MISSING"]);
     let id = state["topology"]["id"].as_str().expect("an id");
-    assert_eq!(answer.headers["location"], format!("/api/v1/topologies/{id}"));
+    assert_eq!(
+        answer.headers["location"],
+        format!("/api/v1/topologies/{id}")
+    );
 
-    let refused = world.post("/api/v1/topologies/maze/deploy", json!({})).await;
-    assert_eq!(codes(&refused.problem(422, "invalid_topology")), ["DMZ_MISSING"]);
+    let refused = world
+        .post("/api/v1/topologies/maze/deploy", json!({}))
+        .await;
+    assert_eq!(
+        codes(&refused.problem(422, "invalid_topology")),
+        ["DMZ_MISSING"]
+    );
     assert_eq!(world.status_of("maze").await, "pending");
 
-    let checked = world.post("/api/v1/topologies/validate", draft).await.expect(200);
+    let checked = world
+        .post("/api/v1/topologies/validate", draft)
+        .await
+        .expect(200);
     assert_eq!(codes(&checked), ["DMZ_MISSING"]);
 }
 
@@ -45,7 +72,9 @@ async fn an_unfinished_draft_is_stored_with_its_findings_and_cannot_be_deployed(
 async fn a_name_is_taken_once() {
     let world = World::new().await;
     world.topology("maze").await;
-    let again = world.post("/api/v1/topologies", json!({ "topology": file("MAZE") })).await;
+    let again = world
+        .post("/api/v1/topologies", json!({ "topology": file("MAZE") }))
+        .await;
     again.problem(409, "name_taken");
 }
 
@@ -53,31 +82,55 @@ async fn a_name_is_taken_once() {
 async fn a_target_must_exist_and_answer() {
     let world = World::new().await;
     let body = json!({ "topology": file("maze"), "host": "nowhere" });
-    let problem = world.post("/api/v1/topologies", body).await.problem(422, "target_unknown");
+    let problem = world
+        .post("/api/v1/topologies", body)
+        .await
+        .problem(422, "target_unknown");
     assert_eq!(codes(&problem), ["TARGET_UNKNOWN"]);
 
     world.topology("maze").await;
     let deploy = async |body: Value| world.post("/api/v1/topologies/maze/deploy", body).await;
     // None is named, and none is called `local`.
     let problem = deploy(json!({})).await.problem(422, "target_unknown");
-    assert!(problem["title"].as_str().is_some_and(|title| title.contains("local")));
-    deploy(json!({ "host": "nowhere" })).await.problem(422, "target_unknown");
+    assert!(
+        problem["title"]
+            .as_str()
+            .is_some_and(|title| title.contains("local"))
+    );
+    deploy(json!({ "host": "nowhere" }))
+        .await
+        .problem(422, "target_unknown");
 
     world.host("silent").await;
     let answer = deploy(json!({ "host": "silent" })).await;
-    assert_eq!(answer.problem(503, "target_not_ready")["current"], "unknown");
+    assert_eq!(
+        answer.problem(503, "target_not_ready")["current"],
+        "unknown"
+    );
     assert!(answer.headers.contains_key("retry-after"));
     world.pass(60);
     let answer = deploy(json!({ "host": "silent" })).await;
     assert_eq!(answer.problem(503, "target_not_ready")["current"], "lost");
 
     let (_, _session) = world.ready_host("closed").await;
-    world.post("/api/v1/hosts/closed/cordon", json!({})).await.expect(200);
+    world
+        .post("/api/v1/hosts/closed/cordon", json!({}))
+        .await
+        .expect(200);
     let answer = deploy(json!({ "host": "closed" })).await;
-    assert_eq!(answer.problem(409, "target_not_ready")["current"], "cordoned");
-    world.post("/api/v1/hosts/closed/revoke", json!({})).await.expect(200);
+    assert_eq!(
+        answer.problem(409, "target_not_ready")["current"],
+        "cordoned"
+    );
+    world
+        .post("/api/v1/hosts/closed/revoke", json!({}))
+        .await
+        .expect(200);
     let answer = deploy(json!({ "host": "closed" })).await;
-    assert_eq!(answer.problem(409, "target_not_ready")["current"], "revoked");
+    assert_eq!(
+        answer.problem(409, "target_not_ready")["current"],
+        "revoked"
+    );
     assert_eq!(world.status_of("maze").await, "pending");
 }
 
@@ -87,8 +140,14 @@ async fn a_late_host_still_takes_a_deploy() {
     let (_, _session) = world.ready_host("local").await;
     world.topology("maze").await;
     world.pass(20);
-    assert_eq!(world.get("/api/v1/hosts/local").await.expect(200)["state"], "late");
-    world.post("/api/v1/topologies/maze/deploy", json!({})).await.expect(202);
+    assert_eq!(
+        world.get("/api/v1/hosts/local").await.expect(200)["state"],
+        "late"
+    );
+    world
+        .post("/api/v1/topologies/maze/deploy", json!({}))
+        .await
+        .expect(202);
 }
 
 #[tokio::test]
@@ -97,13 +156,20 @@ async fn a_deploy_stores_intent_and_the_export_is_the_very_document_that_is_assi
     let (host, _session) = world.ready_host("local").await;
     let id = world.topology("maze").await;
     let mut told = world.bus.subscribe("topology.*.status");
-    let before = world.get(&format!("/api/v1/topologies/{id}/hydrated")).await;
+    let before = world
+        .get(&format!("/api/v1/topologies/{id}/hydrated"))
+        .await;
 
-    let state = world.post("/api/v1/topologies/maze/deploy", json!({})).await.expect(202);
+    let state = world
+        .post("/api/v1/topologies/maze/deploy", json!({}))
+        .await
+        .expect(202);
 
     assert_eq!(state["topology"]["status"], "deploying");
     assert_eq!(state["topology"]["host"], "local");
-    let Delivery::Message(message) = told.next().await else { panic!("a message") };
+    let Delivery::Message(message) = told.next().await else {
+        panic!("a message")
+    };
     assert_eq!(message.body["to"], "deploying");
 
     let after = world.get("/api/v1/topologies/maze/hydrated").await;
@@ -116,8 +182,14 @@ async fn a_deploy_stores_intent_and_the_export_is_the_very_document_that_is_assi
 
     let shown = world.get("/api/v1/hosts/local").await.expect(200);
     assert_eq!(shown["desired"]["topology"], id);
-    assert_eq!(shown["desired"]["generation"], state["desired"]["generation"]);
-    let changes = world.get("/api/v1/topologies/maze/status-events").await.expect(200);
+    assert_eq!(
+        shown["desired"]["generation"],
+        state["desired"]["generation"]
+    );
+    let changes = world
+        .get("/api/v1/topologies/maze/status-events")
+        .await
+        .expect(200);
     assert_eq!(changes["items"][0]["to"], "deploying");
     assert_eq!(changes["items"][0]["actor"], "operator:admin");
 }
@@ -126,12 +198,27 @@ async fn a_deploy_stores_intent_and_the_export_is_the_very_document_that_is_assi
 async fn the_document_creates_the_same_topology_again() {
     let world = World::new().await;
     world.topology("maze").await;
-    let mut document = world.get("/api/v1/topologies/maze/document").await.expect(200);
+    let mut document = world
+        .get("/api/v1/topologies/maze/document")
+        .await
+        .expect(200);
     document["name"] = json!("copy");
-    world.post("/api/v1/topologies", json!({ "topology": document })).await.expect(201);
-    let mut copy = world.get("/api/v1/topologies/copy/document").await.expect(200);
+    world
+        .post("/api/v1/topologies", json!({ "topology": document }))
+        .await
+        .expect(201);
+    let mut copy = world
+        .get("/api/v1/topologies/copy/document")
+        .await
+        .expect(200);
     copy["name"] = json!("maze");
-    assert_eq!(copy, world.get("/api/v1/topologies/maze/document").await.expect(200));
+    assert_eq!(
+        copy,
+        world
+            .get("/api/v1/topologies/maze/document")
+            .await
+            .expect(200)
+    );
 }
 
 #[tokio::test]
@@ -139,20 +226,38 @@ async fn an_occupied_host_refuses_until_the_other_gives_way() {
     let world = World::new().await;
     let (_, _session) = world.ready_host("local").await;
     world.topology("first").await;
-    world.post("/api/v1/topologies/first/deploy", json!({})).await.expect(202);
-    let twice = world.post("/api/v1/topologies/first/deploy", json!({})).await;
-    assert_eq!(twice.problem(409, "illegal_transition")["current"], "deploying");
+    world
+        .post("/api/v1/topologies/first/deploy", json!({}))
+        .await
+        .expect(202);
+    let twice = world
+        .post("/api/v1/topologies/first/deploy", json!({}))
+        .await;
+    assert_eq!(
+        twice.problem(409, "illegal_transition")["current"],
+        "deploying"
+    );
 
     // The same subnets: a warning, since one can only follow the other.
-    let created = world.post("/api/v1/topologies", json!({ "topology": file("second") })).await;
-    assert_eq!(codes(&created.expect(201)), ["SUBNET_OVERLAP", "SUBNET_OVERLAP"]);
+    let created = world
+        .post("/api/v1/topologies", json!({ "topology": file("second") }))
+        .await;
+    assert_eq!(
+        codes(&created.expect(201)),
+        ["SUBNET_OVERLAP", "SUBNET_OVERLAP"]
+    );
 
-    let refused = world.post("/api/v1/topologies/second/deploy", json!({})).await;
+    let refused = world
+        .post("/api/v1/topologies/second/deploy", json!({}))
+        .await;
     assert_eq!(refused.problem(409, "host_occupied")["current"], "first");
     assert_eq!(world.status_of("second").await, "pending");
 
     let body = json!({ "replace": true });
-    world.post("/api/v1/topologies/second/deploy", body).await.expect(202);
+    world
+        .post("/api/v1/topologies/second/deploy", body)
+        .await
+        .expect(202);
     assert_eq!(world.status_of("first").await, "tearing_down");
     assert_eq!(world.status_of("second").await, "deploying");
 }
@@ -162,7 +267,10 @@ async fn retry_is_for_what_has_failed() {
     let world = World::new().await;
     world.topology("maze").await;
     let refused = world.post("/api/v1/topologies/maze/retry", json!({})).await;
-    assert_eq!(refused.problem(409, "illegal_transition")["current"], "pending");
+    assert_eq!(
+        refused.problem(409, "illegal_transition")["current"],
+        "pending"
+    );
 }
 
 #[tokio::test]
@@ -170,20 +278,39 @@ async fn a_teardown_waits_for_the_host_unless_it_is_forced() {
     let world = World::new().await;
     let (_, _session) = world.ready_host("local").await;
     world.topology("maze").await;
-    world.post("/api/v1/topologies/maze/deploy", json!({})).await.expect(202);
-    world.delete("/api/v1/topologies/maze").await.problem(409, "not_removable");
+    world
+        .post("/api/v1/topologies/maze/deploy", json!({}))
+        .await
+        .expect(202);
+    world
+        .delete("/api/v1/topologies/maze")
+        .await
+        .problem(409, "not_removable");
 
     let teardown = async |body: Value| world.post("/api/v1/topologies/maze/teardown", body).await;
-    assert_eq!(teardown(json!({})).await.expect(202)["topology"]["status"], "tearing_down");
+    assert_eq!(
+        teardown(json!({})).await.expect(202)["topology"]["status"],
+        "tearing_down"
+    );
     let again = teardown(json!({})).await.problem(409, "illegal_transition");
-    assert!(again["next_step"].as_str().is_some_and(|step| step.contains("force")));
+    assert!(
+        again["next_step"]
+            .as_str()
+            .is_some_and(|step| step.contains("force"))
+    );
 
     let state = teardown(json!({ "force": true })).await.expect(202);
     assert_eq!(state["topology"]["status"], "torn_down");
-    assert_eq!(state["topology"]["reason"], "forced; cleaned if the host returns");
+    assert_eq!(
+        state["topology"]["reason"],
+        "forced; cleaned if the host returns"
+    );
 
     world.delete("/api/v1/topologies/maze").await.expect(204);
-    world.get("/api/v1/topologies/maze").await.problem(404, "unknown");
+    world
+        .get("/api/v1/topologies/maze")
+        .await
+        .problem(404, "unknown");
 }
 
 #[tokio::test]
@@ -192,7 +319,10 @@ async fn a_pending_topology_is_torn_down_and_removed_at_once() {
     world.topology("maze").await;
     let request = world.request(Method::POST, "/api/v1/topologies/maze/teardown");
     // No body is the default body.
-    let state = world.answer(request.body(Body::empty()).expect("a request")).await.expect(202);
+    let state = world
+        .answer(request.body(Body::empty()).expect("a request"))
+        .await
+        .expect(202);
     assert_eq!(state["topology"]["status"], "torn_down");
     world.topology("other").await;
     world.delete("/api/v1/topologies/other").await.expect(204);

@@ -1,0 +1,210 @@
+//! `decnet event`: evidence, listed, live and exported.
+
+mod export;
+pub(crate) mod line;
+pub(crate) mod tail;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use proto::client::Client;
+use proto::rest::{EventQuery, EventShape};
+
+use crate::args::Format;
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+
+/// Most events of one page that the API gives.
+const PAGE: u32 = 1000;
+
+/// `decnet event VERB`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventCommand {
+    /// List events, newest first.
+    Ls(LsArgs),
+    /// Print events as they arrive, until Ctrl-C.
+    Tail(TailArgs),
+    /// Write events as one JSON document a line, oldest first.
+    Export(ExportArgs),
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Of this topology, by name or id.
+    #[arg(long)]
+    topology: Option<String>,
+    /// Of this decky, by id, or by name together with --topology.
+    #[arg(long)]
+    decky: Option<String>,
+    /// Of this host, by name or id.
+    #[arg(long)]
+    host: Option<String>,
+    /// Of this kind, such as auth or command.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Of this service, such as ssh.
+    #[arg(long)]
+    service: Option<String>,
+    /// From this source address.
+    #[arg(long)]
+    source: Option<String>,
+    /// Seen at or after this time, such as 2026-03-01T12:00:00Z, or in the last 15m.
+    #[arg(long, value_name = "TIME|DURATION", value_parser = moment)]
+    since: Option<String>,
+    /// Seen before this time, or before the last 15m.
+    #[arg(long, value_name = "TIME|DURATION", value_parser = moment)]
+    until: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// At most this many.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    limit: u32,
+    /// All of them.
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// How many of the past to begin with.
+    #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    lines: u32,
+    /// Go on with what arrives (the default).
+    #[arg(long, short, overrides_with = "no_follow")]
+    follow: bool,
+    /// Stop after the past.
+    #[arg(long, overrides_with = "follow")]
+    no_follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// Where to write; - for standard output.
+    #[arg(long, short = 'o', value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// From after this row on.
+    #[arg(long)]
+    after: Option<i64>,
+    /// At most this many.
+    #[arg(long, short = 'n')]
+    limit: Option<u32>,
+}
+
+/// A time, or how long ago it was.
+fn moment(text: &str) -> Result<String, String> {
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+    if OffsetDateTime::parse(text, &Rfc3339).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let past = proto::settings::duration(text)
+        .map_err(|_| format!("{text:?} is neither a time (2026-03-01T12:00:00Z) nor a duration (15m)"))?;
+    let at = time::Duration::try_from(past)
+        .ok()
+        .and_then(|past| crate::clock::now().checked_sub(past))
+        .ok_or_else(|| format!("{text:?} is longer ago than time goes"))?;
+    at.format(&Rfc3339).map_err(|error| error.to_string())
+}
+
+impl Filter {
+    fn query(&self) -> EventQuery {
+        EventQuery {
+            topology: self.topology.clone(),
+            decky: self.decky.clone(),
+            host: self.host.clone(),
+            kind: self.kind.clone(),
+            service: self.service.clone(),
+            source: self.source.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+            limit: None,
+            cursor: None,
+            after: None,
+        }
+    }
+}
+
+pub(crate) async fn run(command: EventCommand, context: &Context) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    match command {
+        EventCommand::Ls(args) => {
+            let limit = if args.all { None } else { Some(args.limit) };
+            let events = newest(&client, args.filter.query(), limit).await?;
+            let look = context.output.look;
+            context.output.list(&events, |events| line::events_table(look, events))?;
+        }
+        EventCommand::Tail(args) => {
+            let follow = args.follow || !args.no_follow;
+            let query = args.filter.query();
+            let past = if args.lines == 0 {
+                // Nothing is shown of the past, but where it ends must be known.
+                newest(&client, EventQuery::default(), Some(1)).await?
+            } else {
+                newest(&client, query.clone(), Some(args.lines)).await?
+            };
+            // Rows begin at 1.
+            let after = past.first().map_or(0, |event| event.row);
+            if args.lines > 0 {
+                for event in past.iter().rev() {
+                    print(context, event)?;
+                }
+            }
+            if follow {
+                let query = EventQuery { after: Some(after), ..query };
+                tokio::select! {
+                    ended = tail::follow(&client, query, &context.output, |event| print(context, event)) => ended?,
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+        }
+        EventCommand::Export(args) => {
+            let query =
+                EventQuery { after: args.after, limit: args.limit, ..args.filter.query() };
+            export::run(&client, &query, &args.file, context).await?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The newest events, newest first; every one when there is no limit.
+async fn newest(
+    client: &Client,
+    mut query: EventQuery,
+    limit: Option<u32>,
+) -> Result<Vec<EventShape>, Failure> {
+    let mut events = Vec::new();
+    let mut left = limit.unwrap_or(u32::MAX);
+    while left > 0 {
+        query.limit = Some(left.min(PAGE));
+        let page = client.events(&query).await?;
+        left = left.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+        events.extend(page.items);
+        match page.next {
+            Some(next) => query.cursor = Some(next),
+            None => break,
+        }
+    }
+    Ok(events)
+}
+
+fn print(context: &Context, event: &EventShape) -> Result<(), Failure> {
+    let output = &context.output;
+    match output.format() {
+        Format::Table if line::is_noise(event) => Ok(()),
+        Format::Table => output.say(&line::live(event)),
+        Format::Json | Format::Ndjson => {
+            let text = serde_json::to_string(event).map_err(Failure::new)?;
+            output.say(&text)
+        }
+        Format::Yaml => output.raw(format!("---\n{}", crate::output::yaml(event)?).as_bytes()),
+    }
+}
