@@ -400,3 +400,19 @@ async fn stored_row(data: &Path) -> HostReport {
         drift: Vec::new(),
     }
 }
+
+/// The row of a host that was never told anything.
+#[cfg(test)]
+pub(crate) const fn blank() -> HostReport {
+    HostReport {
+        fence: domain::revision::Fence::new(0, 0),
+        phase: domain::assign::Phase::Idle,
+        in_flight: false,
+        content: None,
+        applied_at: None,
+        failure: None,
+        refusal: None,
+        observed: None,
+        drift: Vec::new(),
+    }
+}

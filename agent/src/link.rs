@@ -19,6 +19,8 @@ mod retry;
 mod wire;
 
 #[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
 mod tests;
 
 pub use open::prove;

@@ -295,6 +295,26 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Ends its connection, as the end of the process would.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Lets the file grow no more, as a full disk would.
+    pub(crate) async fn fill(&self) {
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+            .fetch_one(&self.pool)
+            .await
+            .expect("it is SQL");
+        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")))
+            .execute(&self.pool)
+            .await
+            .expect("it is SQL");
+    }
+}
+
 const COLUMNS: &str = "SELECT epoch, generation, phase, topology_id, hash, hydrated, failure_code,
     failure, at FROM agent";
 

@@ -16,7 +16,7 @@ use proto::topology_file::{MAX_FILE, TopologyFile};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-pub(crate) use self::local::{Judged, judge};
+pub(crate) use self::local::judge;
 use self::malformed::Malformed;
 use crate::failure::Failure;
 
@@ -74,7 +74,12 @@ impl Subject {
 pub(crate) fn load(source: &Source) -> Result<Loaded, Failure> {
     let name = source.name();
     let text = read(source, &name)?;
-    parse(&text).map_err(|malformed| malformed.failure(&name))
+    parse_text(&text, &name)
+}
+
+/// Reads the text of a document that is called `name` in errors.
+pub(crate) fn parse_text(text: &str, name: &str) -> Result<Loaded, Failure> {
+    parse(text).map_err(|malformed| malformed.failure(name))
 }
 
 fn read(source: &Source, name: &str) -> Result<String, Failure> {

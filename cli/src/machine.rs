@@ -135,10 +135,10 @@ impl Machine {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        self.record.fleet = endpoints.fleet.parse::<Url>().ok().and_then(|url| {
-            Some(SocketAddr::new(fleet.ip(), url.port().filter(|_| fleet.port() == 0).unwrap_or(fleet.port())))
-                .filter(|address| address.port() != 0)
-        });
+        let url = Url::parse(&endpoints.fleet)
+            .with_context(|| format!("{:?} is no URL", endpoints.fleet))?;
+        let port = Some(fleet.port()).filter(|port| *port != 0).or(url.port());
+        self.record.fleet = port.map(|port| SocketAddr::new(fleet.ip(), port));
         self.record.write(&self.directory)?;
         self.check_membership(&endpoints)?;
         Ok(client)

@@ -131,6 +131,13 @@ enum Verb {
     Retry,
 }
 
+#[cfg(test)]
+impl DeployArgs {
+    pub(crate) fn waits(&self) -> bool {
+        self.wait.waits()
+    }
+}
+
 pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<Exit, Failure> {
     let output = &context.output;
     let look = output.look;

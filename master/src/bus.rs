@@ -21,17 +21,16 @@ pub struct Message {
     pub body: Arc<Value>,
 }
 
-/// Whether `subject` is of `pattern`: `*` stands for one token, `>` at the end for one or more.
+/// Whether `subject` is of `pattern`: `*` stands for one token that is not empty, `>` for one or
+/// more up to the end (what follows it in a pattern says nothing).
 pub fn matches(pattern: &str, subject: &str) -> bool {
-    let mut wanted = pattern.split('.').peekable();
     let mut given = subject.split('.');
-    while let Some(token) = wanted.next() {
-        if token == ">" && wanted.peek().is_none() {
-            return given.next().is_some();
-        }
-        match given.next() {
-            Some(actual) if token == "*" || token == actual => {}
-            Some(_) | None => return false,
+    for token in pattern.split('.') {
+        match (token, given.next()) {
+            (">", rest) => return rest.is_some(),
+            ("*", Some(actual)) if !actual.is_empty() => {}
+            (token, Some(actual)) if token == actual => {}
+            (_, Some(_) | None) => return false,
         }
     }
     given.next().is_none()

@@ -524,17 +524,17 @@ pub trait Store: Send + Sync {
     /// Tokens that can still be redeemed, soonest expiry first.
     async fn tokens(&self, now: OffsetDateTime) -> Result<Vec<TokenRow>, StoreError>;
     /// Removes a token; whether it was there.
-    async fn delete_token(&self, id: TokenId, actor: Actor, now: OffsetDateTime)
-    -> Result<bool, StoreError>;
+    async fn delete_token(
+        &self,
+        id: TokenId,
+        actor: Actor,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError>;
     /// Consumes a token conditionally and inserts host, key and a first assignment of nothing;
     /// audits success and refusal. The same token with the same key gives the same host again.
     async fn redeem(&self, redemption: Redemption) -> Result<Redeemed, RedeemError>;
     /// Keeps the certificate that was given for a redemption, so that it can be given again.
-    async fn keep_certificate(
-        &self,
-        token: TokenId,
-        certificate: &[u8],
-    ) -> Result<(), StoreError>;
+    async fn keep_certificate(&self, token: TokenId, certificate: &[u8]) -> Result<(), StoreError>;
 
     /// Every host that is not removed, by name; with `removed`, those too.
     async fn hosts(&self, removed: bool) -> Result<Vec<HostRow>, StoreError>;
@@ -639,7 +639,13 @@ pub trait Store: Send + Sync {
         spool: SpoolId,
         events: Vec<NewEvent>,
     ) -> Result<Appended, StoreError> {
-        let appended = self.append_batches(&[EventBatch { host, spool, events }]).await?;
+        let appended = self
+            .append_batches(&[EventBatch {
+                host,
+                spool,
+                events,
+            }])
+            .await?;
         Ok(appended.first().copied().unwrap_or_default())
     }
     /// One page of events.

@@ -127,7 +127,11 @@ impl Ingest {
             condition: report,
             stop: stop.clone(),
         };
-        let writer = task::spawn("event writer", tracing::info_span!("event.write"), writer.run());
+        let writer = task::spawn(
+            "event writer",
+            tracing::info_span!("event.write"),
+            writer.run(),
+        );
         Self {
             store,
             clock,
@@ -165,10 +169,23 @@ impl Ingest {
         let through = batch.last().map_or(0, |event| event.sequence);
         let now = (self.clock)();
         let (batch, refused) = self.own(host, batch).await?;
-        let events = batch.iter().filter_map(|event| stamp::event(event, now)).collect();
+        let events = batch
+            .iter()
+            .filter_map(|event| stamp::event(event, now))
+            .collect();
         let (answer, answered) = oneshot::channel();
-        let job = Job { batch: EventBatch { host, spool, events }, answer };
-        self.jobs.send(job).await.map_err(|_| IngestError::Stopped)?;
+        let job = Job {
+            batch: EventBatch {
+                host,
+                spool,
+                events,
+            },
+            answer,
+        };
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_| IngestError::Stopped)?;
         // A writer that ends without an answer has stored nothing of it.
         let appended = answered
             .await
@@ -176,12 +193,19 @@ impl Ingest {
             .map_err(IngestError::Store)?;
         let count = refused.values().sum();
         self.note_refused(host, refused, now).await;
-        Ok(Receipt { through, stored: appended.stored, refused: count })
+        Ok(Receipt {
+            through,
+            stored: appended.stored,
+            refused: count,
+        })
     }
 
     /// Forgets which deckies were assigned to a host, so that the next batch reads it anew.
     pub fn forget(&self, host: HostId) {
-        self.deckies.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+        self.deckies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&host);
     }
 
     /// Announces every batch of which at least one event is new, after its commit. A batch that
@@ -212,11 +236,14 @@ impl Ingest {
         host: HostId,
         batch: Vec<Spooled>,
     ) -> Result<(Vec<Spooled>, HashMap<(TopologyId, DeckyId), u64>), IngestError> {
-        let is_own = |deckies: &Deckies, event: &Spooled| {
-            deckies.contains(&(event.topology, event.decky))
-        };
-        let cached =
-            self.deckies.lock().unwrap_or_else(PoisonError::into_inner).get(&host).cloned();
+        let is_own =
+            |deckies: &Deckies, event: &Spooled| deckies.contains(&(event.topology, event.decky));
+        let cached = self
+            .deckies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&host)
+            .cloned();
         let deckies = match cached {
             Some(deckies) if batch.iter().all(|event| is_own(&deckies, event)) => deckies,
             Some(_) | None => self.read_deckies(host).await?,
@@ -283,20 +310,28 @@ impl Ingest {
 
 impl std::fmt::Debug for Ingest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingest").field("condition", &self.condition()).finish_non_exhaustive()
+        f.debug_struct("Ingest")
+            .field("condition", &self.condition())
+            .finish_non_exhaustive()
     }
 }
 
 fn check(batch: &[Spooled]) -> Result<(), IngestError> {
     let bytes = batch.iter().map(|event| event.line.len()).sum();
     if batch.len() > MAX_EVENTS || bytes > MAX_BYTES {
-        return Err(IngestError::TooLarge { events: batch.len(), bytes });
+        return Err(IngestError::TooLarge {
+            events: batch.len(),
+            bytes,
+        });
     }
     let mut before = None;
     for event in batch {
         let got = event.sequence;
         if before.is_some_and(|before| got <= before) || i64::try_from(got).is_err() {
-            return Err(IngestError::Order { before: before.unwrap_or(0), got });
+            return Err(IngestError::Order {
+                before: before.unwrap_or(0),
+                got,
+            });
         }
         before = Some(got);
     }

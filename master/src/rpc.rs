@@ -29,6 +29,7 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::enroll::{Enroll, Join, JoinError};
 use crate::fleet::{Fleet, Health, Order, Session};
+use crate::metrics::Metrics;
 use crate::pipeline::{Ingest, IngestError, Spooled};
 use crate::task;
 
@@ -50,6 +51,8 @@ pub struct Rpc {
     pub allow: Arc<AllowTable>,
     /// Where evidence goes.
     pub ingest: Arc<Ingest>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
     /// Ends every stream.
@@ -348,6 +351,8 @@ impl Rpc {
                 }
             })?;
             crate::crash::point("events.committed");
+            self.metrics.events_stored_total.add(receipt.stored);
+            self.metrics.events_refused_total.add(receipt.refused);
             let receipt = v1::EventReceipt {
                 spool_id: spool.uuid().as_bytes().to_vec(),
                 through: receipt.through,

@@ -24,6 +24,7 @@ use crate::db::{Store, StoreError};
 use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{self, Api, ApiParts};
+use crate::metrics::Metrics;
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Reconciler, ReconcilerParts, Waker};
 use crate::rpc::{MAX_MESSAGE, MAX_STRANGER_MESSAGE, Rpc};
@@ -113,8 +114,9 @@ pub async fn serve(
     let _lock = prepare(&config.data_dir)?;
     let data = config.data_dir.as_path();
     let started_at = clock();
-    let store: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(&data.join("master.db")).await.map_err(ServeError::Open)?);
+    let metrics = Arc::new(Metrics::default());
+    let store = SqliteStore::open(&data.join("master.db")).await.map_err(ServeError::Open)?;
+    let store: Arc<dyn Store> = Arc::new(store.counted_in(Arc::clone(&metrics)));
     let authority = Arc::new(
         CertificateAuthority::load_or_create(data, started_at).map_err(ServeError::Authority)?,
     );
@@ -187,6 +189,7 @@ pub async fn serve(
         enroll: Arc::clone(&enroll),
         allow: Arc::clone(&allow),
         ingest: Arc::clone(&ingest),
+        metrics: Arc::clone(&metrics),
         clock: Arc::clone(&clock),
         shutdown: shutdown.clone(),
     };
@@ -215,7 +218,7 @@ pub async fn serve(
         waker,
         conditions,
         counts,
-        metrics: Arc::default(),
+        metrics,
         clock: Arc::clone(&clock),
         admin,
         api_address,

@@ -1,6 +1,6 @@
 //! Interactive programs: says a line when it has seen what comes before it, as a person does.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

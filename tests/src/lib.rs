@@ -13,6 +13,7 @@ pub mod api;
 pub mod cli;
 pub mod converse;
 pub mod docker;
+pub mod load;
 pub mod netns;
 pub mod patience;
 pub mod process;

@@ -61,6 +61,11 @@ impl Attacker {
         &self.address
     }
 
+    /// The name of the namespace, for `ip netns exec`.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Runs a program there.
     pub fn run(&self, command: &[&str], input: &str) -> Result<Outcome> {
         let mut arguments = vec!["netns", "exec", &self.namespace];

@@ -242,4 +242,4 @@ fn gone_is_fine(result: Result<(), EngineError>) -> Result<(), EngineError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -209,6 +209,10 @@ impl Session {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewal = Renewal::new(&self.dialling);
         loop {
+            if renewal.is_due() {
+                let channel = dialled.channel.clone();
+                renewal.start(Box::pin(self.clone().replace(channel, master.clone())));
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return Served::Shutdown,
                 message = inbound.message() => match message {
@@ -236,13 +240,7 @@ impl Session {
                     // The stream has ended; why is what the other direction tells.
                     Err(_) => out.close(),
                 },
-                _ = ticker.tick() => {
-                    out.heartbeat = true;
-                    if renewal.is_due() {
-                        let channel = dialled.channel.clone();
-                        renewal.start(Box::pin(self.clone().replace(channel, master.clone())));
-                    }
-                }
+                _ = ticker.tick() => out.heartbeat = true,
                 () = out.changed() => {}
                 replaced = renewal.done() => match replaced {
                     Ok(next) => return Served::Replaced(next),
@@ -434,8 +432,8 @@ impl Renewal {
         self.not_before = None;
     }
 
-    /// By the master's clock, looked at with each heartbeat: a timer would not count the hours
-    /// that a host was asleep.
+    /// By the master's clock, looked at with each heartbeat at the latest: a timer would not count
+    /// the hours that a host was asleep.
     fn is_due(&self) -> bool {
         let held = self.not_before.is_some_and(|until| Instant::now() < until);
         let aged = self.credentials.identity().renew_at(self.jitter)

@@ -45,7 +45,7 @@ async fn every_state_survives_a_restart() {
         let row = Row { fence: Fence::new(3, u64::MAX - number), state };
         let store = open(&path).await;
         store.save(&row).await.expect("the disk has room");
-        store.pool.close().await;
+        store.close().await;
         assert_eq!(open(&path).await.load().await.expect("it was written"), row);
     }
 }
@@ -59,7 +59,7 @@ async fn an_unreadable_file_is_moved_aside_and_the_agent_is_idle() {
             .expect("the disk is there");
         let store = open(&path).await;
         assert_eq!(store.load().await.expect("it is new"), Row::EMPTY);
-        store.pool.close().await;
+        store.close().await;
         assert!(directory.path().join(format!("agent.db.corrupt-{number}")).exists());
     }
 }
@@ -75,7 +75,7 @@ async fn a_store_of_another_release_keeps_its_fence_and_nothing_else() {
     for text in ["ALTER TABLE agent DROP COLUMN hydrated", "PRAGMA user_version = 77"] {
         sqlx::query(text).execute(&store.pool).await.expect("it is SQL");
     }
-    store.pool.close().await;
+    store.close().await;
 
     let row = open(&path).await.load().await.expect("it was migrated");
     assert_eq!(row, Row { fence, state: AppliedState::Idle });
@@ -114,12 +114,7 @@ async fn a_full_disk_is_an_error_and_the_old_row_stays() {
     let store = open(&path).await;
     let before = Row { fence: Fence::new(1, 1), state: AppliedState::Clearing };
     store.save(&before).await.expect("the disk has room");
-    let pages: i64 =
-        sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.pool).await.expect("it is SQL");
-    sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")))
-        .execute(&store.pool)
-        .await
-        .expect("it is SQL");
+    store.fill().await;
     let large = Held { hydrated: vec![b'x'; 1024 * 1024].into(), ..held() };
     let row = Row { fence: Fence::new(1, 2), state: AppliedState::Applying(large) };
     let error = store.save(&row).await.expect_err("there is no room");

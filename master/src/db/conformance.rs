@@ -13,9 +13,7 @@ use domain::seed::Seed;
 use domain::service::{OptionValue, ServiceKind, ServiceOptions, ServiceSet};
 use domain::topology::hydrate::hydrate;
 use domain::topology::status::{StatusEvent, TopologyStatus};
-use domain::topology::{
-    Decky, Edge, Lan, LanDriver, LanKind, Protocol, Publish, Topology,
-};
+use domain::topology::{Decky, Edge, Lan, LanDriver, LanKind, Protocol, Publish, Topology};
 use pki::fingerprint::KeyFingerprint;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -130,21 +128,35 @@ pub(crate) fn redemption(number: u8) -> Redemption {
 
 /// Enrols a host.
 pub(crate) async fn enrolled(store: &Arc<dyn Store>, number: u8, name: &str) -> HostId {
-    store.insert_token(token(number, name)).await.expect("a new token is stored");
-    store.redeem(redemption(number)).await.expect("a new token is redeemed").host
+    store
+        .insert_token(token(number, name))
+        .await
+        .expect("a new token is stored");
+    store
+        .redeem(redemption(number))
+        .await
+        .expect("a new token is redeemed")
+        .host
 }
 
 pub(crate) async fn host(store: &Arc<dyn Store>, id: HostId) -> HostRow {
-    store.host(id).await.expect("the store answers").expect("the host is there")
+    store
+        .host(id)
+        .await
+        .expect("the store answers")
+        .expect("the host is there")
 }
 
 /// A topology of two LANs, `deckies` deckies on the first and a gateway between both.
 pub(crate) fn topology(number: u8, name: &str, deckies: u8) -> Topology {
-    let id = |kind: u128, index: u8| uuid((u128::from(number) << 32) | (kind << 16) | u128::from(index));
+    let id =
+        |kind: u128, index: u8| uuid((u128::from(number) << 32) | (kind << 16) | u128::from(index));
     let lan = |index: u8, kind: LanKind| Lan {
         id: LanId::new(id(1, index)),
         name: LanName::parse(&format!("LAN-0{index}")).expect("it is a name"),
-        subnet: format!("10.{number}.{index}.0/24").parse().expect("it is a subnet"),
+        subnet: format!("10.{number}.{index}.0/24")
+            .parse()
+            .expect("it is a subnet"),
         kind,
         driver: LanDriver::Bridge,
     };
@@ -183,10 +195,15 @@ pub(crate) fn topology(number: u8, name: &str, deckies: u8) -> Topology {
 
 fn services() -> ServiceSet {
     let mut ssh = ServiceOptions::default();
-    ssh.set(ServiceKind::Ssh, "banner", OptionValue::Text("OpenSSH_9.2 \"x\"".to_owned()))
-        .expect("ssh has a banner");
+    ssh.set(
+        ServiceKind::Ssh,
+        "banner",
+        OptionValue::Text("OpenSSH_9.2 \"x\"".to_owned()),
+    )
+    .expect("ssh has a banner");
     let mut ftp = ServiceOptions::default();
-    ftp.set(ServiceKind::Ftp, "anonymous", OptionValue::Boolean(true)).expect("ftp has it");
+    ftp.set(ServiceKind::Ftp, "anonymous", OptionValue::Boolean(true))
+        .expect("ftp has it");
     ServiceSet::from([
         (ServiceKind::Ssh, ssh),
         (ServiceKind::Ftp, ftp),
@@ -201,12 +218,18 @@ fn published() -> Vec<Publish> {
         decky_port: 22,
         protocol: Protocol::Tcp,
     };
-    vec![publish(None, 2222), publish(Some(Ipv4Addr::LOCALHOST), 65535)]
+    vec![
+        publish(None, 2222),
+        publish(Some(Ipv4Addr::LOCALHOST), 65535),
+    ]
 }
 
 /// Stores a topology as pending.
 pub(crate) async fn drafted(store: &Arc<dyn Store>, topology: &Topology) {
-    store.insert_topology(topology, operator(), at(10)).await.expect("a new topology is stored");
+    store
+        .insert_topology(topology, operator(), at(10))
+        .await
+        .expect("a new topology is stored");
 }
 
 /// The deploy of `topology` to `host`.
@@ -232,7 +255,10 @@ pub(crate) async fn deployed(
     host: HostId,
 ) -> Assignment {
     drafted(store, topology).await;
-    store.deploy(deploy_of(topology, host)).await.expect("a pending topology is deployed")
+    store
+        .deploy(deploy_of(topology, host))
+        .await
+        .expect("a pending topology is deployed")
 }
 
 /// A settlement that keeps the assignment.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::assign::Assignment;
@@ -23,10 +24,10 @@ use time::OffsetDateTime;
 
 use super::{
     Actor, AllowedKey, Appended, AuditEntry, Deploy, EventBatch, EventFilter, EventPage, EventRow,
-    Force, HostRow, IntentError, RedeemError, Redeemed, Redemption, Settlement,
-    StandingError, StatusChange, Store, StoreError, TokenRow, TopologyError, TopologyRow,
-    TopologySummary, Views,
+    Force, HostRow, IntentError, RedeemError, Redeemed, Redemption, Settlement, StandingError,
+    StatusChange, Store, StoreError, TokenRow, TopologyError, TopologyRow, TopologySummary, Views,
 };
+use crate::metrics::Metrics;
 
 mod assignments;
 mod audit;
@@ -43,8 +44,6 @@ mod topologies;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod bench_tmp;
 
 pub use open::OpenError;
 
@@ -53,6 +52,7 @@ pub use open::OpenError;
 pub struct SqliteStore {
     write: SqlitePool,
     read: SqlitePool,
+    metrics: Arc<Metrics>,
 }
 
 impl SqliteStore {
@@ -62,6 +62,13 @@ impl SqliteStore {
         open::open(path, &[]).await
     }
 
+    /// The same store, counting its writes in `metrics`.
+    #[must_use]
+    pub fn counted_in(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Writes back what is in the log beside the file and closes every connection. A process that
     /// is killed instead loses nothing that was committed.
     pub async fn close(&self) {
@@ -69,11 +76,21 @@ impl SqliteStore {
         self.write.close().await;
     }
 
-    async fn writing(&self, attempt: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.write.begin_with("BEGIN IMMEDIATE").await.map_err(decode::failed(attempt))
+    async fn writing(
+        &self,
+        attempt: &'static str,
+    ) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.metrics.db_writes_total.inc();
+        self.write
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(decode::failed(attempt))
     }
 
-    async fn reading(&self, attempt: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    async fn reading(
+        &self,
+        attempt: &'static str,
+    ) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.read.begin().await.map_err(decode::failed(attempt))
     }
 }
@@ -113,11 +130,7 @@ impl Store for SqliteStore {
         tokens::redeem(self, &redemption).await
     }
 
-    async fn keep_certificate(
-        &self,
-        token: TokenId,
-        certificate: &[u8],
-    ) -> Result<(), StoreError> {
+    async fn keep_certificate(&self, token: TokenId, certificate: &[u8]) -> Result<(), StoreError> {
         tokens::keep_certificate(self, token, certificate).await
     }
 
@@ -141,7 +154,17 @@ impl Store for SqliteStore {
         now: OffsetDateTime,
         forget_before: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        hosts::add_key(self, hosts::NewKey { host, key, current, now, forget_before }).await
+        hosts::add_key(
+            self,
+            hosts::NewKey {
+                host,
+                key,
+                current,
+                now,
+                forget_before,
+            },
+        )
+        .await
     }
 
     async fn set_standing(
@@ -152,7 +175,17 @@ impl Store for SqliteStore {
         actor: Actor,
         now: OffsetDateTime,
     ) -> Result<HostRow, StandingError> {
-        standing::set(self, &standing::Decision { host, to, force, actor, now }).await
+        standing::set(
+            self,
+            &standing::Decision {
+                host,
+                to,
+                force,
+                actor,
+                now,
+            },
+        )
+        .await
     }
 
     async fn touch_hosts(

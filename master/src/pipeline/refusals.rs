@@ -26,7 +26,10 @@ struct Window {
 impl Refusals {
     /// Whether events of `decky` that were refused to `host` are to be audited.
     pub(super) fn is_due(&mut self, host: HostId, decky: DeckyId, now: OffsetDateTime) -> bool {
-        let fresh = || Window { since: now, named: BTreeSet::new() };
+        let fresh = || Window {
+            since: now,
+            named: BTreeSet::new(),
+        };
         let window = self.windows.entry(host).or_insert_with(fresh);
         // A clock that was set back starts a window too, or it would never end.
         if now < window.since || now - window.since >= WINDOW {

@@ -34,13 +34,22 @@ impl World {
     async fn new() -> Self {
         let directory = TempDir::new().expect("there is room");
         let path = directory.path().join("master.db");
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&path).await.expect("a new database opens"));
+        let store: Arc<dyn Store> = Arc::new(
+            SqliteStore::open(&path)
+                .await
+                .expect("a new database opens"),
+        );
         let host = enrolled(&store, 1, "edge").await;
         let maze = topology(1, "maze", 4);
         deployed(&store, &maze, host).await;
         let ingest = Arc::new(Ingest::new(Arc::clone(&store), clock()));
-        Self { store, ingest, host, maze, _directory: directory }
+        Self {
+            store,
+            ingest,
+            host,
+            maze,
+            _directory: directory,
+        }
     }
 
     fn spooled(&self, sequence: u64, line: impl Into<Bytes>) -> Spooled {
@@ -59,18 +68,26 @@ impl World {
 
     async fn rows(&self) -> Vec<EventRow> {
         let page = EventPage::After { row: 0 };
-        self.store.events(&EventFilter::default(), page, 1000).await.expect("answered")
+        self.store
+            .events(&EventFilter::default(), page, 1000)
+            .await
+            .expect("answered")
     }
 
     async fn refusals(&self) -> usize {
         let log = self.store.audit_log(1000).await.expect("answered");
-        log.iter().filter(|entry| entry.action == "event.refuse").count()
+        log.iter()
+            .filter(|entry| entry.action == "event.refuse")
+            .count()
     }
 }
 
 fn written(payload: Payload) -> Vec<u8> {
     line::encode(&Line {
-        position: Position { boot: BootId::new(uuid(7)), counter: 1 },
+        position: Position {
+            boot: BootId::new(uuid(7)),
+            counter: 1,
+        },
         sighting: Sighting {
             at: at(890),
             service: None,
@@ -100,17 +117,40 @@ fn alive() -> Vec<u8> {
 #[tokio::test]
 async fn lines_become_events_of_the_container_that_wrote_them() {
     let world = World::new().await;
-    let batch = vec![world.spooled(3, command("id")), world.spooled(9, command("uname"))];
+    let batch = vec![
+        world.spooled(3, command("id")),
+        world.spooled(9, command("uname")),
+    ];
     let receipt = world.give(batch.clone()).await.expect("taken");
-    assert_eq!(receipt, Receipt { through: 9, stored: 2, refused: 0 });
+    assert_eq!(
+        receipt,
+        Receipt {
+            through: 9,
+            stored: 2,
+            refused: 0
+        }
+    );
     let again = world.give(batch).await.expect("taken");
-    assert_eq!(again, Receipt { through: 9, stored: 0, refused: 0 });
+    assert_eq!(
+        again,
+        Receipt {
+            through: 9,
+            stored: 0,
+            refused: 0
+        }
+    );
 
     let rows = world.rows().await;
-    let seen: Vec<_> = rows.iter().map(|row| (row.host, row.spool, row.event.sequence)).collect();
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| (row.host, row.spool, row.event.sequence))
+        .collect();
     assert_eq!(seen, [(world.host, spool(1), 3), (world.host, spool(1), 9)]);
     let event = &rows[0].event;
-    assert_eq!((event.topology, event.decky), (world.maze.id, world.maze.deckies[0].id));
+    assert_eq!(
+        (event.topology, event.decky),
+        (world.maze.id, world.maze.deckies[0].id)
+    );
     assert_eq!((event.at, event.received_at), (at(890), at(1000)));
     assert_eq!(event.payload, Payload::Command { line: "id".into() });
     assert_eq!(event.id.uuid().get_version_num(), 7);
@@ -127,7 +167,14 @@ async fn what_is_no_line_is_kept_as_it_is_and_stops_nothing() {
         world.spooled(4, &b""[..]),
     ];
     let receipt = world.give(batch).await.expect("taken");
-    assert_eq!(receipt, Receipt { through: 4, stored: 4, refused: 0 });
+    assert_eq!(
+        receipt,
+        Receipt {
+            through: 4,
+            stored: 4,
+            refused: 0
+        }
+    );
     let rows = world.rows().await;
     let kinds: Vec<_> = rows.iter().map(|row| row.event.payload.kind()).collect();
     use EventKind::{Command, Raw};
@@ -151,9 +198,26 @@ async fn signs_of_life_are_received_and_not_stored() {
     });
     let batch = vec![world.spooled(1, started), world.spooled(2, alive())];
     let receipt = world.give(batch).await.expect("taken");
-    assert_eq!(receipt, Receipt { through: 2, stored: 1, refused: 0 });
-    let receipt = world.give(vec![world.spooled(3, alive())]).await.expect("taken");
-    assert_eq!(receipt, Receipt { through: 3, stored: 0, refused: 0 });
+    assert_eq!(
+        receipt,
+        Receipt {
+            through: 2,
+            stored: 1,
+            refused: 0
+        }
+    );
+    let receipt = world
+        .give(vec![world.spooled(3, alive())])
+        .await
+        .expect("taken");
+    assert_eq!(
+        receipt,
+        Receipt {
+            through: 3,
+            stored: 0,
+            refused: 0
+        }
+    );
 }
 
 #[tokio::test]
@@ -162,16 +226,29 @@ async fn events_of_a_decky_that_was_never_on_the_host_are_refused_and_audited_in
     let other = enrolled(&world.store, 2, "other").await;
     let elsewhere = topology(2, "elsewhere", 0);
     deployed(&world.store, &elsewhere, other).await;
-    let foreign = |sequence, decky| Spooled { decky, ..world.spooled(sequence, command("id")) };
+    let foreign = |sequence, decky| Spooled {
+        decky,
+        ..world.spooled(sequence, command("id"))
+    };
     let theirs = Spooled {
         topology: elsewhere.id,
         ..foreign(1, elsewhere.deckies[0].id)
     };
     // The right decky under the wrong topology is no decky of the host either.
-    let crossed = Spooled { topology: elsewhere.id, ..world.spooled(2, command("id")) };
+    let crossed = Spooled {
+        topology: elsewhere.id,
+        ..world.spooled(2, command("id"))
+    };
     let own = world.spooled(3, command("id"));
     let receipt = world.give(vec![theirs, crossed, own]).await.expect("taken");
-    assert_eq!(receipt, Receipt { through: 3, stored: 1, refused: 2 });
+    assert_eq!(
+        receipt,
+        Receipt {
+            through: 3,
+            stored: 1,
+            refused: 2
+        }
+    );
     assert_eq!(world.rows().await.len(), 1);
     assert_eq!(world.refusals().await, 2);
 
@@ -186,7 +263,10 @@ async fn events_of_a_decky_that_was_never_on_the_host_are_refused_and_audited_in
 #[tokio::test]
 async fn a_topology_that_comes_later_is_noticed() {
     let world = World::new().await;
-    world.give(vec![world.spooled(1, command("id"))]).await.expect("taken");
+    world
+        .give(vec![world.spooled(1, command("id"))])
+        .await
+        .expect("taken");
     let second = topology(2, "second", 0);
     crate::db::conformance::drafted(&world.store, &second).await;
     let deploy = Deploy {
@@ -210,24 +290,49 @@ async fn a_topology_that_comes_later_is_noticed() {
 #[tokio::test]
 async fn a_batch_that_breaks_a_bound_is_not_taken() {
     let world = World::new().await;
-    let many = (0..=1024).map(|number| world.spooled(number, command("id"))).collect();
+    let many = (0..=1024)
+        .map(|number| world.spooled(number, command("id")))
+        .collect();
     let refused = world.give(many).await;
-    assert!(matches!(refused, Err(IngestError::TooLarge { events: 1025, .. })), "{refused:?}");
-    let large = (1..=65).map(|number| world.spooled(number, vec![0; 16 * 1024 + 1])).collect();
+    assert!(
+        matches!(refused, Err(IngestError::TooLarge { events: 1025, .. })),
+        "{refused:?}"
+    );
+    let large = (1..=65)
+        .map(|number| world.spooled(number, vec![0; 16 * 1024 + 1]))
+        .collect();
     let refused = world.give(large).await;
-    assert!(matches!(refused, Err(IngestError::TooLarge { events: 65, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(IngestError::TooLarge { events: 65, .. })),
+        "{refused:?}"
+    );
     for (first, second) in [(5, 5), (5, 4)] {
-        let batch = vec![world.spooled(first, command("a")), world.spooled(second, command("b"))];
+        let batch = vec![
+            world.spooled(first, command("a")),
+            world.spooled(second, command("b")),
+        ];
         match world.give(batch).await {
             Err(IngestError::Order { before: 5, got }) => assert_eq!(got, second),
             other => panic!("{other:?}"),
         }
     }
-    let beyond = world.give(vec![world.spooled(u64::MAX, command("a"))]).await;
-    assert!(matches!(beyond, Err(IngestError::Order { .. })), "{beyond:?}");
+    let beyond = world
+        .give(vec![world.spooled(u64::MAX, command("a"))])
+        .await;
+    assert!(
+        matches!(beyond, Err(IngestError::Order { .. })),
+        "{beyond:?}"
+    );
     assert_eq!(world.rows().await.len(), 0);
     let empty = world.give(Vec::new()).await.expect("taken");
-    assert_eq!(empty, Receipt { through: 0, stored: 0, refused: 0 });
+    assert_eq!(
+        empty,
+        Receipt {
+            through: 0,
+            stored: 0,
+            refused: 0
+        }
+    );
 }
 
 #[tokio::test]
@@ -237,8 +342,14 @@ async fn commits_are_announced_and_repeats_are_not() {
     let batch = vec![world.spooled(1, command("id"))];
     world.give(batch.clone()).await.expect("taken");
     world.give(batch).await.expect("taken");
-    world.give(vec![world.spooled(2, alive())]).await.expect("taken");
-    world.give(vec![world.spooled(3, command("uname"))]).await.expect("taken");
+    world
+        .give(vec![world.spooled(2, alive())])
+        .await
+        .expect("taken");
+    world
+        .give(vec![world.spooled(3, command("uname"))])
+        .await
+        .expect("taken");
     let mut sequences = Vec::new();
     for _ in 0..2 {
         let batch = announced.recv().await.expect("announced");
@@ -260,14 +371,21 @@ async fn many_hosts_at_once_lose_nothing() {
                 let events = (0..20)
                     .map(|event| world.spooled(batch * 20 + event, command("id")))
                     .collect();
-                let receipt =
-                    world.ingest.ingest(world.host, spool(number), events).await.expect("taken");
+                let receipt = world
+                    .ingest
+                    .ingest(world.host, spool(number), events)
+                    .await
+                    .expect("taken");
                 assert_eq!(receipt.stored, 20);
             }
         }
     });
     join_all(senders).await;
-    let count = world.store.count_events(&EventFilter::default()).await.expect("answered");
+    let count = world
+        .store
+        .count_events(&EventFilter::default())
+        .await
+        .expect("answered");
     assert_eq!(count, 24 * 100);
 }
 
@@ -293,7 +411,11 @@ async fn what_waits_is_stored_before_the_end_and_nothing_after() {
             Err(error) => panic!("{error:?}"),
         }
     }
-    let stored = world.store.count_events(&EventFilter::default()).await.expect("answered");
+    let stored = world
+        .store
+        .count_events(&EventFilter::default())
+        .await
+        .expect("answered");
     assert_eq!(stored, taken);
     let late = world.give(vec![world.spooled(1, command("id"))]).await;
     assert!(matches!(late, Err(IngestError::Stopped)), "{late:?}");
@@ -307,7 +429,10 @@ struct Faulty {
 }
 
 fn once(left: &AtomicU32) -> bool {
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        left.checked_sub(1)
+    })
+    .is_ok()
 }
 
 #[async_trait]
@@ -315,14 +440,27 @@ impl Table for Arc<Faulty> {
     async fn append(&self, batches: &[EventBatch]) -> Result<Vec<Appended>, StoreError> {
         let attempt = "store events";
         if once(&self.busy) {
-            return Err(StoreError::Busy { attempt, source: sqlx::Error::PoolTimedOut });
+            return Err(StoreError::Busy {
+                attempt,
+                source: sqlx::Error::PoolTimedOut,
+            });
         }
         if once(&self.full) {
-            return Err(StoreError::Full { attempt, source: sqlx::Error::RowNotFound });
+            return Err(StoreError::Full {
+                attempt,
+                source: sqlx::Error::RowNotFound,
+            });
         }
         // 13 is the number that it cannot store.
-        if batches.iter().flat_map(|batch| &batch.events).any(|event| event.sequence == 13) {
-            return Err(StoreError::Failed { attempt, source: sqlx::Error::RowNotFound });
+        if batches
+            .iter()
+            .flat_map(|batch| &batch.events)
+            .any(|event| event.sequence == 13)
+        {
+            return Err(StoreError::Failed {
+                attempt,
+                source: sqlx::Error::RowNotFound,
+            });
         }
         Ok(batches.iter().map(|_| Appended { stored: 1 }).collect())
     }
@@ -348,15 +486,30 @@ impl Bench {
             stop: CancellationToken::new(),
         };
         // It ends with the sender of jobs.
-        drop(task::spawn("event writer", tracing::Span::none(), writer.run()));
-        Self { table, jobs, condition }
+        drop(task::spawn(
+            "event writer",
+            tracing::Span::none(),
+            writer.run(),
+        ));
+        Self {
+            table,
+            jobs,
+            condition,
+        }
     }
 
     async fn give(&self, number: u128, sequence: u64) -> writer::Answer {
         let host = HostId::new(uuid(1));
-        let batch = EventBatch { host, spool: spool(number), events: vec![event(sequence)] };
+        let batch = EventBatch {
+            host,
+            spool: spool(number),
+            events: vec![event(sequence)],
+        };
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job { batch, answer }).await.expect("the writer runs");
+        self.jobs
+            .send(Job { batch, answer })
+            .await
+            .expect("the writer runs");
         answered.await.expect("the writer answers")
     }
 
@@ -383,7 +536,10 @@ async fn a_busy_database_is_asked_again_and_a_full_disk_is_a_condition() {
     assert!(matches!(*error, StoreError::Full { .. }), "{error:?}");
     assert_eq!(bench.condition(), Condition::Full);
 
-    assert_eq!(bench.give(1, 2).await.expect("there is room again").stored, 1);
+    assert_eq!(
+        bench.give(1, 2).await.expect("there is room again").stored,
+        1
+    );
     assert_eq!(bench.condition(), Condition::Storing);
 }
 
@@ -391,12 +547,19 @@ async fn a_busy_database_is_asked_again_and_a_full_disk_is_a_condition() {
 async fn a_batch_that_cannot_be_stored_stops_only_the_later_ones_of_its_spool() {
     let bench = Bench::new();
     // On one thread all of them are queued before the writer runs, so that they are merged.
-    let (first, broken, later, other) =
-        tokio::join!(bench.give(1, 12), bench.give(1, 13), bench.give(1, 14), bench.give(2, 14));
+    let (first, broken, later, other) = tokio::join!(
+        bench.give(1, 12),
+        bench.give(1, 13),
+        bench.give(1, 14),
+        bench.give(2, 14)
+    );
     assert_eq!(first.expect("it was before").stored, 1);
     let broken = broken.expect_err("it cannot be stored");
     assert!(matches!(*broken, StoreError::Failed { .. }), "{broken:?}");
-    assert!(later.is_err(), "a receipt for it would acknowledge the broken one");
+    assert!(
+        later.is_err(),
+        "a receipt for it would acknowledge the broken one"
+    );
     assert_eq!(other.expect("it is of another spool").stored, 1);
     assert_eq!(bench.condition(), Condition::Failing);
 }

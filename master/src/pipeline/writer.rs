@@ -97,7 +97,9 @@ impl<T: Table> Writer<T> {
         let mut events = first.batch.events.len();
         let mut jobs = vec![first];
         while events < MERGE {
-            let Ok(job) = self.queue.try_recv() else { break };
+            let Ok(job) = self.queue.try_recv() else {
+                break;
+            };
             events += job.batch.events.len();
             jobs.push(job);
         }

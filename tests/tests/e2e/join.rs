@@ -432,7 +432,7 @@ fn a_host_cannot_act_for_another() -> Result<()> {
             topology_id: uuid_bytes(&state.topology.id)?,
             decky_id: uuid_bytes(&decky)?,
             collected_at: 0,
-            line: line.to_vec(),
+            line: line.to_vec().into(),
         }],
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

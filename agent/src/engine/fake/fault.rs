@@ -87,6 +87,7 @@ pub(super) struct Faults {
     down: Option<EngineErrorKind>,
     gates: BTreeMap<Op, Gate>,
     log: Vec<(Op, String)>,
+    stuck: bool,
 }
 
 impl Faults {
@@ -100,6 +101,7 @@ impl Faults {
             if let Some((nth, fault)) = self.on_change
                 && nth == self.changing
             {
+                self.stuck = matches!(fault, Fault::HangBefore | Fault::HangAfter);
                 return Some(fault);
             }
         }
@@ -156,6 +158,11 @@ impl FakeDaemon {
             let nth = state.faults.changing + nth;
             state.faults.on_change = Some((nth, fault));
         });
+    }
+
+    /// Whether a call has come that never returns.
+    pub fn is_stuck(&self) -> bool {
+        self.with(|state| state.faults.stuck)
     }
 
     /// From here every call fails so, or none.

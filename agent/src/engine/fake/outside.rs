@@ -148,6 +148,11 @@ impl FakeEngine {
         &self.daemon
     }
 
+    /// What the names of its host's objects begin with.
+    pub fn prefix(&self) -> String {
+        crate::engine::name::prefix(self.host)
+    }
+
     pub(super) fn decky_of(&self, handle: &Handle) -> String {
         self.daemon.with(|state| {
             let name = state.containers.get(handle).map(|container| container.name.clone());

@@ -24,21 +24,40 @@ async fn refused(store: &Arc<dyn Store>, redemption: Redemption) -> TokenRefusal
 pub(crate) async fn a_token_is_redeemed_once_and_given_again_to_the_same_key(
     store: Arc<dyn Store>,
 ) {
-    store.insert_token(token(1, "edge-07")).await.expect("stored");
+    store
+        .insert_token(token(1, "edge-07"))
+        .await
+        .expect("stored");
     let first = store.redeem(redemption(1)).await.expect("redeemed");
     assert_eq!(first.host, redemption(1).host);
     assert_eq!(first.name.as_str(), "edge-07");
     assert_eq!(first.certificate, None);
-    store.keep_certificate(token(1, "x").id, b"DER").await.expect("kept");
+    store
+        .keep_certificate(token(1, "x").id, b"DER")
+        .await
+        .expect("kept");
 
     // The reply was lost: the agent asks again, the master proposes another identity.
-    let again = Redemption { host: redemption(2).host, now: at(3599), ..redemption(1) };
+    let again = Redemption {
+        host: redemption(2).host,
+        now: at(3599),
+        ..redemption(1)
+    };
     let again = store.redeem(again).await.expect("given again");
-    assert_eq!((again.host, again.certificate), (first.host, Some(b"DER".to_vec())));
+    assert_eq!(
+        (again.host, again.certificate),
+        (first.host, Some(b"DER".to_vec()))
+    );
 
-    let thief = Redemption { key: key(9), ..redemption(1) };
+    let thief = Redemption {
+        key: key(9),
+        ..redemption(1)
+    };
     assert_eq!(refused(&store, thief).await, TokenRefusal::Used);
-    let late = Redemption { now: at(3600), ..redemption(1) };
+    let late = Redemption {
+        now: at(3600),
+        ..redemption(1)
+    };
     assert_eq!(refused(&store, late).await, TokenRefusal::Expired);
 
     let row = host(&store, first.host).await;
@@ -46,7 +65,10 @@ pub(crate) async fn a_token_is_redeemed_once_and_given_again_to_the_same_key(
     assert_eq!(row.enrolled_at, at(1));
     assert_eq!(row.assignment.content, None);
     let keys = store.allowed_keys().await.expect("answered");
-    assert_eq!(keys.iter().map(|allowed| allowed.key).collect::<Vec<_>>(), [key(1)]);
+    assert_eq!(
+        keys.iter().map(|allowed| allowed.key).collect::<Vec<_>>(),
+        [key(1)]
+    );
 }
 
 pub(crate) async fn of_keys_that_race_for_a_token_one_wins(store: Arc<dyn Store>) {
@@ -77,10 +99,25 @@ pub(crate) async fn a_refused_token_leaves_no_host_and_is_audited(store: Arc<dyn
 
     let cases = [
         (redemption(7), TokenRefusal::Unknown),
-        (Redemption { secret_hash: [8; 32], ..redemption(3) }, TokenRefusal::Unknown),
-        (Redemption { now: at(3600), ..redemption(3) }, TokenRefusal::Expired),
         (
-            Redemption { expected_name: Some("edge".to_owned()), ..redemption(3) },
+            Redemption {
+                secret_hash: [8; 32],
+                ..redemption(3)
+            },
+            TokenRefusal::Unknown,
+        ),
+        (
+            Redemption {
+                now: at(3600),
+                ..redemption(3)
+            },
+            TokenRefusal::Expired,
+        ),
+        (
+            Redemption {
+                expected_name: Some("edge".to_owned()),
+                ..redemption(3)
+            },
             TokenRefusal::Misnamed,
         ),
         (redemption(2), TokenRefusal::NameTaken),
@@ -91,24 +128,49 @@ pub(crate) async fn a_refused_token_leaves_no_host_and_is_audited(store: Arc<dyn
 
     assert_eq!(store.hosts(true).await.expect("answered").len(), 1);
     let log = store.audit_log(100).await.expect("answered");
-    let refusals = log.iter().filter(|entry| entry.action == "token.refuse").count();
+    let refusals = log
+        .iter()
+        .filter(|entry| entry.action == "token.refuse")
+        .count();
     assert_eq!(refusals, 5);
     // None of them was used up by being refused.
-    let named = Redemption { expected_name: Some("OTHER".to_owned()), ..redemption(3) };
-    store.redeem(named).await.expect("redeemed by the name in another case");
+    let named = Redemption {
+        expected_name: Some("OTHER".to_owned()),
+        ..redemption(3)
+    };
+    store
+        .redeem(named)
+        .await
+        .expect("redeemed by the name in another case");
 }
 
 pub(crate) async fn tokens_that_are_of_no_use_are_not_listed(store: Arc<dyn Store>) {
     enrolled(&store, 1, "redeemed").await;
-    store.insert_token(token(2, "removed")).await.expect("stored");
-    store.insert_token(token(3, "expired")).await.expect("stored");
+    store
+        .insert_token(token(2, "removed"))
+        .await
+        .expect("stored");
+    store
+        .insert_token(token(3, "expired"))
+        .await
+        .expect("stored");
     let mut later = token(4, "later");
     later.expires_at = at(7200);
     store.insert_token(later.clone()).await.expect("stored");
 
     let id = token(2, "removed").id;
-    assert!(store.delete_token(id, operator(), at(2)).await.expect("answered"));
-    assert!(!store.delete_token(id, operator(), at(2)).await.expect("answered"));
+    assert!(
+        store
+            .delete_token(id, operator(), at(2))
+            .await
+            .expect("answered")
+    );
+    assert!(
+        !store
+            .delete_token(id, operator(), at(2))
+            .await
+            .expect("answered")
+    );
 
     let now = store.tokens(at(2)).await.expect("answered");
     assert_eq!(now, [token(3, "expired"), later.clone()]);
@@ -119,13 +181,25 @@ pub(crate) async fn a_name_is_free_again_after_removal_and_not_before(store: Arc
     let first = enrolled(&store, 1, "edge").await;
     stand(&store, first, Standing::Revoked).await;
     store.insert_token(token(2, "Edge")).await.expect("stored");
-    assert_eq!(refused(&store, redemption(2)).await, TokenRefusal::NameTaken);
+    assert_eq!(
+        refused(&store, redemption(2)).await,
+        TokenRefusal::NameTaken
+    );
 
     stand(&store, first, Standing::Removed).await;
-    let second = store.redeem(redemption(2)).await.expect("the name is free").host;
+    let second = store
+        .redeem(redemption(2))
+        .await
+        .expect("the name is free")
+        .host;
     assert_ne!(first, second);
-    let living: Vec<_> =
-        store.hosts(false).await.expect("answered").iter().map(|row| row.id).collect();
+    let living: Vec<_> = store
+        .hosts(false)
+        .await
+        .expect("answered")
+        .iter()
+        .map(|row| row.id)
+        .collect();
     assert_eq!(living, [second]);
     assert_eq!(store.hosts(true).await.expect("answered").len(), 2);
     // The token of a host that is gone gives nobody its identity.
@@ -150,12 +224,18 @@ pub(crate) async fn a_standing_moves_only_along_its_arrows(store: Arc<dyn Store>
                 stand(&store, id, *step).await;
             }
             let from = host(&store, id).await.standing;
-            match store.set_standing(id, to, Force::No, operator(), at(50)).await {
+            match store
+                .set_standing(id, to, Force::No, operator(), at(50))
+                .await
+            {
                 Ok(row) => {
                     assert!(allowed.contains(&to), "{from} became {to}");
                     assert_eq!(row.standing, to);
                 }
-                Err(StandingError::Illegal { from: said, to: asked }) => {
+                Err(StandingError::Illegal {
+                    from: said,
+                    to: asked,
+                }) => {
                     assert!(!allowed.contains(&to), "{from} did not become {to}");
                     assert_eq!((said, asked), (from, to));
                     assert_eq!(host(&store, id).await.standing, from);
@@ -165,8 +245,13 @@ pub(crate) async fn a_standing_moves_only_along_its_arrows(store: Arc<dyn Store>
         }
     }
     let nobody = redemption(200).host;
-    let unknown = store.set_standing(nobody, Cordoned, Force::No, operator(), at(50)).await;
-    assert!(matches!(unknown, Err(StandingError::Unknown)), "{unknown:?}");
+    let unknown = store
+        .set_standing(nobody, Cordoned, Force::No, operator(), at(50))
+        .await;
+    assert!(
+        matches!(unknown, Err(StandingError::Unknown)),
+        "{unknown:?}"
+    );
 }
 
 pub(crate) async fn revocation_takes_the_keys_and_leaves_the_topology(store: Arc<dyn Store>) {
@@ -181,21 +266,42 @@ pub(crate) async fn revocation_takes_the_keys_and_leaves_the_topology(store: Arc
 
     // A renewal that was under way when the host was revoked.
     let renewal = store.add_key(id, key(2), key(1), at(60), at(0)).await;
-    assert!(matches!(renewal, Err(StoreError::Failed { .. })), "{renewal:?}");
+    assert!(
+        matches!(renewal, Err(StoreError::Failed { .. })),
+        "{renewal:?}"
+    );
     assert_eq!(store.allowed_keys().await.expect("answered"), []);
 }
 
 pub(crate) async fn a_renewal_keeps_the_key_in_use_and_forgets_old_ones(store: Arc<dyn Store>) {
     let id = enrolled(&store, 1, "edge").await;
-    store.add_key(id, key(2), key(1), at(100), at(0)).await.expect("renewed");
-    store.add_key(id, key(3), key(1), at(200), at(150)).await.expect("renewed");
+    store
+        .add_key(id, key(2), key(1), at(100), at(0))
+        .await
+        .expect("renewed");
+    store
+        .add_key(id, key(3), key(1), at(200), at(150))
+        .await
+        .expect("renewed");
     let keys = |allowed: Vec<crate::db::AllowedKey>| {
-        allowed.iter().map(|allowed| allowed.key).collect::<Vec<_>>()
+        allowed
+            .iter()
+            .map(|allowed| allowed.key)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(keys(store.allowed_keys().await.expect("answered")), [key(1), key(3)]);
+    assert_eq!(
+        keys(store.allowed_keys().await.expect("answered")),
+        [key(1), key(3)]
+    );
     // The same renewal again: the reply was lost.
-    store.add_key(id, key(3), key(1), at(201), at(150)).await.expect("renewed");
-    assert_eq!(keys(store.allowed_keys().await.expect("answered")), [key(1), key(3)]);
+    store
+        .add_key(id, key(3), key(1), at(201), at(150))
+        .await
+        .expect("renewed");
+    assert_eq!(
+        keys(store.allowed_keys().await.expect("answered")),
+        [key(1), key(3)]
+    );
 }
 
 pub(crate) async fn draining_takes_the_topology_down(store: Arc<dyn Store>) {
@@ -208,8 +314,14 @@ pub(crate) async fn draining_takes_the_topology_down(store: Arc<dyn Store>) {
     assert!(row.assignment.fence > before.fence);
     assert_eq!(status(&store, &maze).await, TopologyStatus::TearingDown);
     let changes = store.status_changes(maze.id).await.expect("answered");
-    assert_eq!(changes.last().map(|change| change.reason.as_str()), Some("the host edge is drained"));
-    assert_eq!(stand(&store, id, Standing::Open).await.assignment, row.assignment);
+    assert_eq!(
+        changes.last().map(|change| change.reason.as_str()),
+        Some("the host edge is drained")
+    );
+    assert_eq!(
+        stand(&store, id, Standing::Open).await.assignment,
+        row.assignment
+    );
 }
 
 pub(crate) async fn removal_of_an_occupied_host_needs_force(store: Arc<dyn Store>) {
@@ -240,7 +352,10 @@ pub(crate) async fn removal_of_an_occupied_host_needs_force(store: Arc<dyn Store
     assert_eq!(path, [Deploying, TearingDown, TornDown]);
     // The tombstone may connect, to be told to hold nothing.
     let keys = store.allowed_keys().await.expect("answered");
-    assert_eq!(keys.iter().map(|key| key.standing).collect::<Vec<_>>(), [Standing::Removed]);
+    assert_eq!(
+        keys.iter().map(|key| key.standing).collect::<Vec<_>>(),
+        [Standing::Removed]
+    );
 }
 
 pub(crate) async fn last_seen_only_advances(store: Arc<dyn Store>) {
@@ -249,14 +364,23 @@ pub(crate) async fn last_seen_only_advances(store: Arc<dyn Store>) {
     let before = store.audit_log(100).await.expect("answered").len();
     let version = |text: &str| text.to_owned();
     store
-        .touch_hosts(&[(first, at(100), version("0.2.0")), (second, at(90), version("0.1.0"))])
+        .touch_hosts(&[
+            (first, at(100), version("0.2.0")),
+            (second, at(90), version("0.1.0")),
+        ])
         .await
         .expect("flushed");
-    store.touch_hosts(&[(first, at(80), version("0.2.1"))]).await.expect("flushed");
+    store
+        .touch_hosts(&[(first, at(80), version("0.2.1"))])
+        .await
+        .expect("flushed");
     store.touch_hosts(&[]).await.expect("nothing to flush");
 
     let row = host(&store, first).await;
-    assert_eq!((row.last_seen, row.agent_version.as_str()), (Some(at(100)), "0.2.1"));
+    assert_eq!(
+        (row.last_seen, row.agent_version.as_str()),
+        (Some(at(100)), "0.2.1")
+    );
     assert_eq!(host(&store, second).await.last_seen, Some(at(90)));
     assert_eq!(store.audit_log(100).await.expect("answered").len(), before);
 }
@@ -269,8 +393,12 @@ pub(crate) async fn the_audit_log_is_read_newest_first(store: Arc<dyn Store>) {
         subject: "a:b".to_owned(),
         detail: format!("{seconds}"),
     };
-    let actors =
-        [operator(), Actor::Operator("a:b".to_owned()), Actor::Host(redemption(1).host), Actor::Reconciler];
+    let actors = [
+        operator(),
+        Actor::Operator("a:b".to_owned()),
+        Actor::Host(redemption(1).host),
+        Actor::Reconciler,
+    ];
     for (seconds, actor) in (0..).zip(actors.clone()) {
         store.audit(entry(seconds, actor)).await.expect("written");
     }

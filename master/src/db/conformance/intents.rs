@@ -20,27 +20,56 @@ pub(crate) async fn a_deploy_stores_its_intent_whole(store: Arc<dyn Store>) {
     let assignment = deployed(&store, &maze, edge).await;
     let deploy = deploy_of(&maze, edge);
 
-    assert_eq!(assignment.fence.epoch, store.epoch().await.expect("answered"));
+    assert_eq!(
+        assignment.fence.epoch,
+        store.epoch().await.expect("answered")
+    );
     assert_eq!(assignment.fence.generation, before.generation.next());
     assert_eq!(assignment.content, Some((maze.id, deploy.hash)));
     assert_eq!(host(&store, edge).await.assignment, assignment);
-    assert_eq!(store.assigned_document(edge).await.expect("answered"), Some(deploy.hydrated));
+    assert_eq!(
+        store.assigned_document(edge).await.expect("answered"),
+        Some(deploy.hydrated)
+    );
 
-    let row = store.topology(maze.id).await.expect("answered").expect("there");
-    assert_eq!((row.status, row.status_at), (TopologyStatus::Deploying, at(20)));
-    assert_eq!((row.topology.host, row.deadline), (Some(edge), Some(at(600))));
+    let row = store
+        .topology(maze.id)
+        .await
+        .expect("answered")
+        .expect("there");
+    assert_eq!(
+        (row.status, row.status_at),
+        (TopologyStatus::Deploying, at(20))
+    );
+    assert_eq!(
+        (row.topology.host, row.deadline),
+        (Some(edge), Some(at(600)))
+    );
     assert_eq!(row.desired, Some((assignment.fence, deploy.hash)));
     let changes = store.status_changes(maze.id).await.expect("answered");
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].event, StatusEvent::DeployRequested);
-    assert_eq!((changes[0].from, changes[0].to), (TopologyStatus::Pending, TopologyStatus::Deploying));
+    assert_eq!(
+        (changes[0].from, changes[0].to),
+        (TopologyStatus::Pending, TopologyStatus::Deploying)
+    );
     assert_eq!(changes[0].actor, operator());
     let log = store.audit_log(1).await.expect("answered");
     assert_eq!(log[0].action, "topology.deploy");
     assert_eq!(log[0].subject, maze.id.to_string());
 
-    settled(&store, &maze, TopologyStatus::Deploying, StatusEvent::Converged).await;
-    let row = store.topology(maze.id).await.expect("answered").expect("there");
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::Converged,
+    )
+    .await;
+    let row = store
+        .topology(maze.id)
+        .await
+        .expect("answered")
+        .expect("there");
     assert_eq!(row.deadline, None, "a deploy that is over has no deadline");
 }
 
@@ -58,32 +87,40 @@ pub(crate) async fn a_deploy_that_is_refused_changes_nothing(store: Arc<dyn Stor
     drafted(&store, &maze).await;
     let log = store.audit_log(1000).await.expect("answered");
 
-    let stale = Deploy { revision: Revision::new(7), ..deploy() };
-    match refusal(store.deploy(stale).await) {
-        IntentError::StaleRevision { expected, current } => {
-            assert_eq!((expected, current), (Revision::new(7), Revision::new(1)));
-        }
-        other => panic!("{other:?}"),
+    let stale = Deploy {
+        revision: Revision::new(7),
+        ..deploy()
+    };
+    let stale = refusal(store.deploy(stale).await);
+    assert!(
+        matches!(stale, IntentError::StaleRevision { expected, current }
+            if expected == Revision::new(7) && current == Revision::new(1)),
+        "{stale:?}"
+    );
+    for (host, standing) in [
+        (closed, Standing::Cordoned),
+        (redemption(99).host, Standing::Removed),
+    ] {
+        let closed = refusal(store.deploy(Deploy { host, ..deploy() }).await);
+        assert!(
+            matches!(closed, IntentError::HostClosed(said) if said == standing),
+            "{closed:?}"
+        );
     }
-    for (host, standing) in
-        [(closed, Standing::Cordoned), (redemption(99).host, Standing::Removed)]
-    {
-        match refusal(store.deploy(Deploy { host, ..deploy() }).await) {
-            IntentError::HostClosed(said) => assert_eq!(said, standing),
-            other => panic!("{other:?}"),
-        }
-    }
-    match refusal(store.deploy(deploy()).await) {
-        IntentError::HostOccupied(name) => assert_eq!(name.as_str(), "resident"),
-        other => panic!("{other:?}"),
-    }
-    match refusal(store.deploy(deploy_of(&resident, edge)).await) {
-        IntentError::Illegal(IllegalTransition { from, event }) => assert_eq!(
-            (from, event),
-            (TopologyStatus::Deploying, StatusEvent::DeployRequested)
-        ),
-        other => panic!("{other:?}"),
-    }
+    let occupied = refusal(store.deploy(deploy()).await);
+    assert!(
+        matches!(&occupied, IntentError::HostOccupied(name) if name.as_str() == "resident"),
+        "{occupied:?}"
+    );
+    let illegal = refusal(store.deploy(deploy_of(&resident, edge)).await);
+    let arrow = IllegalTransition {
+        from: TopologyStatus::Deploying,
+        event: StatusEvent::DeployRequested,
+    };
+    assert!(
+        matches!(illegal, IntentError::Illegal(said) if said == arrow),
+        "{illegal:?}"
+    );
 
     assert_eq!(status(&store, &maze).await, TopologyStatus::Pending);
     assert_eq!(store.status_changes(maze.id).await.expect("answered"), []);
@@ -97,12 +134,22 @@ pub(crate) async fn a_replaced_topology_is_torn_down(store: Arc<dyn Store>) {
     let first = deployed(&store, &old, edge).await;
     let new = topology(2, "new", 0);
     drafted(&store, &new).await;
-    let replace = |topology| Deploy { replace: Replace::Supersede, ..deploy_of(topology, edge) };
+    let replace = |topology| Deploy {
+        replace: Replace::Supersede,
+        ..deploy_of(topology, edge)
+    };
     let second = store.deploy(replace(&new)).await.expect("it gives way");
     assert!(second.fence > first.fence);
     assert_eq!(host(&store, edge).await.assignment, second);
-    let row = store.topology(old.id).await.expect("answered").expect("there");
-    assert_eq!((row.status, row.reason.as_str()), (TopologyStatus::TearingDown, "replaced by new"));
+    let row = store
+        .topology(old.id)
+        .await
+        .expect("answered")
+        .expect("there");
+    assert_eq!(
+        (row.status, row.reason.as_str()),
+        (TopologyStatus::TearingDown, "replaced by new")
+    );
 
     // One that is on its way out already occupies the host, and is let go on.
     let third = topology(3, "third", 0);
@@ -133,26 +180,48 @@ pub(crate) async fn of_deploys_that_race_one_wins(store: Arc<dyn Store>) {
         .filter(|result| matches!(result, Err(IntentError::Illegal(_))))
         .count();
     assert_eq!((won, illegal), (1, 7));
-    assert_eq!(store.status_changes(maze.id).await.expect("answered").len(), 1);
-    assert_eq!(host(&store, edge).await.assignment.fence.generation.get(), 1);
+    assert_eq!(
+        store.status_changes(maze.id).await.expect("answered").len(),
+        1
+    );
+    assert_eq!(
+        host(&store, edge).await.assignment.fence.generation.get(),
+        1
+    );
 }
 
 pub(crate) async fn a_cordoned_host_takes_back_what_it_holds(store: Arc<dyn Store>) {
     let edge = enrolled(&store, 1, "edge").await;
     let maze = topology(1, "maze", 0);
     let first = deployed(&store, &maze, edge).await;
-    settled(&store, &maze, TopologyStatus::Deploying, StatusEvent::ApplyFailed).await;
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::ApplyFailed,
+    )
+    .await;
     stand(&store, edge, Standing::Cordoned).await;
-    let second = store.deploy(deploy_of(&maze, edge)).await.expect("it is there already");
+    let second = store
+        .deploy(deploy_of(&maze, edge))
+        .await
+        .expect("it is there already");
     assert!(second.fence > first.fence);
 
     let give_up = Settlement {
         withdraw: Withdraw::Nothing,
         ..settlement(&maze, TopologyStatus::Deploying, StatusEvent::ApplyFailed)
     };
-    store.settle(give_up).await.expect("settled").expect("written");
+    store
+        .settle(give_up)
+        .await
+        .expect("settled")
+        .expect("written");
     let closed = refusal(store.deploy(deploy_of(&maze, edge)).await);
-    assert!(matches!(closed, IntentError::HostClosed(Standing::Cordoned)), "{closed:?}");
+    assert!(
+        matches!(closed, IntentError::HostClosed(Standing::Cordoned)),
+        "{closed:?}"
+    );
 }
 
 pub(crate) async fn a_retry_on_another_host_leaves_the_first_with_nothing(store: Arc<dyn Store>) {
@@ -160,33 +229,63 @@ pub(crate) async fn a_retry_on_another_host_leaves_the_first_with_nothing(store:
     let second = enrolled(&store, 2, "second").await;
     let maze = topology(1, "maze", 0);
     deployed(&store, &maze, first).await;
-    settled(&store, &maze, TopologyStatus::Deploying, StatusEvent::ApplyFailed).await;
-    store.deploy(deploy_of(&maze, second)).await.expect("deployed");
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::ApplyFailed,
+    )
+    .await;
+    store
+        .deploy(deploy_of(&maze, second))
+        .await
+        .expect("deployed");
     assert_eq!(host(&store, first).await.assignment.content, None);
-    assert_eq!(store.assigned_document(first).await.expect("answered"), None);
-    let row = store.topology(maze.id).await.expect("answered").expect("there");
+    assert_eq!(
+        store.assigned_document(first).await.expect("answered"),
+        None
+    );
+    let row = store
+        .topology(maze.id)
+        .await
+        .expect("answered")
+        .expect("there");
     assert_eq!(row.topology.host, Some(second));
 }
 
 pub(crate) async fn a_teardown_withdraws_the_assignment(store: Arc<dyn Store>) {
     let edge = enrolled(&store, 1, "edge").await;
     let maze = topology(1, "maze", 0);
-    let teardown =
-        || store.teardown(maze.id, "the exercise is over".to_owned(), operator(), at(50));
+    let teardown = || {
+        store.teardown(
+            maze.id,
+            "the exercise is over".to_owned(),
+            operator(),
+            at(50),
+        )
+    };
     let unknown = refusal(teardown().await);
     assert!(matches!(unknown, IntentError::Unknown), "{unknown:?}");
 
     let before = deployed(&store, &maze, edge).await;
-    assert_eq!(teardown().await.expect("taken down"), TopologyStatus::TearingDown);
+    assert_eq!(
+        teardown().await.expect("taken down"),
+        TopologyStatus::TearingDown
+    );
     let after = host(&store, edge).await.assignment;
-    assert_eq!((after.content, after.fence.generation), (None, before.fence.generation.next()));
+    assert_eq!(
+        (after.content, after.fence.generation),
+        (None, before.fence.generation.next())
+    );
     assert_eq!(store.assigned_document(edge).await.expect("answered"), None);
     let again = refusal(teardown().await);
     assert!(matches!(again, IntentError::Illegal(_)), "{again:?}");
 
     let draft = topology(2, "draft", 0);
     drafted(&store, &draft).await;
-    let down = store.teardown(draft.id, "unused".to_owned(), operator(), at(50)).await;
+    let down = store
+        .teardown(draft.id, "unused".to_owned(), operator(), at(50))
+        .await;
     assert_eq!(down.expect("no host holds it"), TopologyStatus::TornDown);
 }
 
@@ -203,23 +302,49 @@ pub(crate) async fn a_settlement_is_written_only_from_the_status_it_was_decided_
     let (_, hash) = assignment.content.expect("it is assigned");
 
     let applied = Some((assignment.fence, hash, at(29)));
-    let converged = Settlement { applied, ..settlement(&maze, Deploying, Converged) };
+    let converged = Settlement {
+        applied,
+        ..settlement(&maze, Deploying, Converged)
+    };
     let after = store.settle(converged.clone()).await.expect("settled");
     assert_eq!(after, Some(Active));
-    let row = store.topology(maze.id).await.expect("answered").expect("there");
-    assert_eq!((row.applied, row.reason.as_str()), (applied, "the host says so"));
+    let row = store
+        .topology(maze.id)
+        .await
+        .expect("answered")
+        .expect("there");
+    assert_eq!(
+        (row.applied, row.reason.as_str()),
+        (applied, "the host says so")
+    );
 
-    let moved = Settlement { withdraw: Withdraw::Nothing, ..settlement(&maze, Deploying, ApplyFailed) };
+    let moved = Settlement {
+        withdraw: Withdraw::Nothing,
+        ..settlement(&maze, Deploying, ApplyFailed)
+    };
     assert_eq!(store.settle(moved).await.expect("answered"), None);
     assert_eq!(host(&store, edge).await.assignment, assignment);
     let illegal = refusal(store.settle(settlement(&maze, Active, HostIsEmpty)).await);
     assert!(matches!(illegal, IntentError::Illegal(_)), "{illegal:?}");
-    assert_eq!(store.status_changes(maze.id).await.expect("answered").len(), 2);
+    assert_eq!(
+        store.status_changes(maze.id).await.expect("answered").len(),
+        2
+    );
 
     let later = (assignment.fence, hash, at(31));
-    store.record_applied(maze.id, later).await.expect("recorded");
-    store.record_applied(maze.id, later).await.expect("recorded");
-    let row = store.topology(maze.id).await.expect("answered").expect("there");
+    store
+        .record_applied(maze.id, later)
+        .await
+        .expect("recorded");
+    store
+        .record_applied(maze.id, later)
+        .await
+        .expect("recorded");
+    let row = store
+        .topology(maze.id)
+        .await
+        .expect("answered")
+        .expect("there");
     assert_eq!(row.applied, Some(later));
 
     let other = topology(2, "other", 0);
@@ -229,7 +354,10 @@ pub(crate) async fn a_settlement_is_written_only_from_the_status_it_was_decided_
         withdraw: Withdraw::Nothing,
         ..settlement(&other, Deploying, ApplyFailed)
     };
-    assert_eq!(store.settle(withdrawn).await.expect("settled"), Some(Failed));
+    assert_eq!(
+        store.settle(withdrawn).await.expect("settled"),
+        Some(Failed)
+    );
     assert_eq!(host(&store, host_two).await.assignment.content, None);
 }
 
@@ -242,17 +370,34 @@ pub(crate) async fn a_raised_fence_is_above_what_the_host_obeys(store: Arc<dyn S
 
     for above in [before.fence, Fence::new(1, 40), Fence::new(9, 3)] {
         let raised = store.supersede(edge, above).await.expect("raised");
-        assert!(raised.fence > above, "{} is not above {above}", raised.fence);
+        assert!(
+            raised.fence > above,
+            "{} is not above {above}",
+            raised.fence
+        );
         assert_eq!(raised.content, before.content);
         assert_eq!(host(&store, edge).await.assignment, raised);
-        let row = store.topology(maze.id).await.expect("answered").expect("there");
+        let row = store
+            .topology(maze.id)
+            .await
+            .expect("answered")
+            .expect("there");
         assert_eq!(row.desired.map(|(fence, _)| fence), Some(raised.fence));
     }
-    assert_eq!(store.assigned_document(edge).await.expect("answered"), document);
+    assert_eq!(
+        store.assigned_document(edge).await.expect("answered"),
+        document
+    );
 
     let top = host(&store, edge).await.assignment.fence;
-    store.teardown(maze.id, String::new(), operator(), at(50)).await.expect("taken down");
-    assert!(host(&store, edge).await.assignment.fence > top, "a fence only rises");
+    store
+        .teardown(maze.id, String::new(), operator(), at(50))
+        .await
+        .expect("taken down");
+    assert!(
+        host(&store, edge).await.assignment.fence > top,
+        "a fence only rises"
+    );
     // What one host claims moves no other.
     assert_eq!(store.epoch().await.expect("answered"), Epoch::new(1));
     assert_eq!(host(&store, other).await.assignment.fence, Fence::new(1, 0));
@@ -274,6 +419,9 @@ pub(crate) async fn a_pass_reads_what_may_connect_and_what_is_live(store: Arc<dy
     assert_eq!(views.hosts[0].assignment, assignment);
     assert_eq!(views.topologies.len(), 1);
     let live = &views.topologies[0];
-    assert_eq!((live.id, live.host, live.status), (maze.id, edge, TopologyStatus::Deploying));
+    assert_eq!(
+        (live.id, live.host, live.status),
+        (maze.id, edge, TopologyStatus::Deploying)
+    );
     assert_eq!((live.name.as_str(), live.deadline), ("maze", Some(at(600))));
 }

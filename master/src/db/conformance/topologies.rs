@@ -16,9 +16,16 @@ pub(crate) async fn a_topology_reads_back_as_it_was_stored(store: Arc<dyn Store>
     maze.deckies.reverse();
     maze.edges.reverse();
     drafted(&store, &maze).await;
-    let row = store.topology(maze.id).await.expect("answered").expect("there");
+    let row = store
+        .topology(maze.id)
+        .await
+        .expect("answered")
+        .expect("there");
     assert_eq!(row.topology, maze);
-    assert_eq!((row.status, row.status_at), (TopologyStatus::Pending, at(10)));
+    assert_eq!(
+        (row.status, row.status_at),
+        (TopologyStatus::Pending, at(10))
+    );
     assert_eq!((row.deadline, row.desired, row.applied), (None, None, None));
     let other = topology(2, "other", 0).id;
     assert_eq!(store.topology(other).await.expect("answered"), None);
@@ -37,14 +44,22 @@ pub(crate) async fn a_name_is_one_name_in_any_case_until_torn_down(store: Arc<dy
     assert_eq!(named("MAZE").await, Some(first.id));
     assert_eq!(named("none").await, None);
 
-    let down = store.teardown(first.id, "done".to_owned(), operator(), at(12)).await;
+    let down = store
+        .teardown(first.id, "done".to_owned(), operator(), at(12))
+        .await;
     assert_eq!(down.expect("torn down"), TopologyStatus::TornDown);
     assert_eq!(named("maze").await, Some(first.id));
     drafted(&store, &second).await;
     assert_eq!(named("maze").await, Some(second.id));
-    let down = store.teardown(second.id, "done".to_owned(), operator(), at(12)).await;
+    let down = store
+        .teardown(second.id, "done".to_owned(), operator(), at(12))
+        .await;
     assert_eq!(down.expect("torn down"), TopologyStatus::TornDown);
-    assert_eq!(named("maze").await, Some(second.id), "the newest of those torn down");
+    assert_eq!(
+        named("maze").await,
+        Some(second.id),
+        "the newest of those torn down"
+    );
 }
 
 pub(crate) async fn the_list_is_newest_first_with_counts(store: Arc<dyn Store>) {
@@ -56,11 +71,22 @@ pub(crate) async fn the_list_is_newest_first_with_counts(store: Arc<dyn Store>) 
     let list = store.topologies().await.expect("answered");
     let shown: Vec<_> = list
         .iter()
-        .map(|it| (it.name.as_str(), it.host, it.status.as_str(), it.lans, it.deckies))
+        .map(|it| {
+            (
+                it.name.as_str(),
+                it.host,
+                it.status.as_str(),
+                it.lans,
+                it.deckies,
+            )
+        })
         .collect();
     assert_eq!(
         shown,
-        [("flat", None, "pending", 2, 1), ("maze", Some(edge), "deploying", 2, 6)]
+        [
+            ("flat", None, "pending", 2, 1),
+            ("maze", Some(edge), "deploying", 2, 6)
+        ]
     );
 }
 
@@ -71,7 +97,10 @@ pub(crate) async fn only_what_no_host_holds_is_removed(store: Arc<dyn Store>) {
     let maze = topology(1, "maze", 2);
     let delete = |empty| store.delete_topology(maze.id, empty, operator(), at(90));
     let unknown = delete(true).await;
-    assert!(matches!(unknown, Err(TopologyError::Unknown)), "{unknown:?}");
+    assert!(
+        matches!(unknown, Err(TopologyError::Unknown)),
+        "{unknown:?}"
+    );
 
     drafted(&store, &maze).await;
     delete(false).await.expect("a pending one is removed");
@@ -95,9 +124,14 @@ pub(crate) async fn only_what_no_host_holds_is_removed(store: Arc<dyn Store>) {
         if at_status != TearingDown {
             at_status = settled(&store, &maze, at_status, TeardownRequested).await;
         }
-        assert_eq!(settled(&store, &maze, at_status, HostIsEmpty).await, TornDown);
+        assert_eq!(
+            settled(&store, &maze, at_status, HostIsEmpty).await,
+            TornDown
+        );
         assert_eq!(host(&store, edge).await.assignment, before);
-        delete(false).await.expect("one that is torn down is removed");
+        delete(false)
+            .await
+            .expect("one that is torn down is removed");
         let after = host(&store, edge).await.assignment;
         assert_eq!(after.content, None);
         assert!(after.fence > before.fence);
@@ -106,12 +140,20 @@ pub(crate) async fn only_what_no_host_holds_is_removed(store: Arc<dyn Store>) {
     deployed(&store, &maze, edge).await;
     assert_eq!(settled(&store, &maze, Deploying, ApplyFailed).await, Failed);
     let refused = delete(false).await;
-    assert!(matches!(refused, Err(TopologyError::NotRemovable(Failed))), "{refused:?}");
-    delete(true).await.expect("a failed one whose host was seen empty is removed");
+    assert!(
+        matches!(refused, Err(TopologyError::NotRemovable(Failed))),
+        "{refused:?}"
+    );
+    delete(true)
+        .await
+        .expect("a failed one whose host was seen empty is removed");
     assert_eq!(store.topology(maze.id).await.expect("answered"), None);
     assert_eq!(store.status_changes(maze.id).await.expect("answered"), []);
     let log = store.audit_log(100).await.expect("answered");
-    assert!(log.iter().any(|entry| entry.action == "topology.deploy"), "the audit stays");
+    assert!(
+        log.iter().any(|entry| entry.action == "topology.deploy"),
+        "the audit stays"
+    );
 }
 
 pub(crate) async fn deckies_of_a_host_outlive_their_topology(store: Arc<dyn Store>) {
@@ -119,15 +161,42 @@ pub(crate) async fn deckies_of_a_host_outlive_their_topology(store: Arc<dyn Stor
     let other = enrolled(&store, 2, "other").await;
     let maze = topology(1, "maze", 2);
     drafted(&store, &maze).await;
-    assert_eq!(store.deckies_of_host(edge).await.expect("answered").len(), 0);
+    assert_eq!(
+        store.deckies_of_host(edge).await.expect("answered").len(),
+        0
+    );
 
-    store.deploy(deploy_of(&maze, edge)).await.expect("deployed");
-    let expected: std::collections::BTreeSet<_> =
-        maze.deckies.iter().map(|decky| (maze.id, decky.id)).collect();
-    assert_eq!(store.deckies_of_host(edge).await.expect("answered"), expected);
-    assert_eq!(store.deckies_of_host(other).await.expect("answered").len(), 0);
+    store
+        .deploy(deploy_of(&maze, edge))
+        .await
+        .expect("deployed");
+    let expected: std::collections::BTreeSet<_> = maze
+        .deckies
+        .iter()
+        .map(|decky| (maze.id, decky.id))
+        .collect();
+    assert_eq!(
+        store.deckies_of_host(edge).await.expect("answered"),
+        expected
+    );
+    assert_eq!(
+        store.deckies_of_host(other).await.expect("answered").len(),
+        0
+    );
 
-    settled(&store, &maze, TopologyStatus::Deploying, StatusEvent::ApplyFailed).await;
-    store.delete_topology(maze.id, true, operator(), at(90)).await.expect("removed");
-    assert_eq!(store.deckies_of_host(edge).await.expect("answered"), expected);
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::ApplyFailed,
+    )
+    .await;
+    store
+        .delete_topology(maze.id, true, operator(), at(90))
+        .await
+        .expect("removed");
+    assert_eq!(
+        store.deckies_of_host(edge).await.expect("answered"),
+        expected
+    );
 }

@@ -8,8 +8,8 @@ use domain::revision::{Epoch, Fence};
 use domain::topology::hydrate::VersionHash;
 use sqlx::SqliteConnection;
 
-use super::decode::{Cells, blob, failed, int};
 use super::SqliteStore;
+use super::decode::{Cells, blob, failed, int};
 use crate::db::StoreError;
 
 const ASSIGN: &str = "assign to a host";
@@ -33,7 +33,10 @@ async fn epoch_in(tx: &mut SqliteConnection) -> Result<Epoch, StoreError> {
         .map_err(failed("read the epoch"))?;
     u64::try_from(epoch)
         .map(Epoch::new)
-        .map_err(|_| StoreError::Malformed { noun: "meta", column: "epoch" })
+        .map_err(|_| StoreError::Malformed {
+            noun: "meta",
+            column: "epoch",
+        })
 }
 
 /// The first assignment of a host: nothing, at generation 0 of the present epoch.
@@ -53,13 +56,12 @@ pub(super) async fn of_host(
     tx: &mut SqliteConnection,
     host: HostId,
 ) -> Result<Assignment, StoreError> {
-    let row = sqlx::query(
-        "SELECT epoch, generation, topology, hash FROM assignments WHERE host = ?",
-    )
-    .bind(blob(host.uuid()))
-    .fetch_one(tx)
-    .await
-    .map_err(failed("read an assignment"))?;
+    let row =
+        sqlx::query("SELECT epoch, generation, topology, hash FROM assignments WHERE host = ?")
+            .bind(blob(host.uuid()))
+            .fetch_one(tx)
+            .await
+            .map_err(failed("read an assignment"))?;
     let cells = Cells::new(&row, "assignment");
     Ok(Assignment {
         fence: cells.fence("epoch", "generation")?,
@@ -80,8 +82,16 @@ pub(super) async fn assign(
     )
     .bind(int(fence.epoch.get()))
     .bind(int(fence.generation.get()))
-    .bind(content.as_ref().map(|content| blob(content.topology.uuid())))
-    .bind(content.as_ref().map(|content| content.hash.bytes().as_slice()))
+    .bind(
+        content
+            .as_ref()
+            .map(|content| blob(content.topology.uuid())),
+    )
+    .bind(
+        content
+            .as_ref()
+            .map(|content| content.hash.bytes().as_slice()),
+    )
     .bind(content.as_ref().map(|content| content.hydrated))
     .bind(blob(host.uuid()))
     .execute(&mut *tx)
@@ -99,7 +109,10 @@ async fn next_fence(tx: &mut SqliteConnection, host: HostId) -> Result<Fence, St
     let before = of_host(tx, host).await?.fence;
     // A host that obeyed a fence of a later reign keeps that epoch until the master's catches up.
     let epoch = epoch_in(tx).await?.max(before.epoch);
-    Ok(Fence { epoch, generation: before.generation.next() })
+    Ok(Fence {
+        epoch,
+        generation: before.generation.next(),
+    })
 }
 
 async fn desire(
@@ -203,7 +216,10 @@ pub(super) async fn supersede(
         to = %fence,
         "assignment raised above a fence that its host obeys"
     );
-    Ok(Assignment { fence, content: before.content })
+    Ok(Assignment {
+        fence,
+        content: before.content,
+    })
 }
 
 pub(super) async fn document(
@@ -231,7 +247,10 @@ pub(super) async fn deckies_of_host(
     rows.iter()
         .map(|row| {
             let cells = Cells::new(row, "decky of a host");
-            Ok((cells.id("topology", TopologyId::new)?, cells.id("decky", DeckyId::new)?))
+            Ok((
+                cells.id("topology", TopologyId::new)?,
+                cells.id("decky", DeckyId::new)?,
+            ))
         })
         .collect()
 }

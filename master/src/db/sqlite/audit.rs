@@ -18,11 +18,14 @@ pub(super) struct Entry<'a> {
 }
 
 /// Writes an entry within a transaction.
-pub(super) async fn record(
-    tx: &mut SqliteConnection,
-    entry: Entry<'_>,
-) -> Result<(), StoreError> {
-    let Entry { at, actor, action, subject, detail } = entry;
+pub(super) async fn record(tx: &mut SqliteConnection, entry: Entry<'_>) -> Result<(), StoreError> {
+    let Entry {
+        at,
+        actor,
+        action,
+        subject,
+        detail,
+    } = entry;
     sqlx::query("INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)")
         .bind(nanos(at))
         .bind(actor_text(actor))
@@ -43,14 +46,40 @@ pub(super) async fn record_host(
     (action, detail): (&str, &str),
     at: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    record(tx, Entry { at, actor, action, subject: &host.to_string(), detail }).await
+    record(
+        tx,
+        Entry {
+            at,
+            actor,
+            action,
+            subject: &host.to_string(),
+            detail,
+        },
+    )
+    .await
 }
 
 pub(super) async fn write(store: &SqliteStore, entry: AuditEntry) -> Result<(), StoreError> {
     const ATTEMPT: &str = "write the audit log";
     let mut tx = store.writing(ATTEMPT).await?;
-    let AuditEntry { at, actor, action, subject, detail } = &entry;
-    record(&mut tx, Entry { at: *at, actor, action, subject, detail }).await?;
+    let AuditEntry {
+        at,
+        actor,
+        action,
+        subject,
+        detail,
+    } = &entry;
+    record(
+        &mut tx,
+        Entry {
+            at: *at,
+            actor,
+            action,
+            subject,
+            detail,
+        },
+    )
+    .await?;
     tx.commit().await.map_err(failed(ATTEMPT))
 }
 

@@ -97,7 +97,10 @@ impl<'r> Cells<'r> {
 
     /// The error for a column that holds what no release wrote.
     pub(super) const fn malformed(&self, column: &'static str) -> StoreError {
-        StoreError::Malformed { noun: self.noun, column }
+        StoreError::Malformed {
+            noun: self.noun,
+            column,
+        }
     }
 
     pub(super) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
@@ -113,7 +116,9 @@ impl<'r> Cells<'r> {
         make: impl Fn(Uuid) -> T,
     ) -> Result<T, StoreError> {
         let bytes: &[u8] = self.get(column)?;
-        Uuid::from_slice(bytes).map(make).map_err(|_| self.malformed(column))
+        Uuid::from_slice(bytes)
+            .map(make)
+            .map_err(|_| self.malformed(column))
     }
 
     pub(super) fn maybe_id<T>(
@@ -123,12 +128,18 @@ impl<'r> Cells<'r> {
     ) -> Result<Option<T>, StoreError> {
         let bytes: Option<&[u8]> = self.get(column)?;
         bytes
-            .map(|bytes| Uuid::from_slice(bytes).map(make).map_err(|_| self.malformed(column)))
+            .map(|bytes| {
+                Uuid::from_slice(bytes)
+                    .map(make)
+                    .map_err(|_| self.malformed(column))
+            })
             .transpose()
     }
 
     pub(super) fn word<T: FromStr>(&self, column: &'static str) -> Result<T, StoreError> {
-        self.get::<&str>(column)?.parse().map_err(|_| self.malformed(column))
+        self.get::<&str>(column)?
+            .parse()
+            .map_err(|_| self.malformed(column))
     }
 
     pub(super) fn maybe_word<T: FromStr>(
@@ -136,7 +147,8 @@ impl<'r> Cells<'r> {
         column: &'static str,
     ) -> Result<Option<T>, StoreError> {
         let text: Option<&str> = self.get(column)?;
-        text.map(|text| text.parse().map_err(|_| self.malformed(column))).transpose()
+        text.map(|text| text.parse().map_err(|_| self.malformed(column)))
+            .transpose()
     }
 
     pub(super) fn counter(&self, column: &'static str) -> Result<u64, StoreError> {
@@ -163,7 +175,9 @@ impl<'r> Cells<'r> {
     }
 
     pub(super) fn bytes32(&self, column: &'static str) -> Result<[u8; 32], StoreError> {
-        self.get::<&[u8]>(column)?.try_into().map_err(|_| self.malformed(column))
+        self.get::<&[u8]>(column)?
+            .try_into()
+            .map_err(|_| self.malformed(column))
     }
 
     pub(super) fn key(&self, column: &'static str) -> Result<KeyFingerprint, StoreError> {
@@ -193,7 +207,9 @@ impl<'r> Cells<'r> {
         topology: &'static str,
         hash: &'static str,
     ) -> Result<Content, StoreError> {
-        let Some(topology) = self.maybe_id(topology, TopologyId::new)? else { return Ok(None) };
+        let Some(topology) = self.maybe_id(topology, TopologyId::new)? else {
+            return Ok(None);
+        };
         Ok(Some((topology, VersionHash::new(self.bytes32(hash)?))))
     }
 }

@@ -11,9 +11,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::SqliteStore;
 use super::decode::{Cells, blob, failed, nanos};
-use crate::db::{
-    Appended, EventBatch, EventFilter, EventPage, EventRow, NewEvent, StoreError,
-};
+use crate::db::{Appended, EventBatch, EventFilter, EventPage, EventRow, NewEvent, StoreError};
 
 const APPEND: &str = "store events";
 const READ: &str = "read events";
@@ -49,9 +47,15 @@ struct Encoded<'a> {
 }
 
 fn encode(event: &NewEvent) -> Result<Encoded<'_>, StoreError> {
-    let sequence = i64::try_from(event.sequence)
-        .map_err(|_| StoreError::Malformed { noun: "event", column: "sequence" })?;
-    Ok(Encoded { event, sequence, payload: payload_json(&event.payload).to_string() })
+    let sequence = i64::try_from(event.sequence).map_err(|_| StoreError::Malformed {
+        noun: "event",
+        column: "sequence",
+    })?;
+    Ok(Encoded {
+        event,
+        sequence,
+        payload: payload_json(&event.payload).to_string(),
+    })
 }
 
 pub(super) async fn append(
@@ -60,7 +64,13 @@ pub(super) async fn append(
 ) -> Result<Vec<Appended>, StoreError> {
     let encoded = batches
         .iter()
-        .map(|batch| batch.events.iter().map(encode).collect::<Result<Vec<_>, _>>())
+        .map(|batch| {
+            batch
+                .events
+                .iter()
+                .map(encode)
+                .collect::<Result<Vec<_>, _>>()
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let mut tx = store.writing(APPEND).await?;
     let mut appended = Vec::with_capacity(batches.len());
@@ -103,7 +113,12 @@ async fn insert(
     events: Vec<Encoded<'_>>,
 ) -> Result<u64, StoreError> {
     let mut query = sqlx::query(sql);
-    for Encoded { event, sequence, payload } in events {
+    for Encoded {
+        event,
+        sequence,
+        payload,
+    } in events
+    {
         let ip = |address: SocketAddr| address.ip().to_string();
         query = query
             .bind(spool)
@@ -124,7 +139,11 @@ async fn insert(
             .bind(payload)
             .bind(event.raw.as_ref().map(Evidence::bytes));
     }
-    Ok(query.execute(tx).await.map_err(failed(APPEND))?.rows_affected())
+    Ok(query
+        .execute(tx)
+        .await
+        .map_err(failed(APPEND))?
+        .rows_affected())
 }
 
 pub(super) async fn page(
@@ -157,22 +176,43 @@ pub(super) async fn page(
         }
     };
     query.push(order).push_bind(limit.min(MAX_PAGE));
-    let rows = query.build().fetch_all(&store.read).await.map_err(failed(READ))?;
+    let rows = query
+        .build()
+        .fetch_all(&store.read)
+        .await
+        .map_err(failed(READ))?;
     rows.iter().map(event_row).collect()
 }
 
 pub(super) async fn count(store: &SqliteStore, filter: &EventFilter) -> Result<u64, StoreError> {
     let mut query = QueryBuilder::new("SELECT count(*) FROM events AS e WHERE TRUE");
     narrow(&mut query, filter);
-    let count: i64 =
-        query.build_query_scalar().fetch_one(&store.read).await.map_err(failed(READ))?;
-    u64::try_from(count).map_err(|_| StoreError::Malformed { noun: "event", column: "count" })
+    let count: i64 = query
+        .build_query_scalar()
+        .fetch_one(&store.read)
+        .await
+        .map_err(failed(READ))?;
+    u64::try_from(count).map_err(|_| StoreError::Malformed {
+        noun: "event",
+        column: "count",
+    })
 }
 
 fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
-    let EventFilter { topology, decky, host, kind, service, source, since, until } = filter;
+    let EventFilter {
+        topology,
+        decky,
+        host,
+        kind,
+        service,
+        source,
+        since,
+        until,
+    } = filter;
     if let Some(topology) = topology {
-        query.push(" AND e.topology = ").push_bind(blob(topology.uuid()));
+        query
+            .push(" AND e.topology = ")
+            .push_bind(blob(topology.uuid()));
     }
     if let Some(decky) = decky {
         query.push(" AND e.decky = ").push_bind(blob(decky.uuid()));
@@ -188,7 +228,9 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
         query.push(" AND e.service = ").push_bind(service.as_str());
     }
     if let Some(source) = source {
-        query.push(" AND e.source_ip = ").push_bind(source.to_string());
+        query
+            .push(" AND e.source_ip = ")
+            .push_bind(source.to_string());
     }
     if let Some(since) = since {
         query.push(" AND e.at >= ").push_bind(nanos(*since));
@@ -239,7 +281,9 @@ fn address(
     ip: &'static str,
     port: &'static str,
 ) -> Result<Option<SocketAddr>, StoreError> {
-    let Some(ip) = cells.maybe_word::<IpAddr>(ip)? else { return Ok(None) };
+    let Some(ip) = cells.maybe_word::<IpAddr>(ip)? else {
+        return Ok(None);
+    };
     let port = u16::try_from(cells.get::<i64>(port)?).map_err(|_| cells.malformed(port))?;
     Ok(Some(SocketAddr::new(ip, port)))
 }

@@ -167,7 +167,9 @@ fn services_json(services: &ServiceSet) -> String {
     let wire: ServicesJson = services
         .iter()
         .map(|(kind, options)| {
-            let options = options.iter().map(|(name, value)| (name.to_owned(), value.into()));
+            let options = options
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.into()));
             (kind.as_str().to_owned(), options.collect())
         })
         .collect();

@@ -75,10 +75,12 @@ pub(super) async fn one(store: &SqliteStore, id: HostId) -> Result<Option<HostRo
 
 /// Every host that may connect, removed ones among them: those are told to hold nothing.
 pub(super) async fn connectable(tx: &mut SqliteConnection) -> Result<Vec<HostRow>, StoreError> {
-    let rows = sqlx::query(select_host!("WHERE h.standing <> 'revoked' ORDER BY h.name_fold, h.id"))
-        .fetch_all(tx)
-        .await
-        .map_err(failed("list hosts"))?;
+    let rows = sqlx::query(select_host!(
+        "WHERE h.standing <> 'revoked' ORDER BY h.name_fold, h.id"
+    ))
+    .fetch_all(tx)
+    .await
+    .map_err(failed("list hosts"))?;
     rows.iter().map(host_row).collect()
 }
 
@@ -105,8 +107,10 @@ pub(super) async fn standing(
         .await
         .map_err(failed("read a host"))?;
     word.map(|word| {
-        Standing::from_str(&word)
-            .map_err(|_| StoreError::Malformed { noun: "host", column: "standing" })
+        Standing::from_str(&word).map_err(|_| StoreError::Malformed {
+            noun: "host",
+            column: "standing",
+        })
     })
     .transpose()
 }
@@ -146,7 +150,13 @@ pub(super) async fn allowed_keys(store: &SqliteStore) -> Result<Vec<AllowedKey>,
 
 pub(super) async fn add_key(store: &SqliteStore, new: NewKey) -> Result<(), StoreError> {
     const ATTEMPT: &str = "allow a further key";
-    let NewKey { host, key, current, now, forget_before } = new;
+    let NewKey {
+        host,
+        key,
+        current,
+        now,
+        forget_before,
+    } = new;
     let mut tx = store.writing(ATTEMPT).await?;
     // Revocation takes a host's keys: one that renews at that moment has no current key any more.
     let added = sqlx::query(
@@ -165,19 +175,25 @@ pub(super) async fn add_key(store: &SqliteStore, new: NewKey) -> Result<(), Stor
     if added == 0 {
         return Err(failed(ATTEMPT)(sqlx::Error::RowNotFound));
     }
-    let forgotten = sqlx::query(
-        "DELETE FROM host_keys WHERE host = ? AND added_at < ? AND key NOT IN (?, ?)",
-    )
-    .bind(blob(host.uuid()))
-    .bind(nanos(forget_before))
-    .bind(current.as_bytes().as_slice())
-    .bind(key.as_bytes().as_slice())
-    .execute(&mut *tx)
-    .await
-    .map_err(failed(ATTEMPT))?
-    .rows_affected();
+    let forgotten =
+        sqlx::query("DELETE FROM host_keys WHERE host = ? AND added_at < ? AND key NOT IN (?, ?)")
+            .bind(blob(host.uuid()))
+            .bind(nanos(forget_before))
+            .bind(current.as_bytes().as_slice())
+            .bind(key.as_bytes().as_slice())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(ATTEMPT))?
+            .rows_affected();
     let detail = format!("key {key} is allowed besides {current}; {forgotten} forgotten");
-    audit::record_host(&mut tx, host, &Actor::Host(host), ("host.renew", &detail), now).await?;
+    audit::record_host(
+        &mut tx,
+        host,
+        &Actor::Host(host),
+        ("host.renew", &detail),
+        now,
+    )
+    .await?;
     tx.commit().await.map_err(failed(ATTEMPT))
 }
 
@@ -195,14 +211,21 @@ pub(super) async fn touch(
     for part in seen.chunks(HOSTS) {
         let mut query = QueryBuilder::new("WITH seen (id, at, version) AS (");
         query.push_values(part, |mut row, (host, at, version)| {
-            row.push_bind(blob(host.uuid())).push_bind(nanos(*at)).push_bind(version);
+            row.push_bind(blob(host.uuid()))
+                .push_bind(nanos(*at))
+                .push_bind(version);
         });
         query.push(
             ") UPDATE hosts SET last_seen = max(coalesce(last_seen, seen.at), seen.at),
                                agent_version = seen.version
              FROM seen WHERE hosts.id = seen.id",
         );
-        query.build().persistent(false).execute(&mut *tx).await.map_err(failed(ATTEMPT))?;
+        query
+            .build()
+            .persistent(false)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(ATTEMPT))?;
     }
     tx.commit().await.map_err(failed(ATTEMPT))
 }

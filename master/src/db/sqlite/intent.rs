@@ -28,13 +28,20 @@ pub(super) async fn deploy(
         .await
         .map_err(IntentError::Store)?
         .ok_or(IntentError::Unknown)?;
-    let current = revision(&mut tx, deploy.topology).await.map_err(IntentError::Store)?;
+    let current = revision(&mut tx, deploy.topology)
+        .await
+        .map_err(IntentError::Store)?;
     if current != deploy.revision {
-        return Err(IntentError::StaleRevision { expected: deploy.revision, current });
+        return Err(IntentError::StaleRevision {
+            expected: deploy.revision,
+            current,
+        });
     }
     check_host(&mut tx, deploy).await?;
     // Before anything else is touched, so that the loser of a race hears of its own topology.
-    head.status.next(StatusEvent::DeployRequested).map_err(IntentError::Illegal)?;
+    head.status
+        .next(StatusEvent::DeployRequested)
+        .map_err(IntentError::Illegal)?;
     supersede_others(&mut tx, deploy, &head).await?;
 
     sqlx::query("UPDATE topologies SET host = ?, deadline = ? WHERE id = ?")
@@ -64,7 +71,10 @@ pub(super) async fn deploy(
     let assignment = assignments::assign(&mut tx, deploy.host, Some(content))
         .await
         .map_err(IntentError::Store)?;
-    tx.commit().await.map_err(failed(ATTEMPT)).map_err(IntentError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(IntentError::Store)?;
     Ok(assignment)
 }
 
@@ -79,12 +89,16 @@ async fn revision(tx: &mut SqliteConnection, id: TopologyId) -> Result<Revision,
 
 /// Whether the host takes this topology: an open one does, and a cordoned one that holds it does.
 async fn check_host(tx: &mut SqliteConnection, deploy: &Deploy) -> Result<(), IntentError> {
-    let Some(host) =
-        hosts::in_transaction(tx, deploy.host).await.map_err(IntentError::Store)?
+    let Some(host) = hosts::in_transaction(tx, deploy.host)
+        .await
+        .map_err(IntentError::Store)?
     else {
         return Err(IntentError::HostClosed(Standing::Removed));
     };
-    let holds = host.assignment.content.is_some_and(|(id, _)| id == deploy.topology);
+    let holds = host
+        .assignment
+        .content
+        .is_some_and(|(id, _)| id == deploy.topology);
     if host.standing.takes_new() || (holds && host.standing == Standing::Cordoned) {
         Ok(())
     } else {
@@ -105,14 +119,20 @@ async fn supersede_others(
         actor: &deploy.actor,
         now: deploy.now,
     };
-    for other in status::live_on(tx, deploy.host).await.map_err(IntentError::Store)? {
+    for other in status::live_on(tx, deploy.host)
+        .await
+        .map_err(IntentError::Store)?
+    {
         if other.id == deploy.topology {
             continue;
         }
         match deploy.replace {
             Replace::Refuse => {
                 let name = TopologyName::parse(&other.name).map_err(|_| {
-                    IntentError::Store(StoreError::Malformed { noun: "topology", column: "name" })
+                    IntentError::Store(StoreError::Malformed {
+                        noun: "topology",
+                        column: "name",
+                    })
                 })?;
                 return Err(IntentError::HostOccupied(name));
             }
@@ -143,10 +163,20 @@ pub(super) async fn teardown(
     } else {
         StatusEvent::TeardownRequested
     };
-    let cause = Cause { action: "topology.teardown", reason, actor, now };
+    let cause = Cause {
+        action: "topology.teardown",
+        reason,
+        actor,
+        now,
+    };
     let after = status::take(&mut tx, &head, event, &cause).await?;
-    assignments::withdraw(&mut tx, topology, None).await.map_err(IntentError::Store)?;
-    tx.commit().await.map_err(failed(ATTEMPT)).map_err(IntentError::Store)?;
+    assignments::withdraw(&mut tx, topology, None)
+        .await
+        .map_err(IntentError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(IntentError::Store)?;
     Ok(after)
 }
 
@@ -155,7 +185,16 @@ pub(super) async fn settle(
     settlement: &Settlement,
 ) -> Result<Option<TopologyStatus>, IntentError> {
     const ATTEMPT: &str = "settle a status";
-    let Settlement { topology, from, event, reason, applied, withdraw, actor, now } = settlement;
+    let Settlement {
+        topology,
+        from,
+        event,
+        reason,
+        applied,
+        withdraw,
+        actor,
+        now,
+    } = settlement;
     let mut tx = store.writing(ATTEMPT).await.map_err(IntentError::Store)?;
     let head = status::head(&mut tx, *topology)
         .await
@@ -164,18 +203,30 @@ pub(super) async fn settle(
     if head.status != *from {
         return Ok(None);
     }
-    let cause = Cause { action: "topology.settle", reason, actor, now: *now };
+    let cause = Cause {
+        action: "topology.settle",
+        reason,
+        actor,
+        now: *now,
+    };
     let after = status::take(&mut tx, &head, *event, &cause).await?;
     if let Some(applied) = applied {
-        write_applied(&mut tx, *topology, *applied).await.map_err(IntentError::Store)?;
+        write_applied(&mut tx, *topology, *applied)
+            .await
+            .map_err(IntentError::Store)?;
     }
     match withdraw {
         Withdraw::Keep => {}
         Withdraw::Nothing => {
-            assignments::withdraw(&mut tx, *topology, None).await.map_err(IntentError::Store)?;
+            assignments::withdraw(&mut tx, *topology, None)
+                .await
+                .map_err(IntentError::Store)?;
         }
     }
-    tx.commit().await.map_err(failed(ATTEMPT)).map_err(IntentError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(IntentError::Store)?;
     Ok(Some(after))
 }
 
@@ -185,12 +236,37 @@ pub(super) async fn record_applied(
     applied: (Fence, VersionHash, OffsetDateTime),
 ) -> Result<(), StoreError> {
     const ATTEMPT: &str = "store what a host has applied";
+    // A steady host says the same at every report: it must not take the writer for that.
+    if is_applied(store, topology, applied).await? {
+        return Ok(());
+    }
     let mut tx = store.writing(ATTEMPT).await?;
     write_applied(&mut tx, topology, applied).await?;
     tx.commit().await.map_err(failed(ATTEMPT))
 }
 
-/// Writes nothing when the same is stored already, so that a steady host costs no flush.
+/// Whether that is what is stored; also when there is no such topology to store it for.
+async fn is_applied(
+    store: &SqliteStore,
+    topology: TopologyId,
+    (fence, hash, at): (Fence, VersionHash, OffsetDateTime),
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT NOT EXISTS (
+             SELECT 1 FROM topologies
+             WHERE id = ?5 AND (applied_epoch IS NOT ?1 OR applied_generation IS NOT ?2
+                                OR applied_hash IS NOT ?3 OR applied_at IS NOT ?4))",
+    )
+    .bind(int(fence.epoch.get()))
+    .bind(int(fence.generation.get()))
+    .bind(hash.bytes().as_slice())
+    .bind(nanos(at))
+    .bind(blob(topology.uuid()))
+    .fetch_one(&store.read)
+    .await
+    .map_err(failed("read what a host has applied"))
+}
+
 async fn write_applied(
     tx: &mut SqliteConnection,
     topology: TopologyId,
@@ -199,8 +275,7 @@ async fn write_applied(
     sqlx::query(
         "UPDATE topologies SET applied_epoch = ?1, applied_generation = ?2, applied_hash = ?3,
                 applied_at = ?4
-         WHERE id = ?5 AND (applied_epoch IS NOT ?1 OR applied_generation IS NOT ?2
-                            OR applied_hash IS NOT ?3 OR applied_at IS NOT ?4)",
+         WHERE id = ?5",
     )
     .bind(int(fence.epoch.get()))
     .bind(int(fence.generation.get()))

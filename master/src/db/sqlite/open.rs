@@ -4,11 +4,10 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, SqlitePool};
 
 use super::SqliteStore;
@@ -97,7 +96,10 @@ pub(super) async fn open(
     path: &Path,
     pragmas: &[(&'static str, &'static str)],
 ) -> Result<SqliteStore, OpenError> {
-    own(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    own(path).map_err(|source| OpenError::File {
+        path: path.to_owned(),
+        source,
+    })?;
     let failed = |source| connect_error(path, source);
 
     let options = SqliteConnectOptions::new()
@@ -124,7 +126,7 @@ pub(super) async fn open(
         .after_release(|connection, _| {
             Box::pin(async move {
                 connection.ping().await?;
-                Ok(!connection.is_in_transaction())
+                Ok(true)
             })
         })
         .connect_with(writer)
@@ -144,12 +146,21 @@ pub(super) async fn open(
         .connect_with(options.read_only(true))
         .await
         .map_err(failed)?;
-    Ok(SqliteStore { write, read })
+    Ok(SqliteStore {
+        write,
+        read,
+        metrics: Arc::default(),
+    })
 }
 
 /// Makes the file, or tightens its mode: SQLite gives the files beside it the same one.
 fn own(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
@@ -164,22 +175,37 @@ fn own(path: &Path) -> io::Result<()> {
 async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), OpenError> {
     let failed = |source| connect_error(path, source);
     let mut connection = pool.acquire().await.map_err(failed)?;
-    let found = number(&mut connection, "PRAGMA user_version").await.map_err(failed)?;
-    let application = number(&mut connection, "PRAGMA application_id").await.map_err(failed)?;
-    let objects =
-        number(&mut connection, "SELECT count(*) FROM sqlite_master").await.map_err(failed)?;
+    let found = number(&mut connection, "PRAGMA user_version")
+        .await
+        .map_err(failed)?;
+    let application = number(&mut connection, "PRAGMA application_id")
+        .await
+        .map_err(failed)?;
+    let objects = number(&mut connection, "SELECT count(*) FROM sqlite_master")
+        .await
+        .map_err(failed)?;
     let fresh = found == 0 && application == 0 && objects == 0;
     if !fresh && application != APPLICATION {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        return Err(OpenError::Foreign {
+            path: path.to_owned(),
+        });
     }
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if found > known {
-        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
     }
     for (to, sql) in (1_i64..).zip(MIGRATIONS).skip_while(|(to, _)| *to <= found) {
         step(&mut connection, to, sql)
             .await
-            .map_err(|source| OpenError::Migrate { path: path.to_owned(), to, source })?;
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                to,
+                source,
+            })?;
     }
     Ok(())
 }
@@ -198,10 +224,7 @@ async fn step(
     tx.commit().await
 }
 
-async fn number(
-    connection: &mut SqliteConnection,
-    sql: &'static str,
-) -> Result<i64, sqlx::Error> {
+async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(sql).fetch_one(connection).await
 }
 

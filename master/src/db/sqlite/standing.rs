@@ -41,15 +41,21 @@ pub(super) async fn set(
 ) -> Result<HostRow, StandingError> {
     let mut tx = store.writing(ATTEMPT).await.map_err(StandingError::Store)?;
     let row = decide(&mut tx, decision).await?;
-    tx.commit().await.map_err(failed(ATTEMPT)).map_err(StandingError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(StandingError::Store)?;
     Ok(row)
 }
 
-async fn decide(
-    tx: &mut SqliteConnection,
-    decision: &Decision,
-) -> Result<HostRow, StandingError> {
-    let Decision { host, to, force, actor, now } = decision;
+async fn decide(tx: &mut SqliteConnection, decision: &Decision) -> Result<HostRow, StandingError> {
+    let Decision {
+        host,
+        to,
+        force,
+        actor,
+        now,
+    } = decision;
     let (host, to) = (*host, *to);
     let row = hosts::in_transaction(tx, host)
         .await
@@ -59,16 +65,25 @@ async fn decide(
     if !is_allowed(from, to) {
         return Err(StandingError::Illegal { from, to });
     }
-    let live = status::live_on(tx, host).await.map_err(StandingError::Store)?;
+    let live = status::live_on(tx, host)
+        .await
+        .map_err(StandingError::Store)?;
     match to {
         Standing::Open | Standing::Cordoned => {}
         Standing::Draining => {
             let reason = format!("the host {} is drained", row.name);
-            let cause = Cause { action: "topology.teardown", reason: &reason, actor, now: *now };
+            let cause = Cause {
+                action: "topology.teardown",
+                reason: &reason,
+                actor,
+                now: *now,
+            };
             for head in &live {
                 end(tx, head, &[StatusEvent::TeardownRequested], &cause).await?;
             }
-            assignments::clear(tx, host).await.map_err(StandingError::Store)?;
+            assignments::clear(tx, host)
+                .await
+                .map_err(StandingError::Store)?;
         }
         Standing::Revoked => {
             let sql = "DELETE FROM host_keys WHERE host = ?";
@@ -84,12 +99,19 @@ async fn decide(
                 return Err(StandingError::Occupied(head.id));
             }
             let reason = format!("the host {} was removed by force", row.name);
-            let cause = Cause { action: "topology.teardown", reason: &reason, actor, now: *now };
+            let cause = Cause {
+                action: "topology.teardown",
+                reason: &reason,
+                actor,
+                now: *now,
+            };
             let events = [StatusEvent::TeardownRequested, StatusEvent::HostIsEmpty];
             for head in &live {
                 end(tx, head, &events, &cause).await?;
             }
-            assignments::clear(tx, host).await.map_err(StandingError::Store)?;
+            assignments::clear(tx, host)
+                .await
+                .map_err(StandingError::Store)?;
         }
     }
     sqlx::query("UPDATE hosts SET standing = ? WHERE id = ?")
@@ -117,7 +139,11 @@ async fn end(
     events: &[StatusEvent],
     cause: &Cause<'_>,
 ) -> Result<(), StandingError> {
-    let mut at = Head { id: head.id, name: head.name.clone(), status: head.status };
+    let mut at = Head {
+        id: head.id,
+        name: head.name.clone(),
+        status: head.status,
+    };
     for event in events {
         match status::take(tx, &at, *event, cause).await {
             Ok(after) => at.status = after,

@@ -38,7 +38,9 @@ pub(super) async fn head(
         .fetch_optional(tx)
         .await
         .map_err(failed("read a topology"))?;
-    row.as_ref().map(|row| head_row(&Cells::new(row, "topology"))).transpose()
+    row.as_ref()
+        .map(|row| head_row(&Cells::new(row, "topology")))
+        .transpose()
 }
 
 fn head_row(cells: &Cells<'_>) -> Result<Head, StoreError> {
@@ -63,7 +65,9 @@ pub(super) async fn live_on(
     .fetch_all(tx)
     .await
     .map_err(failed("read the topologies of a host"))?;
-    rows.iter().map(|row| head_row(&Cells::new(row, "topology"))).collect()
+    rows.iter()
+        .map(|row| head_row(&Cells::new(row, "topology")))
+        .collect()
 }
 
 /// Why a status did not change.
@@ -89,7 +93,9 @@ pub(super) async fn take(
     cause: &Cause<'_>,
 ) -> Result<TopologyStatus, TakeError> {
     let after = head.status.next(event).map_err(TakeError::Illegal)?;
-    write(tx, head, (event, after), cause).await.map_err(TakeError::Store)?;
+    write(tx, head, (event, after), cause)
+        .await
+        .map_err(TakeError::Store)?;
     Ok(after)
 }
 
@@ -99,7 +105,12 @@ async fn write(
     (event, after): (StatusEvent, TopologyStatus),
     cause: &Cause<'_>,
 ) -> Result<(), StoreError> {
-    let Cause { action, reason, actor, now } = *cause;
+    let Cause {
+        action,
+        reason,
+        actor,
+        now,
+    } = *cause;
     let before = head.status;
     let changed = sqlx::query(
         "UPDATE topologies SET status = ?1, status_at = ?2, reason = ?3,
@@ -135,7 +146,17 @@ async fn write(
     .map_err(failed(CHANGE))?;
     let subject = head.id.to_string();
     let detail = format!("{}: {before} to {after}: {reason}", head.name);
-    audit::record(tx, Entry { at: now, actor, action, subject: &subject, detail: &detail }).await
+    audit::record(
+        tx,
+        Entry {
+            at: now,
+            actor,
+            action,
+            subject: &subject,
+            detail: &detail,
+        },
+    )
+    .await
 }
 
 pub(super) async fn changes(

@@ -17,7 +17,9 @@ use crate::db::{AuditEntry, EventFilter, Store, StoreError};
 
 async fn fresh() -> (Arc<dyn Store>, TempDir) {
     let directory = directory();
-    let store = SqliteStore::open(&file(&directory)).await.expect("a new database opens");
+    let store = SqliteStore::open(&file(&directory))
+        .await
+        .expect("a new database opens");
     (Arc::new(store), directory)
 }
 
@@ -38,7 +40,10 @@ async fn open(path: &Path) -> Arc<dyn Store> {
 /// Runs statements on a closed database.
 async fn alter(path: &Path, sql: &'static str) {
     let store = SqliteStore::open(path).await.expect("the database opens");
-    sqlx::raw_sql(sql).execute(&store.write).await.expect("the statement is good");
+    sqlx::raw_sql(sql)
+        .execute(&store.write)
+        .await
+        .expect("the statement is good");
     store.close().await;
 }
 
@@ -49,7 +54,10 @@ async fn what_was_committed_survives_the_death_of_the_process() {
     let edge = enrolled(&store, 1, "edge").await;
     let maze = topology(1, "maze", 3);
     let assignment = deployed(&store, &maze, edge).await;
-    store.append_events(edge, spool(1), (0..700).map(event).collect()).await.expect("stored");
+    store
+        .append_events(edge, spool(1), (0..700).map(event).collect())
+        .await
+        .expect("stored");
 
     // What a killed process leaves: the files as they are, with nobody to write back the log.
     let grave = self::directory();
@@ -59,7 +67,13 @@ async fn what_was_committed_survives_the_death_of_the_process() {
     let risen = open(&file(&grave)).await;
     assert_eq!(host(&risen, edge).await.assignment, assignment);
     assert_eq!(status(&risen, &maze).await, status(&store, &maze).await);
-    assert_eq!(risen.count_events(&EventFilter::default()).await.expect("answered"), 700);
+    assert_eq!(
+        risen
+            .count_events(&EventFilter::default())
+            .await
+            .expect("answered"),
+        700
+    );
     let before = store.audit_log(100).await.expect("answered");
     assert_eq!(risen.audit_log(100).await.expect("answered"), before);
 
@@ -72,7 +86,9 @@ async fn what_was_committed_survives_the_death_of_the_process() {
 async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
     let directory = directory();
     let path = file(&directory);
-    let full = open::open(&path, &[("max_page_count", "120")]).await.expect("opens");
+    let full = open::open(&path, &[("max_page_count", "120")])
+        .await
+        .expect("opens");
     let store: Arc<dyn Store> = Arc::new(full);
     let mut stored = 0;
     let refusal = loop {
@@ -91,12 +107,21 @@ async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
         let again = store.append_events(host_id(), spool(1), batch).await;
         assert!(matches!(again, Err(StoreError::Full { .. })), "{again:?}");
     }
-    assert_eq!(store.count_events(&EventFilter::default()).await.expect("answered"), stored);
+    assert_eq!(
+        store
+            .count_events(&EventFilter::default())
+            .await
+            .expect("answered"),
+        stored
+    );
     drop(store);
 
     let roomy = open(&path).await;
     let batch = (stored..stored + 100).map(event).collect();
-    let appended = roomy.append_events(host_id(), spool(1), batch).await.expect("there is room");
+    let appended = roomy
+        .append_events(host_id(), spool(1), batch)
+        .await
+        .expect("there is room");
     assert_eq!(appended.stored, 100);
 }
 
@@ -108,13 +133,22 @@ fn host_id() -> domain::id::HostId {
 async fn a_database_that_another_process_locks_is_busy() {
     let directory = directory();
     let path = file(&directory);
-    let store = open::open(&path, &[("busy_timeout", "50")]).await.expect("opens");
+    let store = open::open(&path, &[("busy_timeout", "50")])
+        .await
+        .expect("opens");
     let other = SqliteStore::open(&path).await.expect("opens");
-    let lock = other.writing("hold the lock").await.expect("nobody else writes");
-    let busy = store.append_events(host_id(), spool(1), vec![event(1)]).await;
+    let lock = other
+        .writing("hold the lock")
+        .await
+        .expect("nobody else writes");
+    let busy = store
+        .append_events(host_id(), spool(1), vec![event(1)])
+        .await;
     assert!(matches!(busy, Err(StoreError::Busy { .. })), "{busy:?}");
     drop(lock);
-    let appended = store.append_events(host_id(), spool(1), vec![event(1)]).await;
+    let appended = store
+        .append_events(host_id(), spool(1), vec![event(1)])
+        .await;
     assert_eq!(appended.expect("the lock is gone").stored, 1);
 }
 
@@ -125,12 +159,17 @@ async fn refuses_a_database_of_a_newer_release_and_leaves_it() {
     alter(&path, "PRAGMA user_version = 99").await;
     let before = fs::read(&path).expect("it is readable");
     match SqliteStore::open(&path).await {
-        Err(OpenError::Newer { found: 99, known, .. }) => {
+        Err(OpenError::Newer {
+            found: 99, known, ..
+        }) => {
             assert_eq!(usize::try_from(known), Ok(MIGRATIONS.len()));
         }
         other => panic!("{other:?}"),
     }
-    assert!(fs::read(&path).expect("it is readable") == before, "the file was altered");
+    assert!(
+        fs::read(&path).expect("it is readable") == before,
+        "the file was altered"
+    );
 }
 
 #[tokio::test]
@@ -139,17 +178,29 @@ async fn refuses_a_damaged_or_foreign_file_and_leaves_it() {
     let garbage = directory.path().join("garbage.db");
     fs::write(&garbage, vec![0x5a; 20_000]).expect("written");
     let refused = SqliteStore::open(&garbage).await;
-    assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{refused:?}");
-    assert_eq!(fs::read(&garbage).expect("it is readable"), vec![0x5a; 20_000]);
+    assert!(
+        matches!(refused, Err(OpenError::Damaged { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        fs::read(&garbage).expect("it is readable"),
+        vec![0x5a; 20_000]
+    );
 
     let foreign = directory.path().join("foreign.db");
     alter(&foreign, "PRAGMA application_id = 7").await;
     let refused = SqliteStore::open(&foreign).await;
-    assert!(matches!(refused, Err(OpenError::Foreign { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(OpenError::Foreign { .. })),
+        "{refused:?}"
+    );
 
     let nowhere = directory.path().join("missing").join("master.db");
     let refused = SqliteStore::open(&nowhere).await;
-    assert!(matches!(refused, Err(OpenError::File { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(OpenError::File { .. })),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -160,7 +211,9 @@ async fn nobody_else_can_read_its_files() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
     let _store = open(&path).await;
     for name in ["master.db", "master.db-wal", "master.db-shm"] {
-        let mode = fs::metadata(directory.path().join(name)).expect("it is there").permissions();
+        let mode = fs::metadata(directory.path().join(name))
+            .expect("it is there")
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o600, "{name}");
     }
 }
@@ -180,7 +233,10 @@ async fn an_older_database_is_brought_up_in_place() {
     .await;
     let store = open(&path).await;
     assert_eq!(host(&store, edge).await.name.as_str(), "edge");
-    store.append_events(edge, spool(1), vec![event(1)]).await.expect("stored");
+    store
+        .append_events(edge, spool(1), vec![event(1)])
+        .await
+        .expect("stored");
 }
 
 #[tokio::test]
@@ -196,7 +252,10 @@ async fn the_audit_log_cannot_be_rewritten() {
     };
     store.audit(entry).await.expect("written");
     for sql in ["DELETE FROM audit", "UPDATE audit SET detail = 'x'"] {
-        let refused = sqlx::query(sql).execute(&store.write).await.expect_err("it is refused");
+        let refused = sqlx::query(sql)
+            .execute(&store.write)
+            .await
+            .expect_err("it is refused");
         assert!(refused.to_string().contains("append-only"), "{refused}");
     }
 }
@@ -206,7 +265,12 @@ async fn readers_cannot_write() {
     let directory = directory();
     let store = SqliteStore::open(&file(&directory)).await.expect("opens");
     let refused = sqlx::query("DELETE FROM tokens").execute(&store.read).await;
-    assert!(refused.expect_err("it is refused").to_string().contains("readonly"));
+    assert!(
+        refused
+            .expect_err("it is refused")
+            .to_string()
+            .contains("readonly")
+    );
 }
 
 #[test]
@@ -214,11 +278,20 @@ fn steps_of_the_schema_are_numbered_without_a_gap_and_all_are_run() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/db/migrations");
     let mut names: Vec<String> = fs::read_dir(folder)
         .expect("the folder is there")
-        .map(|entry| entry.expect("it is readable").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("it is readable")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     for (number, name) in (1..).zip(&names) {
-        assert!(name.starts_with(&format!("{number:04}_")), "{name} is not step {number}");
+        assert!(
+            name.starts_with(&format!("{number:04}_")),
+            "{name} is not step {number}"
+        );
     }
     assert_eq!(names.len(), MIGRATIONS.len());
 }

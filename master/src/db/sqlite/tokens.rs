@@ -89,8 +89,13 @@ pub(super) async fn delete(
         return Ok(false);
     }
     let subject = id.to_string();
-    let entry =
-        Entry { at: now, actor: &actor, action: "token.delete", subject: &subject, detail: "" };
+    let entry = Entry {
+        at: now,
+        actor: &actor,
+        action: "token.delete",
+        subject: &subject,
+        detail: "",
+    };
     audit::record(&mut tx, entry).await?;
     tx.commit().await.map_err(failed(ATTEMPT))?;
     Ok(true)
@@ -117,7 +122,9 @@ pub(super) async fn redeem(
     redemption: &Redemption,
 ) -> Result<Redeemed, RedeemError> {
     let mut tx = store.writing(REDEEM).await.map_err(RedeemError::Store)?;
-    let verdict = consume(&mut tx, redemption).await.map_err(RedeemError::Store)?;
+    let verdict = consume(&mut tx, redemption)
+        .await
+        .map_err(RedeemError::Store)?;
     let key = redemption.key;
     let token = redemption.token;
     let (actor, action, subject, detail) = match &verdict {
@@ -142,8 +149,13 @@ pub(super) async fn redeem(
         subject: &subject,
         detail: &detail,
     };
-    audit::record(&mut tx, entry).await.map_err(RedeemError::Store)?;
-    tx.commit().await.map_err(failed(REDEEM)).map_err(RedeemError::Store)?;
+    audit::record(&mut tx, entry)
+        .await
+        .map_err(RedeemError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(REDEEM))
+        .map_err(RedeemError::Store)?;
     verdict.map_err(RedeemError::Refused)
 }
 
@@ -185,9 +197,11 @@ async fn consume(
     }
     if let Some((host, _)) = token.redeemed {
         return match hosts::standing(tx, host).await? {
-            Some(Standing::Open | Standing::Cordoned | Standing::Draining) => {
-                Ok(Ok(Redeemed { host, name: token.name, certificate: token.certificate }))
-            }
+            Some(Standing::Open | Standing::Cordoned | Standing::Draining) => Ok(Ok(Redeemed {
+                host,
+                name: token.name,
+                certificate: token.certificate,
+            })),
             Some(Standing::Revoked | Standing::Removed) | None => Ok(Err(TokenRefusal::Used)),
         };
     }
@@ -195,7 +209,11 @@ async fn consume(
         return Ok(Err(TokenRefusal::NameTaken));
     }
     admit(tx, redemption, &token.name).await?;
-    Ok(Ok(Redeemed { host: redemption.host, name: token.name, certificate: None }))
+    Ok(Ok(Redeemed {
+        host: redemption.host,
+        name: token.name,
+        certificate: None,
+    }))
 }
 
 /// The token, when the secret is its secret.

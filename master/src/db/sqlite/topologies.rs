@@ -33,8 +33,13 @@ pub(super) async fn insert(
     if taken {
         return Err(TopologyError::NameTaken);
     }
-    insert_rows(&mut tx, topology, actor, now).await.map_err(TopologyError::Store)?;
-    tx.commit().await.map_err(failed(ATTEMPT)).map_err(TopologyError::Store)
+    insert_rows(&mut tx, topology, actor, now)
+        .await
+        .map_err(TopologyError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(TopologyError::Store)
 }
 
 async fn insert_rows(
@@ -66,8 +71,13 @@ async fn insert_rows(
         topology.deckies.len()
     );
     let subject = topology.id.to_string();
-    let entry =
-        Entry { at: now, actor, action: "topology.create", subject: &subject, detail: &detail };
+    let entry = Entry {
+        at: now,
+        actor,
+        action: "topology.create",
+        subject: &subject,
+        detail: &detail,
+    };
     audit::record(tx, entry).await
 }
 
@@ -93,13 +103,13 @@ pub(super) async fn one(
     topology_row(&row, id, graph).map(Some)
 }
 
-fn topology_row(
-    row: &SqliteRow,
-    id: TopologyId,
-    graph: Graph,
-) -> Result<TopologyRow, StoreError> {
+fn topology_row(row: &SqliteRow, id: TopologyId, graph: Graph) -> Result<TopologyRow, StoreError> {
     let cells = Cells::new(row, "topology");
-    let Graph { lans, deckies, edges } = graph;
+    let Graph {
+        lans,
+        deckies,
+        edges,
+    } = graph;
     let desired = match cells.get::<Option<&[u8]>>("desired_hash")? {
         Some(_) => Some((
             cells.fence("desired_epoch", "desired_generation")?,
@@ -146,7 +156,9 @@ pub(super) async fn named(
     .fetch_optional(&store.read)
     .await
     .map_err(failed("look for a topology"))?;
-    row.as_ref().map(|row| Cells::new(row, "topology").id("id", TopologyId::new)).transpose()
+    row.as_ref()
+        .map(|row| Cells::new(row, "topology").id("id", TopologyId::new))
+        .transpose()
 }
 
 pub(super) async fn list(store: &SqliteStore) -> Result<Vec<TopologySummary>, StoreError> {
@@ -190,18 +202,30 @@ pub(super) async fn delete(
         .await
         .map_err(TopologyError::Store)?
         .ok_or(TopologyError::Unknown)?;
-    let removable = head.status.is_removable()
-        || (head.status == TopologyStatus::Failed && observed_empty);
+    let removable =
+        head.status.is_removable() || (head.status == TopologyStatus::Failed && observed_empty);
     if !removable {
         return Err(TopologyError::NotRemovable(head.status));
     }
-    delete_rows(&mut tx, id).await.map_err(TopologyError::Store)?;
+    delete_rows(&mut tx, id)
+        .await
+        .map_err(TopologyError::Store)?;
     let subject = id.to_string();
     let detail = format!("{}, which was {}", head.name, head.status);
-    let entry =
-        Entry { at: now, actor, action: "topology.delete", subject: &subject, detail: &detail };
-    audit::record(&mut tx, entry).await.map_err(TopologyError::Store)?;
-    tx.commit().await.map_err(failed(ATTEMPT)).map_err(TopologyError::Store)
+    let entry = Entry {
+        at: now,
+        actor,
+        action: "topology.delete",
+        subject: &subject,
+        detail: &detail,
+    };
+    audit::record(&mut tx, entry)
+        .await
+        .map_err(TopologyError::Store)?;
+    tx.commit()
+        .await
+        .map_err(failed(ATTEMPT))
+        .map_err(TopologyError::Store)
 }
 
 async fn delete_rows(tx: &mut SqliteConnection, id: TopologyId) -> Result<(), StoreError> {

@@ -1,0 +1,98 @@
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once(&"decnet").chain(words))
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_of_the_manual_is_taken() {
+    let commands: &[&[&str]] = &[
+        &["up"],
+        &["up", "--data-dir", "/d", "--topology", "t.yaml"],
+        &["up", "--no-topology", "--api-listen", "127.0.0.1:0", "--fleet-listen", "0.0.0.0:7443"],
+        &["down", "--data-dir", "/d"],
+        &["status", "--output", "json"],
+        &["doctor"],
+        &["host", "enroll", "edge-07", "--ttl", "15m", "--output", "json"],
+        &["host", "ls"],
+        &["host", "inspect", "edge-07"],
+        &["host", "cordon", "edge-07"],
+        &["host", "uncordon", "edge-07"],
+        &["host", "drain", "edge-07", "--no-wait"],
+        &["host", "revoke", "edge-07"],
+        &["host", "rm", "edge-07", "--force"],
+        &["host", "token", "ls"],
+        &["topology", "create", "t.yaml", "--host", "edge-07", "--name", "x"],
+        &["topology", "create", "-"],
+        &["topology", "ls", "--output", "yaml"],
+        &["topology", "inspect", "office", "--output", "json"],
+        &["topology", "export", "office", "--hydrated"],
+        &["topology", "deploy", "office", "--wait", "--timeout", "120s", "--replace"],
+        &["topology", "retry", "office", "--no-wait"],
+        &["topology", "teardown", "office", "--force"],
+        &["topology", "rm", "office"],
+        &["topology", "validate", "t.yaml", "--output", "json"],
+        &["topology", "hash", "office"],
+        &["topology", "status-events", "office"],
+        &["event", "ls", "--limit", "1000", "--kind", "auth", "--since", "15m"],
+        &["event", "tail", "--follow", "--topology", "office", "--decky", "gate"],
+        &["event", "export", "-o", "events.ndjson", "--until", "2026-03-01T00:00:00Z"],
+        &["completion", "fish"],
+        &["--quiet", "--url", "http://127.0.0.1:8080", "topology", "ls"],
+    ];
+    for words in commands {
+        if let Err(error) = parse(words) {
+            panic!("{words:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let commands: &[&[&str]] = &[
+        &["topology", "inspect", "../../hosts"],
+        &["topology", "inspect", ".."],
+        &["host", "enroll", "edge-07", "--ttl", "25h"],
+        &["host", "enroll", "edge-07", "--ttl", "0s"],
+        &["host", "enroll", ""],
+        &["topology", "deploy", "office", "--timeout", "soon"],
+        &["event", "ls", "--since", "yesterday"],
+        &["event", "ls", "--all", "--limit", "3"],
+        &["up", "--no-topology", "--topology", "t.yaml"],
+        &["status", "--output", "xml"],
+        &["completion", "tcsh"],
+        &["status", "--token", "dna_secret"],
+    ];
+    for words in commands {
+        let error = parse(words).expect_err("no sense");
+        assert_eq!(error.exit_code(), 2, "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn waiting_is_the_default_and_the_last_word_counts() {
+    let waits = |words: &[&str]| match parse(words).expect("sense").command {
+        Command::Topology(TopologyCommand::Deploy(args)) => args.waits(),
+        other => panic!("{other:?}"),
+    };
+    assert!(waits(&["topology", "deploy", "office"]));
+    assert!(!waits(&["topology", "deploy", "office", "--no-wait"]));
+    assert!(waits(&["topology", "deploy", "office", "--no-wait", "--wait"]));
+    assert!(!waits(&["topology", "deploy", "office", "--wait", "--no-wait"]));
+}
+
+#[test]
+fn help_names_variables_and_never_their_values() {
+    let help = Cli::command().render_long_help().to_string();
+    for name in ["DECNET_URL", "DECNET_DATA_DIR", "DECNET_OUTPUT", "DECNET_TOKEN"] {
+        assert!(help.contains(name), "{name}");
+    }
+    assert!(!help.contains("DECNET_URL="), "{help}");
+}
