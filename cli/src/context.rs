@@ -25,8 +25,10 @@ pub(crate) struct Environment {
     pub(crate) docker_host: Option<String>,
     /// `XDG_DATA_HOME`, or its default in the home directory.
     pub(crate) data_home: Option<PathBuf>,
-    no_colour: bool,
-    columns: Option<u16>,
+    /// `NO_COLOR`.
+    pub(crate) no_colour: bool,
+    /// `COLUMNS`.
+    pub(crate) columns: Option<u16>,
 }
 
 /// A secret that no debug print shows.
@@ -36,22 +38,6 @@ pub(crate) struct Token(pub(crate) String);
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(..)")
-    }
-}
-
-impl Environment {
-    pub(crate) fn read() -> Self {
-        let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let path = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
-        Self {
-            token: text("DECNET_TOKEN").map(Token),
-            bin_dir: path("DECNET_BIN_DIR"),
-            docker_host: text("DOCKER_HOST"),
-            data_home: path("XDG_DATA_HOME")
-                .or_else(|| path("HOME").map(|home| home.join(".local/share"))),
-            no_colour: text("NO_COLOR").is_some(),
-            columns: text("COLUMNS").and_then(|text| text.parse().ok()),
-        }
     }
 }
 

@@ -23,24 +23,40 @@ mod topology;
 mod up;
 mod wait;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::{Cli, Command};
-use crate::context::{Context, Environment};
+use crate::context::{Context, Environment, Token};
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let context = Context::new(&cli.global, &matches, Environment::read());
+    let context = Context::new(&cli.global, &matches, environment());
     let outcome = run(cli.command, &context);
     let exit = outcome.unwrap_or_else(|failure| {
         context.output.failure(&failure);
         failure.exit()
     });
     exit.into()
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+fn environment() -> Environment {
+    let path = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    Environment {
+        token: text("DECNET_TOKEN").map(Token),
+        bin_dir: path("DECNET_BIN_DIR"),
+        docker_host: text("DOCKER_HOST"),
+        data_home: path("XDG_DATA_HOME")
+            .or_else(|| path("HOME").map(|home| home.join(".local/share"))),
+        no_colour: text("NO_COLOR").is_some(),
+        columns: text("COLUMNS").and_then(|text| text.parse().ok()),
+    }
 }
 
 fn run(command: Command, context: &Context) -> Result<Exit, Failure> {

@@ -84,8 +84,8 @@ impl Shared {
             if number > self.total {
                 break;
             }
-            if self.pace > 0 {
-                let due = self.since + Duration::from_micros(number * 1_000_000 / self.pace);
+            if let Some(due) = (number * 1_000_000).checked_div(self.pace) {
+                let due = self.since + Duration::from_micros(due);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             // One that breaks may or may not have been seen: its number is not counted, and the

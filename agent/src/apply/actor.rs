@@ -1,6 +1,6 @@
 //! The actor: takes offers in the order of their fences, watches the engine, and reports.
 
-use std::future::{Future, pending};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -499,11 +499,9 @@ async fn next(stream: &mut Option<BoxStream<'static, Changed>>) -> Option<Change
     }
 }
 
-fn at(when: Option<Instant>) -> impl Future<Output = ()> {
-    async move {
-        match when {
-            Some(when) => sleep_until(when).await,
-            None => pending().await,
-        }
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
     }
 }

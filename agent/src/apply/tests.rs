@@ -9,7 +9,6 @@ use domain::service::ServiceKind;
 use domain::topology::hydrate::{HydratedDecky, HydratedLan, HydratedTopology};
 use ipnet::Ipv4Net;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use super::*;
 use crate::engine::EngineErrorKind;
@@ -37,7 +36,7 @@ pub(super) struct World {
 impl World {
     pub(super) async fn new() -> Self {
         let daemon = FakeDaemon::new();
-        Self::on(daemon, HostId::new(Uuid::new_v4())).await
+        Self::on(daemon, HostId::new(sample::unique())).await
     }
 
     async fn on(daemon: FakeDaemon, host: HostId) -> Self {

@@ -121,7 +121,7 @@ fn config(decky: &HydratedDecky) -> Vec<u8> {
     DeckyConfig {
         hostname: decky.hostname.clone(),
         persona: decky.persona,
-        seed: decky.seed.clone(),
+        seed: decky.seed,
         services: decky.services.clone(),
     }
     .encode()

@@ -14,7 +14,6 @@ use domain::topology::hydrate::{HydratedDecky, HydratedLan, HydratedTopology};
 use futures_util::StreamExt as _;
 use ipnet::Ipv4Net;
 use proto::decky_config::DeckyConfig;
-use uuid::Uuid;
 
 use super::liveness::LivenessBoard;
 use super::{Engine, EngineError, EngineErrorKind, NewDecky, Origin, name, sample};
@@ -77,7 +76,7 @@ pub struct Bench {
 impl Bench {
     /// A new host in `world`.
     pub fn new(world: &dyn World) -> Self {
-        let host = HostId::new(Uuid::new_v4());
+        let host = HostId::new(sample::unique());
         let (engine, board) = world.engine(host);
         Self { host, engine, board, generation: 1 }
     }
@@ -396,7 +395,7 @@ async fn a_connection_is_made_and_undone_while_it_runs(world: &dyn World) {
     assert_eq!(seen.attachments, [at(&a, web.interfaces[0].address)]);
     assert_eq!(seen.handle, handle);
 
-    let nowhere = Handle::new(LanId::new(Uuid::new_v4()).to_string());
+    let nowhere = Handle::new(LanId::new(sample::unique()).to_string());
     let refused = bench.engine.connect(&handle, &nowhere, &web.interfaces[1]).await;
     assert_eq!(kind(refused), Some(EngineErrorKind::NotFound));
     bench.clear().await;
@@ -442,16 +441,15 @@ async fn changes_are_hinted_at(world: &dyn World) {
     }
     bench.inventory().await;
 
-    let what: [(&str, std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>); 3] = [
-        ("a connection is cut", Box::pin(world.cut(&first, &b))),
-        ("a container is killed", Box::pin(world.kill(&first))),
-        ("a container is removed", Box::pin(world.remove(&second))),
-    ];
-    for (name, act) in what {
+    for what in ["a connection is cut", "a container is killed", "a container is removed"] {
         let mut changes = bench.engine.changes().await.expect("the daemon answers");
-        act.await;
+        match what {
+            "a connection is cut" => world.cut(&first, &b).await,
+            "a container is killed" => world.kill(&first).await,
+            _ => world.remove(&second).await,
+        }
         let hint = tokio::time::timeout(PATIENCE, changes.next()).await;
-        assert!(matches!(hint, Ok(Some(_))), "no hint: {name}");
+        assert!(matches!(hint, Ok(Some(_))), "no hint: {what}");
     }
     bench.clear().await;
 }

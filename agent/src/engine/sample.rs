@@ -14,18 +14,24 @@ use domain::topology::{LanDriver, LanKind, Protocol, Publish, allocate};
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+/// An id that no other test has: two of them may share a daemon.
+pub fn unique() -> Uuid {
+    #[allow(clippy::disallowed_methods, reason = "nothing is asserted of the value")]
+    Uuid::new_v4()
+}
+
 /// A topology of its own.
 pub fn topology(lans: &[HydratedLan], deckies: &[HydratedDecky]) -> HydratedTopology {
     let (mut lans, mut deckies) = (lans.to_vec(), deckies.to_vec());
     lans.sort_by_key(|lan| lan.id);
     deckies.sort_by_key(|decky| decky.id);
-    HydratedTopology { id: TopologyId::new(Uuid::new_v4()), lans, deckies }
+    HydratedTopology { id: TopologyId::new(unique()), lans, deckies }
 }
 
 /// A LAN; the outside reaches it when it is named `dmz`.
 pub fn lan(name: &str, subnet: Ipv4Net) -> HydratedLan {
     HydratedLan {
-        id: LanId::new(Uuid::new_v4()),
+        id: LanId::new(unique()),
         name: LanName::parse(name).expect("tests use valid names"),
         subnet,
         gateway: allocate::gateway(subnet),
@@ -36,7 +42,7 @@ pub fn lan(name: &str, subnet: Ipv4Net) -> HydratedLan {
 
 /// A decky on `lans`, at the `host`-th address of each; one on two or more forwards.
 pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
-    let id = DeckyId::new(Uuid::new_v4());
+    let id = DeckyId::new(unique());
     let mut seed = [0; 32];
     seed[..16].copy_from_slice(id.uuid().as_bytes());
     let (seed, persona) = (Seed::new(seed), Persona::Linux);

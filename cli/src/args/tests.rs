@@ -78,9 +78,12 @@ fn what_makes_no_sense_is_a_usage_error() {
 
 #[test]
 fn waiting_is_the_default_and_the_last_word_counts() {
-    let waits = |words: &[&str]| match parse(words).expect("sense").command {
-        Command::Topology(TopologyCommand::Deploy(args)) => args.waits(),
-        other => panic!("{other:?}"),
+    let waits = |words: &[&str]| {
+        let Command::Topology(TopologyCommand::Deploy(args)) = parse(words).expect("sense").command
+        else {
+            panic!("another command")
+        };
+        args.waits()
     };
     assert!(waits(&["topology", "deploy", "office"]));
     assert!(!waits(&["topology", "deploy", "office", "--no-wait"]));

@@ -18,14 +18,13 @@ pub(super) async fn check(host: Option<&str>) -> Check {
     match tokio::time::timeout(PATIENCE, ask(&place)).await {
         Ok(Ok(version)) => Check::ok(NAME, format!("answers at {place}, API {version}")),
         Ok(Err(error)) => {
-            let next = match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    "install and start it: apt-get install docker.io; systemctl start docker"
-                }
-                std::io::ErrorKind::PermissionDenied => {
-                    "run as root, or join its group: usermod -aG docker $USER, then log in anew"
-                }
-                _ => "start it: systemctl start docker",
+            let kind = error.kind();
+            let next = if kind == std::io::ErrorKind::NotFound {
+                "install and start it: apt-get install docker.io; systemctl start docker"
+            } else if kind == std::io::ErrorKind::PermissionDenied {
+                "run as root, or join its group: usermod -aG docker $USER, then log in anew"
+            } else {
+                "start it: systemctl start docker"
             };
             Check::fail(NAME, format!("no answer at {place}: {error}"), next)
         }

@@ -66,7 +66,8 @@ pub(super) async fn binaries(binaries: &Binaries) -> Vec<Check> {
 }
 
 async fn version(binaries: &Binaries, daemon: Daemon) -> std::io::Result<String> {
-    let output = tokio::process::Command::new(binaries.path(daemon))
+    let output = binaries
+        .command(daemon)
         .arg("--version")
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true)

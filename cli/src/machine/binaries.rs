@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use tokio::process::Command;
+
 use crate::failure::Failure;
 
 /// A binary that is not ours.
@@ -60,6 +62,12 @@ impl Binaries {
 
     pub(crate) fn path(&self, daemon: Daemon) -> PathBuf {
         self.0.join(daemon.file_name())
+    }
+
+    /// A command line of one of them, to be filled in.
+    #[allow(clippy::disallowed_methods, reason = "running the daemons is what `up` is for")]
+    pub(crate) fn command(&self, daemon: Daemon) -> Command {
+        Command::new(self.path(daemon))
     }
 
     /// Fails unless all of them are there.

@@ -94,7 +94,7 @@ impl Child {
 }
 
 fn command(binaries: &Binaries, daemon: Daemon, directory: &Path) -> Command {
-    let mut command = Command::new(binaries.path(daemon));
+    let mut command = binaries.command(daemon);
     // The operator's token is none of theirs.
     command.env_remove("DECNET_TOKEN").env_remove("DECNET_DATA_DIR").env(MARK, directory);
     command

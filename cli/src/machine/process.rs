@@ -146,6 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "it needs a process to find")]
     async fn a_marked_process_is_found_and_ended() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut child = tokio::process::Command::new("sleep")

@@ -7,7 +7,7 @@ use crate::engine::docker::tests::RealDaemon;
 #[tokio::test]
 async fn deploys_repairs_and_tears_down_on_docker() {
     let world = RealDaemon::new(13);
-    let host = HostId::new(Uuid::new_v4());
+    let host = HostId::new(sample::unique());
     let (engine, board) = world.engine(host);
     let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
     let mut deckies = vec![

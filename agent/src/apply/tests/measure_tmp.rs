@@ -5,7 +5,7 @@ use crate::engine::docker::tests::RealDaemon;
 #[tokio::test]
 async fn measure_tmp() {
     let world = RealDaemon::new(60);
-    let host = HostId::new(Uuid::new_v4());
+    let host = HostId::new(sample::unique());
     let mut lines = String::new();
     for (d, l) in [(4, 3), (2, 1), (3, 2), (4, 4), (6, 4), (8, 8), (2, 2), (3, 3), (4, 2), (6, 3), (1, 1)] {
         let (engine, board) = world.engine(host);

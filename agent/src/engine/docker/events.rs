@@ -23,6 +23,7 @@ impl DockerEngine {
     pub(super) async fn watch(&self) -> Result<BoxStream<'static, Changed>, EngineError> {
         let docker = self.client.docker("could not subscribe to changes").await?;
         // The request leaves with the first poll; what happens until then is replayed.
+        #[allow(clippy::disallowed_methods, reason = "compared by the daemon with this same clock")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Networks' events have no labels: they are picked here, not by the daemon.
         let filters: HashMap<String, Vec<String>> = [
@@ -44,10 +45,11 @@ impl DockerEngine {
             let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
             let of = |key: &str| attributes.and_then(|map| map.get(key)).map(String::as_str);
             let ours = of(label::HOST) == Some(host.as_str());
-            if ours && (action == "die" || action == "destroy") {
-                if let Some(decky) = of(label::DECKY).and_then(|text| text.parse().ok()) {
-                    board.forget(decky);
-                }
+            if ours
+                && (action == "die" || action == "destroy")
+                && let Some(decky) = of(label::DECKY).and_then(|text| text.parse().ok())
+            {
+                board.forget(decky);
             }
             // A stranger under a name of ours, a network of ours, a container of ours on any.
             ours || of("name").is_some_and(|name| name.starts_with(&prefix))

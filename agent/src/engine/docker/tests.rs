@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use bollard::Docker;
 use serde_json::json;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use super::*;
 use crate::engine::conformance::{World, conforms, eventually};
@@ -163,7 +162,7 @@ async fn docker_conforms() {
 #[tokio::test]
 async fn construction_asks_nothing_and_a_missing_daemon_is_unreachable() {
     let config = DockerConfig {
-        host: HostId::new(Uuid::new_v4()),
+        host: HostId::new(sample::unique()),
         decky_binary: "/nowhere".into(),
         data_dir: "/nowhere".into(),
         socket: Some("/nowhere/docker.sock".into()),
@@ -182,7 +181,7 @@ async fn a_daemon_that_hangs_is_a_timeout() {
     let socket = directory.path().join("docker.sock");
     let listener = tokio::net::UnixListener::bind(&socket).expect("the path is free");
     let config = DockerConfig {
-        host: HostId::new(Uuid::new_v4()),
+        host: HostId::new(sample::unique()),
         decky_binary: "/nowhere".into(),
         data_dir: directory.path().into(),
         socket: Some(socket),
@@ -199,7 +198,7 @@ async fn a_daemon_that_hangs_is_a_timeout() {
 #[tokio::test]
 async fn a_container_is_hardened_and_reads_its_configuration() {
     let world = RealDaemon::new(11);
-    let host = HostId::new(Uuid::new_v4());
+    let host = HostId::new(sample::unique());
     let engine = world.docker_engine(host, LivenessBoard::new());
     engine.ensure_image().await.expect("the binary is there");
     let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
@@ -254,7 +253,7 @@ async fn a_container_is_hardened_and_reads_its_configuration() {
 #[tokio::test]
 async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
     let world = RealDaemon::new(12);
-    let host = HostId::new(Uuid::new_v4());
+    let host = HostId::new(sample::unique());
     let engine = world.docker_engine(host, LivenessBoard::new());
     engine.ensure_image().await.expect("the binary is there");
     let dmz = sample::lan("dmz", world.subnet());

@@ -428,7 +428,7 @@ pub(super) fn session(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
     match call.name {
         "export" => {
             for arg in call.args {
-                if let Some((name, value)) = super::super::assignment(arg) {
+                if let Some((name, value)) = super::super::expand::assignment(arg) {
                     shell.set(name, value.to_owned());
                 }
             }

@@ -126,7 +126,7 @@ pub(super) async fn open(
         .after_release(|connection, _| {
             Box::pin(async move {
                 connection.ping().await?;
-                Ok(true)
+                Ok(!connection.is_in_transaction())
             })
         })
         .connect_with(writer)

@@ -125,6 +125,26 @@ async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
     assert_eq!(appended.stored, 100);
 }
 
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_does_not_poison_the_writer() {
+    let directory = directory();
+    let store = SqliteStore::open(&file(&directory)).await.expect("opens");
+    let mut tx = store
+        .writing("be interrupted")
+        .await
+        .expect("nobody else writes");
+    // As on a full disk: the transaction is gone, and the driver has not heard of it.
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut *tx)
+        .await
+        .expect("there is one");
+    drop(tx);
+    let appended = store
+        .append_events(host_id(), spool(1), vec![event(1)])
+        .await;
+    assert_eq!(appended.expect("the writer is a new one").stored, 1);
+}
+
 fn host_id() -> domain::id::HostId {
     domain::id::HostId::new(crate::db::conformance::uuid(5))
 }
