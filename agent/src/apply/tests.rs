@@ -18,7 +18,6 @@ use crate::store::{AppliedState, Row};
 
 mod convergence;
 mod docker;
-mod measure_tmp;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -235,7 +235,7 @@ async fn whatever_listens_on_the_port_gets_its_name() {
     let web_server = async {
         let (mut peer, _) = plain.accept().await.expect("a peer");
         let mut hello = [0; 1024];
-        peer.read(&mut hello).await.expect("a hello");
+        peer.read_exact(&mut hello[..5]).await.expect("a hello");
         tokio::io::AsyncWriteExt::write_all(&mut peer, b"HTTP/1.1 400 Bad Request\r\n\r\n")
             .await
             .expect("a peer that listens");

@@ -50,7 +50,7 @@ enum Pumped {
     /// The agent ends.
     Shutdown,
     /// The next one stands already.
-    Replaced(Pipe),
+    Replaced(Box<Pipe>),
     /// It broke.
     Lost(LinkError),
 }
@@ -66,14 +66,14 @@ struct Pipe {
 /// want to see a batch first.
 enum Receipts {
     Opening(BoxFuture<'static, Result<Response<Streaming<v1::EventReceipt>>, Status>>),
-    Open(Streaming<v1::EventReceipt>),
+    Open(Box<Streaming<v1::EventReceipt>>),
 }
 
 impl Receipts {
     async fn next(&mut self) -> Result<Option<v1::EventReceipt>, Status> {
         loop {
             match self {
-                Self::Opening(answer) => *self = Self::Open(answer.await?.into_inner()),
+                Self::Opening(answer) => *self = Self::Open(Box::new(answer.await?.into_inner())),
                 Self::Open(stream) => return stream.message().await,
             }
         }
@@ -101,7 +101,7 @@ impl Bulk {
             };
             let wait = match connected {
                 Ok(pipe) => {
-                    let mut pump = Pump::new(&self, pipe, master);
+                    let mut pump = Pump::new(&self, *pipe, master);
                     match pump.run(&mut identities, &shutdown).await {
                         Pumped::Shutdown => return,
                         Pumped::Replaced(next) => {
@@ -144,14 +144,15 @@ impl std::fmt::Debug for Bulk {
     }
 }
 
-async fn connect(dialling: Dialling, master: MasterAddress) -> Result<Pipe, LinkError> {
+async fn connect(dialling: Dialling, master: MasterAddress) -> Result<Box<Pipe>, LinkError> {
     let connector =
         dialling.credentials.connector().map_err(|source| LinkError::Identity { source })?;
     let dialled = dial(&connector, &master).await?;
     let (outbound, batches) = mpsc::channel(1);
     let mut client = FleetClient::new(dialled.channel);
     let answer = Box::pin(async move { client.events(ReceiverStream::new(batches)).await });
-    Ok(Pipe { outbound, receipts: Receipts::Opening(answer), refusal: dialled.refusal })
+    let receipts = Receipts::Opening(answer);
+    Ok(Box::new(Pipe { outbound, receipts, refusal: dialled.refusal }))
 }
 
 /// One connection's state.
@@ -176,8 +177,8 @@ struct Pump<'a> {
 
 enum Next {
     None,
-    Connecting(BoxFuture<'static, Result<Pipe, LinkError>>),
-    Ready { pipe: Option<Pipe>, until: Instant },
+    Connecting(BoxFuture<'static, Result<Box<Pipe>, LinkError>>),
+    Ready { pipe: Option<Box<Pipe>>, until: Instant },
 }
 
 impl<'a> Pump<'a> {
@@ -279,7 +280,7 @@ impl<'a> Pump<'a> {
     }
 
     /// The next connection, once it stands and nothing is under way on this one.
-    fn drained(&mut self) -> Option<Pipe> {
+    fn drained(&mut self) -> Option<Box<Pipe>> {
         match &mut self.next {
             Next::Ready { pipe, .. } if self.window.is_empty() => pipe.take(),
             Next::Ready { .. } | Next::None | Next::Connecting(_) => None,
@@ -341,7 +342,7 @@ const fn changed_is_open(next: &Next) -> bool {
 }
 
 enum Step {
-    Connected(Result<Pipe, LinkError>),
+    Connected(Result<Box<Pipe>, LinkError>),
     DrainOver,
 }
 

@@ -32,12 +32,14 @@ impl Malformed {
     pub(super) fn of_yaml(error: &serde_saphyr::Error, path: &Path) -> Self {
         let error = error.without_snippet();
         let at = error.location().map(|at| (at.line(), at.column()));
-        let text = error.to_string();
-        let text = match text.rsplit_once(" at line ") {
-            Some((text, _)) => text,
-            None => text.as_str(),
+        // It says an unknown field in words of its own, and knows it better than they say.
+        let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error else {
+            return Self::new(at, path, &error.to_string());
         };
-        Self::new(at, path, text)
+        let hint = settings::nearest(field, expected.iter().copied())
+            .map(|known| format!("did you mean `{known}`?"));
+        let text = format!("unknown field `{field}`");
+        Self { hint, ..Self::new(at, path, &text) }
     }
 
     fn new(at: Option<(u64, u64)>, path: &Path, text: &str) -> Self {

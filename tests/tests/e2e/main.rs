@@ -13,6 +13,7 @@ mod deploy;
 mod drift;
 mod evidence;
 mod failure;
+mod fence;
 mod join;
 mod restart;
 mod revoke;

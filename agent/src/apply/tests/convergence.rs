@@ -3,6 +3,7 @@
 use domain::plan;
 use domain::topology::hydrate::HydratedInterface;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::super::wanted::{Wanted, desired};
 use super::*;
@@ -26,8 +27,8 @@ fn draws() -> impl Strategy<Value = Option<Draw>> {
 }
 
 fn build(draw: &Draw) -> HydratedTopology {
-    let id = |kind: u8, number: usize| {
-        Uuid::from_u128(u128::from(kind) << 64 | u128::from(draw.topology) << 32 | number as u128)
+    let id = |kind: u8, number: u128| {
+        Uuid::from_u128(u128::from(kind) << 64 | u128::from(draw.topology) << 32 | number)
     };
     let mut topology = sample::topology(&[], &[]);
     topology.id = TopologyId::new(id(1, 0));
@@ -38,7 +39,7 @@ fn build(draw: &Draw) -> HydratedTopology {
         lan.id = domain::id::LanId::new(id(2, number.into()));
         topology.lans.push(lan);
     }
-    for (number, spec) in draw.deckies.iter().enumerate() {
+    for (number, spec) in (0_u8..).zip(&draw.deckies) {
         let Some((mask, variant, published)) = spec else { continue };
         let on: Vec<_> = topology
             .lans
@@ -50,9 +51,8 @@ fn build(draw: &Draw) -> HydratedTopology {
         if on.is_empty() {
             continue;
         }
-        let host = 10 + u32::try_from(number).expect("five fit");
-        let mut decky = sample::decky(&format!("decky{number}"), &on, host);
-        decky.id = domain::id::DeckyId::new(id(3, number));
+        let mut decky = sample::decky(&format!("decky{number}"), &on, 10 + u32::from(number));
+        decky.id = domain::id::DeckyId::new(id(3, number.into()));
         decky.seed = domain::seed::Seed::new([7; 32]);
         match variant {
             0 => {}
@@ -64,7 +64,7 @@ fn build(draw: &Draw) -> HydratedTopology {
             }
         }
         if *published {
-            sample::publish(&mut decky, 8000 + u16::try_from(number).expect("five fit"));
+            sample::publish(&mut decky, 8000 + u16::from(number));
         }
         topology.deckies.push(decky);
     }
