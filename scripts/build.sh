@@ -9,7 +9,9 @@ build_decky() {
     say "building the static decky (release)"
     # Static, because it is the only file of the image that runs it; the target is named, because otherwise the flag would
     # reach build scripts too.
+    # Small, because every decky of a host holds it in memory.
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
         cargo build --release --locked -p decky --target "$triple"
     mkdir -p "$TARGET/release"
     place "$TARGET/$triple/release/decnet-decky" "$TARGET/release/decnet-decky"

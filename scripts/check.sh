@@ -7,6 +7,8 @@ need_rust
 apt_need shellcheck=shellcheck
 cargo_need cargo-deny cargo-deny
 
+say "sources of dependencies"
+cargo fetch --locked --quiet
 say "format"
 cargo fmt --all --check
 say "scripts"

@@ -95,8 +95,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            deckies_at_once: 4,
-            lans_at_once: 3,
+            // From 4 on the daemon of two processors is no faster, and its answers come later.
+            deckies_at_once: 6,
+            lans_at_once: 4,
             gather: Duration::from_millis(50),
             period: Duration::from_secs(60),
             configuration_within: Duration::from_secs(5),

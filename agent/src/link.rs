@@ -35,6 +35,25 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long the master may take to answer a call.
 const ANSWER: Duration = Duration::from_secs(20);
 
+/// A status in words for a person: what tonic prints of one is for programmers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", code_word(*code))]
+pub struct Answer {
+    code: Code,
+    message: String,
+}
+
+impl Answer {
+    fn of(status: &Status) -> Self {
+        Self { code: status.code(), message: status.message().chars().take(1024).collect() }
+    }
+}
+
+/// Codes that say less than the message are left out.
+fn code_word(code: Code) -> String {
+    if matches!(code, Code::Unknown | Code::Internal) { String::new() } else { format!("{code:?}: ") }
+}
+
 /// Why a connection with the master is not, or no longer, there.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -66,7 +85,7 @@ pub enum LinkError {
         call: &'static str,
         /// What it said.
         #[source]
-        source: Box<Status>,
+        source: Answer,
     },
     /// HTTP/2 did not come up.
     #[error("could not speak with the master")]
@@ -84,6 +103,15 @@ pub enum LinkError {
         /// What was waited for.
         waiting_for: &'static str,
     },
+    /// The master ended it with a word why.
+    #[error("the master ended {call}")]
+    Ended {
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        #[source]
+        source: Answer,
+    },
     /// It broke.
     #[error("lost the connection during {call}")]
     Lost {
@@ -91,7 +119,7 @@ pub enum LinkError {
         call: &'static str,
         /// What tonic says.
         #[source]
-        source: Box<Status>,
+        source: Answer,
     },
     /// The master said something that is not in the protocol.
     #[error("the master sent something else than expected")]
@@ -121,7 +149,7 @@ impl LinkError {
             Self::Connect { source: ConnectError::Clock { .. } } => "clock",
             Self::Connect { .. } => "unreachable",
             Self::Identity { .. } => "own identity",
-            Self::Closed => "closed by master",
+            Self::Closed | Self::Ended { .. } => "closed by master",
             Self::Silent { .. } => "ping timeout",
             Self::Http { .. } | Self::Lost { .. } => "connection lost",
             Self::Protocol { .. } => "protocol",
@@ -135,7 +163,7 @@ impl LinkError {
             Self::Connect { source } => source.next_step(),
             Self::Refused { source } => source.next_step(),
             Self::Denied { .. } => {
-                "Look at the host on the master (decnet host list); if it was removed there, \
+                "Look at the host on the master (decnet host ls); if it was removed there, \
                  enroll it again and join with the new token."
             }
             Self::Identity { .. } => {
@@ -144,7 +172,11 @@ impl LinkError {
             Self::Protocol { .. } => {
                 "Check that master and agent are of the same or neighbouring releases."
             }
-            Self::Http { .. } | Self::Closed | Self::Silent { .. } | Self::Lost { .. } => {
+            Self::Http { .. }
+            | Self::Closed
+            | Self::Ended { .. }
+            | Self::Silent { .. }
+            | Self::Lost { .. } => {
                 "Nothing: the agent tries again. If it stays, look at the master's log."
             }
             Self::Renew { .. } => "Nothing: the agent tries again before the certificate expires.",
@@ -174,9 +206,11 @@ impl LinkError {
         if timed_out(&status) {
             return Self::Silent { waiting_for: "ping" };
         }
+        // What the transport made up has a cause; what the master itself said has none.
+        let said = std::error::Error::source(&status).is_none();
         match status.code() {
             Code::Unauthenticated | Code::PermissionDenied => {
-                Self::Denied { call, source: Box::new(status) }
+                Self::Denied { call, source: Answer::of(&status) }
             }
             Code::Ok
             | Code::Cancelled
@@ -192,7 +226,10 @@ impl LinkError {
             | Code::Unimplemented
             | Code::Internal
             | Code::Unavailable
-            | Code::DataLoss => Self::Lost { call, source: Box::new(status) },
+            | Code::DataLoss => {
+                let source = Answer::of(&status);
+                if said { Self::Ended { call, source } } else { Self::Lost { call, source } }
+            }
         }
     }
 }

@@ -14,7 +14,12 @@ use crate::up::UpCommand;
 
 /// Ask and command a DECNET master.
 #[derive(Debug, Parser)]
-#[command(name = "decnet", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "decnet",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 #[command(after_help = "\
 The token is never an argument: it is read from DECNET_TOKEN, from --token-file, or from
 admin.token in the data directory.
@@ -32,14 +37,32 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
     /// In which form to print [default: table].
-    #[arg(long, global = true, value_name = "FORM", env = "DECNET_OUTPUT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORM",
+        env = "DECNET_OUTPUT",
+        hide_env_values = true
+    )]
     pub(crate) output: Option<Format>,
     /// Print results and errors only.
-    #[arg(long, short, global = true, env = "DECNET_QUIET", hide_env_values = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "DECNET_QUIET",
+        hide_env_values = true
+    )]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) quiet: bool,
     /// The master's API, such as http://127.0.0.1:8080.
-    #[arg(long, global = true, value_name = "URL", env = "DECNET_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "DECNET_URL",
+        hide_env_values = true
+    )]
     pub(crate) url: Option<String>,
     /// The file that holds the API token.
     #[arg(long, global = true, value_name = "FILE", env = "DECNET_TOKEN_FILE")]
@@ -112,7 +135,9 @@ impl WaitArgs {
 /// A name or an id, as it stands in a URL.
 pub(crate) fn reference(text: &str) -> Result<String, String> {
     let fits = (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if fits {
         Ok(text.to_owned())
     } else {

@@ -76,8 +76,11 @@ impl Place {
             (Some(url), _) if !self.prefer_data_dir => self.by_url(url),
             (_, Some(dir)) => self.by_dir(dir)?.ok_or_else(|| {
                 let path = dir.join(ENDPOINTS);
-                Failure::say(format!("there is no {}: no master serves there", path.display()))
-                    .next(format!("start one: decnet up --data-dir {}", dir.display()))
+                Failure::say(format!(
+                    "there is no {}: no master serves there",
+                    path.display()
+                ))
+                .next(format!("start one: decnet up --data-dir {}", dir.display()))
             }),
             _ => {
                 for dir in &self.fallbacks {
@@ -93,14 +96,20 @@ impl Place {
 
     fn by_url(&self, text: &str) -> Result<Endpoint, Failure> {
         let url = parse_url(text).map_err(|failure| failure.exits(Exit::Usage))?;
-        let token = self.stated_token()?.map_or_else(|| self.token_beside(&url), Ok)?;
+        let token = self
+            .stated_token()?
+            .map_or_else(|| self.token_beside(&url), Ok)?;
         Ok(Endpoint { url, token })
     }
 
     fn by_dir(&self, dir: &Path) -> Result<Option<Endpoint>, Failure> {
-        let Some(endpoints) = Endpoints::read(dir)? else { return Ok(None) };
+        let Some(endpoints) = Endpoints::read(dir)? else {
+            return Ok(None);
+        };
         let url = parse_url(&endpoints.api)?;
-        let token = self.stated_token()?.map_or_else(|| read_token(&dir.join(ADMIN_TOKEN)), Ok)?;
+        let token = self
+            .stated_token()?
+            .map_or_else(|| read_token(&dir.join(ADMIN_TOKEN)), Ok)?;
         Ok(Some(Endpoint { url, token }))
     }
 
@@ -119,7 +128,10 @@ impl Place {
         }
         let owner = self.fallbacks.iter().find(|dir| {
             let endpoints = Endpoints::read(dir).ok().flatten();
-            endpoints.and_then(|found| parse_url(&found.api).ok()).as_ref() == Some(url)
+            endpoints
+                .and_then(|found| parse_url(&found.api).ok())
+                .as_ref()
+                == Some(url)
         });
         match owner {
             Some(dir) => read_token(&dir.join(ADMIN_TOKEN)),

@@ -44,7 +44,12 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), next_step: None }
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            detail: detail.into(),
+            next_step: None,
+        }
     }
 
     pub(super) fn warn(
@@ -65,7 +70,10 @@ impl Check {
         detail: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self { verdict: Verdict::Fail, ..Self::warn(name, detail, next) }
+        Self {
+            verdict: Verdict::Fail,
+            ..Self::warn(name, detail, next)
+        }
     }
 }
 
@@ -90,10 +98,20 @@ pub(crate) async fn run(context: &Context) -> Result<Exit, Failure> {
     let (master, reached) = fleet::master(context).await;
     checks.extend(system::ports(&directory, reached));
     checks.extend(master);
-    let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+    let verdict = checks
+        .iter()
+        .map(|check| check.verdict)
+        .max()
+        .unwrap_or(Verdict::Ok);
     let look = context.output.look;
-    context.output.show(&Report { verdict, checks }, |report| checks_table(look, &report.checks))?;
-    Ok(if verdict == Verdict::Fail { Exit::Failed } else { Exit::Done })
+    context.output.show(&Report { verdict, checks }, |report| {
+        checks_table(look, &report.checks)
+    })?;
+    Ok(if verdict == Verdict::Fail {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
 }
 
 fn checks_table(look: Look, checks: &[Check]) -> String {
@@ -122,8 +140,17 @@ mod tests {
 
     #[test]
     fn a_check_that_is_not_ok_says_what_to_do() {
-        let checks = [Check::ok("disk", "9 GiB free"), Check::fail("docker", "no answer", "start it")];
-        let text = checks_table(Look { width: None, colour: false }, &checks);
+        let checks = [
+            Check::ok("disk", "9 GiB free"),
+            Check::fail("docker", "no answer", "start it"),
+        ];
+        let text = checks_table(
+            Look {
+                width: None,
+                colour: false,
+            },
+            &checks,
+        );
         assert_eq!(
             text,
             "CHECK         FOUND       NEXT STEP\n\

@@ -47,7 +47,11 @@ pub(crate) struct Loaded {
 
 impl Source {
     pub(crate) fn new(text: &str) -> Self {
-        if text == "-" { Self::Stdin } else { Self::File(PathBuf::from(text)) }
+        if text == "-" {
+            Self::Stdin
+        } else {
+            Self::File(PathBuf::from(text))
+        }
     }
 
     fn name(&self) -> String {
@@ -84,7 +88,9 @@ pub(crate) fn parse_text(text: &str, name: &str) -> Result<Loaded, Failure> {
 
 fn read(source: &Source, name: &str) -> Result<String, Failure> {
     // One byte more than allowed shows that there is more.
-    let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(MAX_FILE)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     let mut bytes = Vec::new();
     let read = match source {
         Source::Stdin => std::io::stdin().lock().take(limit).read_to_end(&mut bytes),
@@ -94,12 +100,18 @@ fn read(source: &Source, name: &str) -> Result<String, Failure> {
     };
     read.with_context(|| format!("could not read {name}"))?;
     if bytes.len() > MAX_FILE {
-        return Err(Failure::say(format!("{name} is larger than {} MiB", MAX_FILE / 1024 / 1024))
-            .next("split it into several topologies"));
+        return Err(Failure::say(format!(
+            "{name} is larger than {} MiB",
+            MAX_FILE / 1024 / 1024
+        ))
+        .next("split it into several topologies"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + error.as_bytes()[..at]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
         Failure::say(format!("{name}:{line}: not UTF-8 text"))
             .next("a topology document is YAML or JSON in UTF-8")
     })
@@ -116,14 +128,21 @@ fn parse(text: &str) -> Result<Loaded, Malformed> {
     if text.trim().is_empty() {
         return Err(Malformed::empty());
     }
-    if let Ok(Marks { topology: Some(_), edges: Some(_) }) = serde_json::from_str::<Marks>(text) {
+    if let Ok(Marks {
+        topology: Some(_),
+        edges: Some(_),
+    }) = serde_json::from_str::<Marks>(text)
+    {
         return original::convert(text);
     }
     let file = match json(text) {
         Some(outcome) => outcome?,
         None => yaml(text)?,
     };
-    Ok(Loaded { file, findings: Vec::new() })
+    Ok(Loaded {
+        file,
+        findings: Vec::new(),
+    })
 }
 
 /// Reads JSON; none when it is not JSON at all (a YAML flow mapping looks much alike).
@@ -133,9 +152,10 @@ fn json(text: &str) -> Option<Result<TopologyFile, Malformed>> {
     }
     let mut track = serde_path_to_error::Track::new();
     let mut json = serde_json::Deserializer::from_str(text);
-    let outcome =
-        TopologyFile::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track))
-            .and_then(|file| json.end().map(|()| file));
+    let outcome = TopologyFile::deserialize(serde_path_to_error::Deserializer::new(
+        &mut json, &mut track,
+    ))
+    .and_then(|file| json.end().map(|()| file));
     match outcome {
         Err(error) if error.is_syntax() => None,
         outcome => Some(outcome.map_err(|error| Malformed::of_json(&error, &track.path()))),

@@ -32,7 +32,9 @@ pub(crate) async fn run(command: DownCommand, context: &Context) -> Result<Exit,
         context.environment.data_home.as_deref(),
     )?;
     if !directory.join(DATABASE).is_file() {
-        context.output.note(&format!("nothing has ever run on {}", directory.display()));
+        context
+            .output
+            .note(&format!("nothing has ever run on {}", directory.display()));
         return Ok(Exit::Done);
     }
     let binaries = Binaries::new(context.environment.bin_dir.as_deref()).require()?;
@@ -66,15 +68,19 @@ async fn take(directory: &Path, context: &Context) -> Result<Lock, Failure> {
         }
         let up = Record::read(directory)?.up;
         if let Some(up) = up.filter(|up| !asked && up.pid != std::process::id() && up.lives()) {
-            context.output.note(&format!("asking the running decnet up to end ({})", up.pid));
+            context
+                .output
+                .note(&format!("asking the running decnet up to end ({})", up.pid));
             up.signal(Signal::TERM)
                 .map_err(|error| Failure::new(error).context("could not stop the running up"))?;
             asked = true;
         }
         if started.elapsed() > context.patience {
-            return Err(Failure::say(format!("another decnet runs on {}", directory.display()))
-                .exits(Exit::StillRunning)
-                .next("give it more time with --timeout"));
+            return Err(
+                Failure::say(format!("another decnet runs on {}", directory.display()))
+                    .exits(Exit::StillRunning)
+                    .next("give it more time with --timeout"),
+            );
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -87,7 +93,9 @@ async fn take_down(
 ) -> Result<Exit, Failure> {
     let mut listen = command.listen.listen();
     // Nobody needs the API but us: any port will do.
-    listen.api.get_or_insert(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    listen
+        .api
+        .get_or_insert(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
     let client = machine.start_master(&listen).await?;
     machine.start_agent(&client).await?;
     tokio::select! {

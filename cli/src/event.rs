@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use proto::client::Client;
 use proto::rest::{EventQuery, EventShape};
 
+use self::line::Names;
 use crate::args::Format;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -106,8 +107,9 @@ fn moment(text: &str) -> Result<String, String> {
     if OffsetDateTime::parse(text, &Rfc3339).is_ok() {
         return Ok(text.to_owned());
     }
-    let past = proto::settings::duration(text)
-        .map_err(|_| format!("{text:?} is neither a time (2026-03-01T12:00:00Z) nor a duration (15m)"))?;
+    let past = proto::settings::duration(text).map_err(|_| {
+        format!("{text:?} is neither a time (2026-03-01T12:00:00Z) nor a duration (15m)")
+    })?;
     let at = time::Duration::try_from(past)
         .ok()
         .and_then(|past| crate::clock::now().checked_sub(past))
@@ -140,7 +142,10 @@ pub(crate) async fn run(command: EventCommand, context: &Context) -> Result<Exit
             let limit = if args.all { None } else { Some(args.limit) };
             let events = newest(&client, args.filter.query(), limit).await?;
             let look = context.output.look;
-            context.output.list(&events, |events| line::events_table(look, events))?;
+            let names = Names::ask(&client).await;
+            context
+                .output
+                .list(&events, |events| line::events_table(look, &names, events))?;
         }
         EventCommand::Tail(args) => {
             let follow = args.follow || !args.no_follow;
@@ -151,24 +156,32 @@ pub(crate) async fn run(command: EventCommand, context: &Context) -> Result<Exit
             } else {
                 newest(&client, query.clone(), Some(args.lines)).await?
             };
+            let names = Names::ask(&client).await;
+            let show = |event: &_| print(context, &names, event);
             // Rows begin at 1.
             let after = past.first().map_or(0, |event| event.row);
             if args.lines > 0 {
                 for event in past.iter().rev() {
-                    print(context, event)?;
+                    show(event)?;
                 }
             }
             if follow {
-                let query = EventQuery { after: Some(after), ..query };
+                let query = EventQuery {
+                    after: Some(after),
+                    ..query
+                };
                 tokio::select! {
-                    ended = tail::follow(&client, query, &context.output, |event| print(context, event)) => ended?,
+                    ended = tail::follow(&client, query, &context.output, show) => ended?,
                     _ = tokio::signal::ctrl_c() => {}
                 }
             }
         }
         EventCommand::Export(args) => {
-            let query =
-                EventQuery { after: args.after, limit: args.limit, ..args.filter.query() };
+            let query = EventQuery {
+                after: args.after,
+                limit: args.limit,
+                ..args.filter.query()
+            };
             export::run(&client, &query, &args.file, context).await?;
         }
     }
@@ -196,11 +209,11 @@ async fn newest(
     Ok(events)
 }
 
-fn print(context: &Context, event: &EventShape) -> Result<(), Failure> {
+fn print(context: &Context, names: &Names, event: &EventShape) -> Result<(), Failure> {
     let output = &context.output;
     match output.format() {
         Format::Table if line::is_noise(event) => Ok(()),
-        Format::Table => output.say(&line::live(event)),
+        Format::Table => output.say(&line::live(names, event)),
         Format::Json | Format::Ndjson => {
             let text = serde_json::to_string(event).map_err(Failure::new)?;
             output.say(&text)

@@ -110,11 +110,25 @@ impl Failure {
             last = text;
         }
         for finding in &self.findings {
-            let FindingShape { severity, code, message, path, .. } = finding;
-            lines.push(format!("  {severity} [{code}] {}: {}", safe(path), safe(message)));
+            let FindingShape {
+                severity,
+                code,
+                message,
+                path,
+                ..
+            } = finding;
+            lines.push(format!(
+                "  {severity} [{code}] {}: {}",
+                safe(path),
+                safe(message)
+            ));
         }
         lines.extend(self.quoted.iter().map(|line| format!("  | {}", safe(line))));
-        lines.extend(self.next.as_deref().map(|next| format!("  next: {}", safe(next))));
+        lines.extend(
+            self.next
+                .as_deref()
+                .map(|next| format!("  next: {}", safe(next))),
+        );
         lines
     }
 }
@@ -129,7 +143,9 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         let silent = error.kind() == std::io::ErrorKind::BrokenPipe;
         let exit = if silent { Exit::Done } else { Exit::Failed };
-        let failure = Self::new(error).context("could not write the output").exits(exit);
+        let failure = Self::new(error)
+            .context("could not write the output")
+            .exits(exit);
         Self { silent, ..failure }
     }
 }
@@ -159,11 +175,11 @@ impl From<ClientError> for Failure {
                 Some("try again; if it lasts, `decnet doctor` and the master's log".to_owned())
             }
             ClientError::Cut { .. } => Some("try again".to_owned()),
-            ClientError::Problem(problem) => problem.next_step.clone().or_else(|| {
-                matches!(problem.status, 401).then(|| {
-                    "give a token of this master: DECNET_TOKEN or --token-file".to_owned()
-                })
-            }),
+            // The master speaks of headers, and whoever types commands has none.
+            ClientError::Problem(problem) if problem.status == 401 => {
+                Some("give a token of this master: DECNET_TOKEN or --token-file".to_owned())
+            }
+            ClientError::Problem(problem) => problem.next_step.clone(),
             ClientError::Status { .. }
             | ClientError::Malformed { .. }
             | ClientError::TooLong { .. } => Some(
@@ -227,7 +243,10 @@ mod tests {
     #[test]
     fn a_failure_is_safe_to_print() {
         let failure = Failure::say("bad \x1b[31m").next("look\rhere");
-        assert_eq!(failure.lines(), ["error: bad \\u{1b}[31m", "  next: look\\rhere"]);
+        assert_eq!(
+            failure.lines(),
+            ["error: bad \\u{1b}[31m", "  next: look\\rhere"]
+        );
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! `decnet host`: the fleet.
 
+mod show;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use proto::client::Client;
-use proto::rest::{EnrollRequest, Enrollment, HostShape};
+use proto::rest::{EnrollRequest, HostShape};
 use serde_json::json;
 
+pub(crate) use self::show::hosts_table;
 use crate::args::{WaitArgs, reference};
 use crate::clock;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::safe::safe;
-use crate::table::{Field, Look, table};
+use crate::table::{Field, table};
 use crate::wait::{Followed, follow, judge_empty};
 
 /// Longest life of a join token.
@@ -107,17 +109,31 @@ pub(crate) async fn run(command: HostCommand, context: &Context) -> Result<Exit,
         HostCommand::Enroll(args) => return enroll(&args, &client, context).await,
         HostCommand::Ls => {
             let look = context.output.look;
-            context.output.list(&client.hosts().await?, |hosts| hosts_table(look, hosts))?;
+            context
+                .output
+                .list(&client.hosts().await?, |hosts| hosts_table(look, hosts))?;
         }
         HostCommand::Inspect(args) => {
             let look = context.output.look;
-            context.output.show(&client.host(&args.host).await?, |host| host_text(look, host))?;
+            context
+                .output
+                .show(&client.host(&args.host).await?, |host| {
+                    show::host_text(look, host)
+                })?;
         }
         HostCommand::Cordon(args) => {
-            acted(context, &client.cordon(&args.host).await?, "takes no new topology")?;
+            acted(
+                context,
+                &client.cordon(&args.host).await?,
+                "takes no new topology",
+            )?;
         }
         HostCommand::Uncordon(args) => {
-            acted(context, &client.uncordon(&args.host).await?, "takes topologies")?;
+            acted(
+                context,
+                &client.uncordon(&args.host).await?,
+                "takes topologies",
+            )?;
         }
         HostCommand::Drain(args) => {
             let host = client.drain(&args.host.host).await?;
@@ -157,22 +173,13 @@ pub(crate) async fn run(command: HostCommand, context: &Context) -> Result<Exit,
 
 async fn enroll(args: &EnrollArgs, client: &Client, context: &Context) -> Result<Exit, Failure> {
     let ttl_seconds = u32::try_from(args.ttl.as_secs()).ok();
-    let request = EnrollRequest { name: args.name.clone(), ttl_seconds };
+    let request = EnrollRequest {
+        name: args.name.clone(),
+        ttl_seconds,
+    };
     let enrollment = client.enroll(&request).await?;
-    context.output.show(&enrollment, enrollment_text)?;
+    context.output.show(&enrollment, show::enrollment_text)?;
     Ok(Exit::Done)
-}
-
-fn enrollment_text(enrollment: &Enrollment) -> String {
-    let Enrollment { token, name, expires_at, command, .. } = enrollment;
-    format!(
-        "  Run on {}:   {}      (or --token-file, or DECNET_JOIN_TOKEN)\n  \
-         Token, shown once, expires {}:\n{}\n",
-        safe(name),
-        safe(command),
-        safe(&clock::date_and_time(expires_at)),
-        safe(token),
-    )
 }
 
 /// Says what an action came to: the host as it is to programs, one line to people.
@@ -191,9 +198,13 @@ async fn drained(client: &Client, context: &Context, host: &str) -> Result<Exit,
             acted(context, &host, "is empty")?;
             Ok(Exit::Done)
         }
-        Followed::Failed(_, why) => Err(Failure::say(format!("host {host} was not drained: {why}"))),
+        Followed::Failed(_, why) => {
+            Err(Failure::say(format!("host {host} was not drained: {why}")))
+        }
         Followed::TimedOut(_, awaited) => {
-            context.output.note(&format!("still draining: {awaited}; {again}"));
+            context
+                .output
+                .note(&format!("still draining: {awaited}; {again}"));
             Ok(Exit::StillRunning)
         }
         Followed::Detached => {
@@ -208,13 +219,20 @@ async fn remove(args: &RemoveArgs, client: &Client, context: &Context) -> Result
     if args.force {
         client.abandon_host(host).await?;
     } else {
-        if !matches!(client.host(host).await?.standing.as_str(), "revoked" | "removed") {
+        if !matches!(
+            client.host(host).await?.standing.as_str(),
+            "revoked" | "removed"
+        ) {
             client.drain(host).await?;
             match follow(context, context.patience, || client.host(host), judge_empty).await? {
                 Followed::Done(_) => {}
                 Followed::Failed(_, awaited) | Followed::TimedOut(_, awaited) => {
-                    context.output.note(&format!("host {host} is not empty: {awaited}"));
-                    context.output.note("run it again, or add --force if the host is dead");
+                    context
+                        .output
+                        .note(&format!("host {host} is not empty: {awaited}"));
+                    context
+                        .output
+                        .note("run it again, or add --force if the host is dead");
                     return Ok(Exit::StillRunning);
                 }
                 Followed::Detached => return Ok(Exit::StillRunning),
@@ -232,61 +250,7 @@ pub(crate) fn removed(context: &Context, noun: &str, id: &str) -> Result<(), Fai
         context.output.note(&format!("{noun} {id} is removed"));
         return Ok(());
     }
-    context.output.show(&json!({ "removed": id }), |_| String::new())
-}
-
-pub(crate) fn hosts_table(look: Look, hosts: &[HostShape]) -> String {
-    let now = clock::now();
-    table(
-        look,
-        &["name", "state", "standing", "last seen", "agent", "applied", "deckies", "drift", "id"],
-        hosts.iter().map(|host| {
-            [
-                Field::text(&host.name),
-                Field::State(host.state.clone()),
-                Field::State(host.standing.clone()),
-                Field::maybe(host.last_seen.as_deref().map(|at| clock::ago(at, now))),
-                Field::text(&host.agent_version),
-                Field::maybe(host.applied.as_ref().map(|applied| applied.generation)),
-                Field::maybe(host.observed.as_ref().map(|observed| observed.deckies)),
-                Field::text(host.drift.len()),
-                Field::text(&host.id),
-            ]
-        }),
-    )
-}
-
-fn host_text(look: Look, host: &HostShape) -> String {
-    let now = clock::now();
-    let mut rows = vec![
-        ["name".to_owned(), host.name.clone()],
-        ["id".to_owned(), host.id.clone()],
-        ["state".to_owned(), format!("{} ({})", host.state, host.standing)],
-        ["agent".to_owned(), host.agent_version.clone()],
-        ["joined".to_owned(), clock::date_and_time(&host.enrolled_at)],
-    ];
-    let mut row = |name: &str, value: Option<String>| {
-        rows.push([name.to_owned(), value.unwrap_or_else(|| "-".to_owned())]);
-    };
-    row("last seen", host.last_seen.as_deref().map(|at| clock::ago(at, now)));
-    row("desired", host.desired.as_ref().map(crate::topology::desired_text));
-    row("applied", host.applied.as_ref().map(crate::topology::applied_text));
-    row("observed", host.observed.as_ref().map(crate::topology::observed_text));
-    for drift in &host.drift {
-        row("drift", Some(format!("{} {}", drift.kind, drift.object)));
-    }
-    row("health", host.health.as_ref().map(|health| {
-        let word = |ok: bool| if ok { "ok" } else { "failing" };
-        format!(
-            "engine {}, collection {}, spool {} ({} waiting), {} MiB disk and {} MiB memory free, clock {:+} ms",
-            word(health.engine_ok),
-            word(health.collect_ok),
-            word(health.spool_ok),
-            health.spool_events,
-            health.disk_free_mib,
-            health.memory_free_mib,
-            health.clock_skew_ms,
-        )
-    }));
-    table(look, &[], rows.into_iter().map(|[name, value]| [Field::Text(name), Field::Text(value)]))
+    context
+        .output
+        .show(&json!({ "removed": id }), |_| String::new())
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod binaries;
 mod child;
+mod membership;
 mod process;
 mod record;
 
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use proto::client::{Client, Url};
-use proto::rest::{EnrollRequest, HostShape};
+use proto::rest::HostShape;
 
 use self::binaries::{Binaries, Daemon};
 use self::child::Child;
+use self::membership::joined_at;
 pub(crate) use self::process::Process;
 pub(crate) use self::record::{Lock, Record};
 use crate::connect::{ADMIN_TOKEN, ENDPOINTS, Endpoints};
@@ -26,8 +28,8 @@ use crate::output::Output;
 
 /// The name that this machine has in its own fleet.
 pub(crate) const LOCAL: &str = "local";
-/// What an agent leaves in its directory when it has joined, with the addresses of its master.
-const LINK: &str = "link.json";
+/// The agent's own directory, in ours.
+const AGENT: &str = "agent";
 const START: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,14 +66,25 @@ impl Machine {
             .with_context(|| format!("could not find {}", directory.display()))?;
         let mut record = Record::read(&directory)?;
         for (daemon, process) in record.leftovers(&directory) {
-            output.note(&format!("stopping a {daemon} that was left running ({})", process.pid));
+            output.note(&format!(
+                "stopping a {daemon} that was left running ({})",
+                process.pid
+            ));
             process.end().await?;
         }
         record.master = None;
         record.agent = None;
+        record.fleet = record.fleet.or_else(|| joined_at(&directory.join(AGENT)));
         record.up = Process::of(std::process::id());
         record.write(&directory)?;
-        Ok(Self { directory, binaries, record, master: None, agent: None, _lock: lock })
+        Ok(Self {
+            directory,
+            binaries,
+            record,
+            master: None,
+            agent: None,
+            _lock: lock,
+        })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -79,7 +92,7 @@ impl Machine {
     }
 
     fn agent_directory(&self) -> PathBuf {
-        self.directory.join("agent")
+        self.directory.join(AGENT)
     }
 
     /// Starts the master and waits until it answers.
@@ -93,9 +106,14 @@ impl Machine {
             }
             Ok(()) | Err(_) => {}
         }
-        let api = listen.api.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let api = listen
+            .api
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
         let fleet = self.record.fleet_address(listen.fleet);
-        let advertise = listen.advertise.clone().or_else(|| self.record.advertise.clone());
+        let advertise = listen
+            .advertise
+            .clone()
+            .or_else(|| self.record.advertise.clone());
         let mut arguments = vec![
             "serve".to_owned(),
             "--data-dir".to_owned(),
@@ -144,53 +162,6 @@ impl Machine {
         Ok(client)
     }
 
-    /// Whether the agent here has joined a master.
-    pub(crate) fn has_joined(&self) -> bool {
-        self.agent_directory().join(LINK).is_file()
-    }
-
-    /// An agent dials the address that it joined at: a master that moved would wait for ever.
-    fn check_membership(&self, endpoints: &Endpoints) -> Result<(), Failure> {
-        let Ok(text) = std::fs::read_to_string(self.agent_directory().join(LINK)) else {
-            return Ok(());
-        };
-        let authority = endpoints.fleet.trim_start_matches("https://").trim_end_matches('/');
-        if text.contains(&format!("{authority}\"")) {
-            return Ok(());
-        }
-        let path = self.agent_directory();
-        Err(Failure::say(format!(
-            "the agent in {} joined another address than {}",
-            path.display(),
-            endpoints.fleet
-        ))
-        .next(format!(
-            "start with the --fleet-listen and --advertise of then (see {}), or remove {}",
-            path.join(LINK).display(),
-            path.display()
-        )))
-    }
-
-    /// Joins the fleet of the master here, if that is not done.
-    pub(crate) async fn join(&self, client: &Client) -> Result<(), Failure> {
-        if self.has_joined() {
-            return Ok(());
-        }
-        let request = EnrollRequest { name: LOCAL.to_owned(), ttl_seconds: None };
-        let enrollment = match client.enroll(&request).await {
-            Err(error) if error.status() == Some(409) => {
-                // The master knows a host that has lost its key, or never got it.
-                client.abandon_host(LOCAL).await?;
-                client.enroll(&request).await?
-            }
-            answer => answer?,
-        };
-        let directory = self.agent_directory().display().to_string();
-        let arguments = ["join", &enrollment.master_url, "--token-stdin", "--data-dir", &directory];
-        child::run(&self.binaries, Daemon::Agent, &arguments, &enrollment.token, &self.directory)
-            .await
-    }
-
     /// Starts the agent and waits until the master calls the host ready.
     pub(crate) async fn start_agent(&mut self, client: &Client) -> Result<HostShape, Failure> {
         let arguments = [
@@ -210,9 +181,14 @@ impl Machine {
             match client.host(LOCAL).await {
                 Ok(host) if host.state == "ready" => return Ok(host),
                 Ok(host) => {
-                    in_time(started, &format!("host {LOCAL} is {} and not ready", host.state))?;
+                    in_time(
+                        started,
+                        &format!("host {LOCAL} is {} and not ready", host.state),
+                    )?;
                 }
-                Err(error) if error.is_transient() => in_time(started, "the master does not answer")?,
+                Err(error) if error.is_transient() => {
+                    in_time(started, "the master does not answer")?
+                }
                 Err(error) => return Err(error.into()),
             }
             tokio::time::sleep(PAUSE).await;
@@ -244,7 +220,10 @@ impl Machine {
 
     /// Stops the agent, then the master.
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
-        for child in [self.agent.take(), self.master.take()].into_iter().flatten() {
+        for child in [self.agent.take(), self.master.take()]
+            .into_iter()
+            .flatten()
+        {
             child.stop().await?;
         }
         self.record.up = None;
@@ -256,7 +235,8 @@ impl Machine {
 
 /// A client of the master of a data directory.
 fn client(directory: &Path, endpoints: &Endpoints) -> Result<Client, Failure> {
-    let url = Url::parse(&endpoints.api).with_context(|| format!("{:?} is no URL", endpoints.api))?;
+    let url =
+        Url::parse(&endpoints.api).with_context(|| format!("{:?} is no URL", endpoints.api))?;
     let path = directory.join(ADMIN_TOKEN);
     let token = std::fs::read_to_string(&path)
         .with_context(|| format!("could not read {}", path.display()))?;

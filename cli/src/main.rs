@@ -44,9 +44,16 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where the environment is read"
+)]
 fn environment() -> Environment {
-    let path = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let path = |name: &str| {
+        std::env::var_os(name)
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from)
+    };
     let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     Environment {
         token: text("DECNET_TOKEN").map(Token),

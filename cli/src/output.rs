@@ -23,13 +23,23 @@ pub(crate) struct Output {
 
 impl Output {
     /// `colour` is whether the environment allows it, `columns` how wide it says we are.
-    pub(crate) fn new(asked: Option<Format>, quiet: bool, colour: bool, columns: Option<u16>) -> Self {
+    pub(crate) fn new(
+        asked: Option<Format>,
+        quiet: bool,
+        colour: bool,
+        columns: Option<u16>,
+    ) -> Self {
         let terminal = std::io::stdout().is_terminal();
-        let width = terminal.then(|| columns.or_else(|| comfy_table::Table::new().width())).flatten();
+        let width = terminal
+            .then(|| columns.or_else(|| comfy_table::Table::new().width()))
+            .flatten();
         Self {
             asked,
             quiet,
-            look: Look { width, colour: colour && terminal },
+            look: Look {
+                width,
+                colour: colour && terminal,
+            },
             live: std::io::stderr().is_terminal(),
         }
     }
@@ -65,7 +75,9 @@ impl Output {
         table: impl FnOnce(&[T]) -> String,
     ) -> Result<(), Failure> {
         if self.format() == Format::Ndjson {
-            return items.iter().try_for_each(|item| self.show(item, |_| String::new()));
+            return items
+                .iter()
+                .try_for_each(|item| self.show(item, |_| String::new()));
         }
         self.show(&items, |items| table(items))
     }
@@ -110,6 +122,12 @@ fn line(text: serde_json::Result<String>) -> Result<String, Failure> {
 /// The YAML form of anything.
 pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
     serde_saphyr::to_string(value)
-        .map(|text| if text.ends_with('\n') { text } else { text + "\n" })
+        .map(|text| {
+            if text.ends_with('\n') {
+                text
+            } else {
+                text + "\n"
+            }
+        })
         .map_err(|error| Failure::new(error).context("could not write the result as YAML"))
 }

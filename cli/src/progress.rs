@@ -20,7 +20,13 @@ pub(crate) struct Progress<'a> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(output: &'a Output) -> Self {
         let now = Instant::now();
-        Self { output, started: now, last: String::new(), last_at: now, turn: 0 }
+        Self {
+            output,
+            started: now,
+            last: String::new(),
+            last_at: now,
+            turn: 0,
+        }
     }
 
     /// Says how things are.

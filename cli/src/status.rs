@@ -28,8 +28,16 @@ pub(crate) async fn run(context: &Context) -> Result<Exit, Failure> {
     };
     let look = context.output.look;
     context.output.show(&overview, |overview| {
-        let SystemStatus { version, started_at, epoch, hosts, topologies, events, master_url, .. } =
-            &overview.status;
+        let SystemStatus {
+            version,
+            started_at,
+            epoch,
+            hosts,
+            topologies,
+            events,
+            master_url,
+            ..
+        } = &overview.status;
         let started = clock::ago(started_at, clock::now());
         let head = format!(
             "master      {version} at {}, started {started}, epoch {epoch}\n\
@@ -60,5 +68,9 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
         .filter(|(_, count)| **count > 0)
         .map(|(word, count)| format!("{count} {}", safe(word)))
         .collect();
-    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    if words.is_empty() {
+        "none".to_owned()
+    } else {
+        words.join(", ")
+    }
 }

@@ -65,9 +65,9 @@ impl Rows {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         match look.width {
-            Some(width) => {
-                table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width)
-            }
+            Some(width) => table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width),
             None => table.set_content_arrangement(ContentArrangement::Disabled),
         };
         if look.colour {
@@ -82,7 +82,12 @@ impl Rows {
     }
 
     pub(crate) fn push(&mut self, look: Look, fields: impl IntoIterator<Item = Field>) {
-        self.table.add_row(fields.into_iter().map(|field| field.cell(look)).collect::<Vec<_>>());
+        self.table.add_row(
+            fields
+                .into_iter()
+                .map(|field| field.cell(look))
+                .collect::<Vec<_>>(),
+        );
     }
 
     /// The table, every line ended.
@@ -118,11 +123,17 @@ mod tests {
             look,
             &["name", "state", "reason"],
             [
-                [Field::text("edge-07"), Field::State("ready".to_owned()), Field::text("-")],
+                [
+                    Field::text("edge-07"),
+                    Field::State("ready".to_owned()),
+                    Field::text("-"),
+                ],
                 [
                     Field::text("a-host-with-quite-a-long-name"),
                     Field::State("lost".to_owned()),
-                    Field::text("no heartbeat for a very long time, and longer than any line is wide"),
+                    Field::text(
+                        "no heartbeat for a very long time, and longer than any line is wide",
+                    ),
                 ],
             ],
         )
@@ -131,16 +142,25 @@ mod tests {
     #[test]
     fn a_table_fits_its_terminal() {
         for width in [40_u16, 60, 80, 120] {
-            let text = sample(Look { width: Some(width), colour: false });
+            let text = sample(Look {
+                width: Some(width),
+                colour: false,
+            });
             for line in text.lines() {
-                assert!(line.chars().count() <= usize::from(width), "{width}: {line:?}");
+                assert!(
+                    line.chars().count() <= usize::from(width),
+                    "{width}: {line:?}"
+                );
             }
         }
     }
 
     #[test]
     fn a_table_that_nobody_looks_at_has_one_line_a_row() {
-        let text = sample(Look { width: None, colour: false });
+        let text = sample(Look {
+            width: None,
+            colour: false,
+        });
         assert_eq!(text.lines().count(), 3);
         assert!(text.starts_with("NAME"), "{text}");
         assert!(!text.contains('\x1b'));
@@ -148,12 +168,21 @@ mod tests {
 
     #[test]
     fn states_are_coloured_where_colour_is_wanted() {
-        assert!(sample(Look { width: Some(80), colour: true }).contains("\x1b[38;5;10mready"));
+        assert!(
+            sample(Look {
+                width: Some(80),
+                colour: true
+            })
+            .contains("\x1b[38;5;10mready")
+        );
     }
 
     #[test]
     fn what_an_attacker_typed_cannot_command_the_terminal() {
-        let look = Look { width: Some(80), colour: false };
+        let look = Look {
+            width: Some(80),
+            colour: false,
+        };
         let text = table(look, &["name"], [[Field::text("\x1b]0;owned\x07\nnext")]]);
         assert_eq!(text.lines().count(), 2);
         assert!(!text.contains('\x1b'));

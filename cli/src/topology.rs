@@ -1,8 +1,8 @@
 //! `decnet topology`: networks of deckies, stored, deployed and taken down.
 
+mod args;
 mod show;
 
-use clap::{Args, Subcommand};
 use domain::topology::finding::Finding;
 use proto::client::Client;
 use proto::rest::{
@@ -11,10 +11,12 @@ use proto::rest::{
 };
 use serde_json::json;
 
+pub(crate) use self::args::TopologyCommand;
+use self::args::{CreateArgs, DeployArgs, ExportArgs, InspectArgs, SubjectArg, TeardownArgs};
 pub(crate) use self::show::{
     applied_text, desired_text, findings_table, observed_text, topologies_table,
 };
-use crate::args::{Format, WaitArgs, reference};
+use crate::args::{Format, WaitArgs};
 use crate::context::Context;
 use crate::document::{self, Source, Subject};
 use crate::failure::{Exit, Failure};
@@ -22,120 +24,11 @@ use crate::host::removed;
 use crate::output::yaml;
 use crate::wait::{Goal, follow_topology};
 
-/// `decnet topology VERB`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum TopologyCommand {
-    /// Store a topology from a file.
-    Create(CreateArgs),
-    /// List the topologies.
-    Ls,
-    /// Show one topology: what is wanted of it, and what is there.
-    Inspect(InspectArgs),
-    /// Print a topology as a file that `create` takes again.
-    Export(ExportArgs),
-    /// Make a host carry a topology.
-    Deploy(DeployArgs),
-    /// Try a failed deploy again.
-    Retry(DeployArgs),
-    /// Remove a topology from its host.
-    Teardown(TeardownArgs),
-    /// Forget a topology; its events stay.
-    Rm(TopologyArg),
-    /// Say what is wrong with a file (without a master), or with a stored topology.
-    Validate(SubjectArg),
-    /// Print the version hash of a file (without a master), or of a stored topology.
-    #[command(after_help = "\
-The hash covers ids and seeds. A stored topology has its own, so its hash is the one that its
-host reports. A file has none: they are derived from its names by SHA-256, so that the hash of a
-file tells two files apart and stays the same whatever the order of their parts, but never equals
-the hash of what is created from it.")]
-    Hash(SubjectArg),
-    /// List how a topology's status has changed.
-    StatusEvents(TopologyArg),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
-    /// The document, YAML or JSON; - for standard input.
-    #[arg(value_name = "FILE")]
-    file: String,
-    /// The host that is to carry it, by name or id [default: local].
-    #[arg(long, value_parser = reference)]
-    host: Option<String>,
-    /// Another name than the document's.
-    #[arg(long)]
-    name: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TopologyArg {
-    /// The topology, by name or id.
-    #[arg(value_name = "TOPOLOGY", value_parser = reference)]
-    topology: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InspectArgs {
-    #[command(flatten)]
-    topology: TopologyArg,
-    /// Follow it first, until it is active, failed or torn down.
-    #[arg(long)]
-    wait: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    #[command(flatten)]
-    topology: TopologyArg,
-    /// Print the canonical document instead: the very bytes that are hashed, and nothing more.
-    #[arg(long)]
-    hydrated: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DeployArgs {
-    #[command(flatten)]
-    topology: TopologyArg,
-    /// Another host than the stored one, by name or id.
-    #[arg(long, value_parser = reference)]
-    host: Option<String>,
-    /// Take the place of a topology that the host carries.
-    #[arg(long)]
-    replace: bool,
-    #[command(flatten)]
-    wait: WaitArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TeardownArgs {
-    #[command(flatten)]
-    topology: TopologyArg,
-    /// Settle it at once although its host does not answer; if it returns, it is cleaned then.
-    #[arg(long)]
-    force: bool,
-    #[command(flatten)]
-    wait: WaitArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SubjectArg {
-    /// A file (- for standard input), or a stored topology by name or id.
-    #[arg(value_name = "FILE|TOPOLOGY")]
-    subject: String,
-}
-
 /// Which of the two verbs that make a host carry a topology.
 #[derive(Clone, Copy)]
 enum Verb {
     Deploy,
     Retry,
-}
-
-#[cfg(test)]
-impl DeployArgs {
-    pub(crate) fn waits(&self) -> bool {
-        self.wait.waits()
-    }
 }
 
 pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<Exit, Failure> {
@@ -172,7 +65,10 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
         loaded.file.name = name;
     }
     let client = context.client()?;
-    let request = CreateTopology { topology: loaded.file, host: args.host };
+    let request = CreateTopology {
+        topology: loaded.file,
+        host: args.host,
+    };
     let state = client.create_topology(&request).await?;
     let output = &context.output;
     if output.is_table() && output.quiet {
@@ -191,7 +87,9 @@ async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure>
     };
     if let Some(state) = state {
         let look = context.output.look;
-        context.output.show(&state, |state| show::state_text(look, state))?;
+        context
+            .output
+            .show(&state, |state| show::state_text(look, state))?;
     }
     Ok(exit)
 }
@@ -212,7 +110,10 @@ async fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure> {
 async fn start(verb: Verb, args: DeployArgs, context: &Context) -> Result<Exit, Failure> {
     let client = context.client()?;
     let name = &args.topology.topology;
-    let request = DeployRequest { replace: args.replace, host: args.host };
+    let request = DeployRequest {
+        replace: args.replace,
+        host: args.host,
+    };
     let state = match verb {
         Verb::Deploy => client.deploy(name, &request).await?,
         Verb::Retry => client.retry(name, &request).await?,
@@ -285,11 +186,15 @@ async fn hash(args: &SubjectArg, context: &Context) -> Result<Exit, Failure> {
         }
         Subject::Stored(name) => {
             let bytes = context.client()?.hydrated(&name).await?;
-            proto::hydrated::decode(&bytes).map_err(Failure::new)?.version_hash()
+            proto::hydrated::decode(&bytes)
+                .map_err(Failure::new)?
+                .version_hash()
         }
     };
     let hash = hash.to_string();
-    context.output.show(&json!({ "version_hash": hash }), |_| format!("{hash}\n"))?;
+    context
+        .output
+        .show(&json!({ "version_hash": hash }), |_| format!("{hash}\n"))?;
     Ok(Exit::Done)
 }
 
@@ -302,7 +207,11 @@ mod tests {
         assert_eq!(Subject::new("office"), Subject::Stored("office".to_owned()));
         assert_eq!(Subject::new("-"), Subject::Document(Source::Stdin));
         for file in ["office.yaml", "./office", "/tmp/office"] {
-            assert_eq!(Subject::new(file), Subject::Document(Source::File(file.into())), "{file}");
+            assert_eq!(
+                Subject::new(file),
+                Subject::Document(Source::File(file.into())),
+                "{file}"
+            );
         }
     }
 }

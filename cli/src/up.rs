@@ -2,25 +2,23 @@
 //! down again.
 
 mod attack;
+mod ready;
 mod settle;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::Args;
 use proto::client::Client;
 use proto::rest::{EventQuery, TopologyFile};
-use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::connect::ADMIN_TOKEN;
 use crate::context::Context;
 use crate::document::{self, Source};
+use crate::event::line::Names;
 use crate::event::{line, tail};
 use crate::failure::{Exit, Failure};
 use crate::machine::binaries::Binaries;
 use crate::machine::{self, Listen, Lock, Machine, Record};
-use crate::safe::safe;
 
 pub(crate) use self::settle::{Ended, clear};
 
@@ -35,7 +33,12 @@ to its own fleet as host `local`, deploys a topology unless one is live, and pri
 Ctrl-C, which tears the topology down. What a killed `up` left running is found and taken over.")]
 pub(crate) struct UpCommand {
     /// The topology to deploy instead of the example; - for standard input.
-    #[arg(long, value_name = "FILE", env = "DECNET_TOPOLOGY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DECNET_TOPOLOGY",
+        hide_env_values = true
+    )]
     topology: Option<String>,
     /// Deploy none.
     #[arg(long, conflicts_with = "topology")]
@@ -48,13 +51,28 @@ pub(crate) struct UpCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
     /// Where operators are served; port 0 picks one [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDR:PORT", env = "DECNET_API_LISTEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "DECNET_API_LISTEN",
+        hide_env_values = true
+    )]
     api_listen: Option<SocketAddr>,
     /// Where agents are served; port 0 picks one and keeps it [default: 127.0.0.1:7443].
-    #[arg(long, value_name = "ADDR:PORT", env = "DECNET_FLEET_LISTEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "DECNET_FLEET_LISTEN",
+        hide_env_values = true
+    )]
     fleet_listen: Option<SocketAddr>,
     /// What other hosts dial, when they are to join.
-    #[arg(long, value_name = "NAME[:PORT]", env = "DECNET_ADVERTISE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME[:PORT]",
+        env = "DECNET_ADVERTISE",
+        hide_env_values = true
+    )]
     advertise: Option<String>,
 }
 
@@ -66,17 +84,6 @@ impl ListenArgs {
             advertise: self.advertise.clone(),
         }
     }
-}
-
-/// What is said when everything stands.
-#[derive(Serialize)]
-struct Ready {
-    api: String,
-    token_file: PathBuf,
-    fleet: String,
-    topology: Option<String>,
-    published: Vec<String>,
-    attacks: Vec<String>,
 }
 
 /// Ctrl-C, SIGTERM, and the end of the terminal.
@@ -115,7 +122,9 @@ pub(crate) async fn run(command: UpCommand, context: &Context) -> Result<Exit, F
         context.environment.data_home.as_deref(),
     )?;
     let mut stop = Stop::new()?;
-    let Some(lock) = Lock::take(&directory)? else { return Err(taken(&directory)) };
+    let Some(lock) = Lock::take(&directory)? else {
+        return Err(taken(&directory));
+    };
     let mut machine = Machine::open(&directory, binaries, lock, &context.output).await?;
 
     let listen = command.listen.listen();
@@ -141,13 +150,17 @@ fn wanted(command: &UpCommand) -> Result<Option<TopologyFile>, Failure> {
     }
     match &command.topology {
         Some(path) => Ok(Some(document::load(&Source::new(path))?.file)),
-        None => Ok(Some(document::parse_text(EXAMPLE, "the example topology")?.file)),
+        None => Ok(Some(
+            document::parse_text(EXAMPLE, "the example topology")?.file,
+        )),
     }
 }
 
 fn taken(directory: &std::path::Path) -> Failure {
     let who = Record::read(directory).ok().and_then(|record| record.up);
-    let who = who.map(|process| format!(" (process {})", process.pid)).unwrap_or_default();
+    let who = who
+        .map(|process| format!(" (process {})", process.pid))
+        .unwrap_or_default();
     let directory = directory.display();
     Failure::say(format!("another decnet runs on {directory}{who}")).next(format!(
         "stop it with Ctrl-C where it runs, or with: decnet down --data-dir {directory}"
@@ -167,15 +180,20 @@ async fn hold(
     output.note("starting the master");
     let client = machine.start_master(listen).await?;
     *known = Some(client.clone());
-    if !machine.has_joined() {
-        output.note("joining this machine to its fleet as host local");
-        machine.join(&client).await?;
-    }
+    machine.join(&client, output).await?;
     output.note("starting the agent");
     machine.start_agent(&client).await?;
 
-    let newest = EventQuery { limit: Some(1), ..EventQuery::default() };
-    let after = client.events(&newest).await?.items.first().map_or(0, |event| event.row);
+    let newest = EventQuery {
+        limit: Some(1),
+        ..EventQuery::default()
+    };
+    let after = client
+        .events(&newest)
+        .await?
+        .items
+        .first()
+        .map_or(0, |event| event.row);
     let live = match topology {
         None => None,
         Some(topology) => {
@@ -189,71 +207,27 @@ async fn hold(
             }
         }
     };
-    announce(machine, &client, live, context).await?;
-    let query = EventQuery { after: Some(after), ..EventQuery::default() };
+    ready::announce(machine, &client, live, context).await?;
+    let query = EventQuery {
+        after: Some(after),
+        ..EventQuery::default()
+    };
+    let names = Names::ask(&client).await;
     let print = |event: &_| {
         if !output.is_table() {
             let text = serde_json::to_string(event).map_err(Failure::new)?;
             return output.say(&text);
         }
-        if line::is_noise(event) { Ok(()) } else { output.say(&line::live(event)) }
+        if line::is_noise(event) {
+            Ok(())
+        } else {
+            output.say(&line::live(&names, event))
+        }
     };
     tokio::select! {
         ended = tail::follow(&client, query, output, print) => ended,
         failure = machine.died() => Err(failure),
     }
-}
-
-async fn announce(
-    machine: &Machine,
-    client: &Client,
-    topology: Option<String>,
-    context: &Context,
-) -> Result<(), Failure> {
-    let file = match &topology {
-        Some(id) => Some(client.document(id).await?),
-        None => None,
-    };
-    let ready = Ready {
-        api: client.base().to_string(),
-        token_file: machine.directory().join(ADMIN_TOKEN),
-        fleet: client.status().await?.master_url,
-        topology: file.as_ref().map(|file| file.name.clone()),
-        published: file.as_ref().map(attack::published).unwrap_or_default(),
-        attacks: file.as_ref().map(attack::commands).unwrap_or_default(),
-    };
-    let output = &context.output;
-    if !output.is_table() {
-        let text = serde_json::to_string(&ready).map_err(Failure::new)?;
-        return output.say(&text);
-    }
-    output.say(&ready_text(&ready, machine.directory()))
-}
-
-fn ready_text(ready: &Ready, directory: &std::path::Path) -> String {
-    let Ready { api, token_file, fleet, topology, published, attacks } = ready;
-    let mut lines = vec![
-        String::new(),
-        format!("  API          {api}api/v1"),
-        format!("  token        in {}", token_file.display()),
-        format!("  hosts dial   {fleet}"),
-    ];
-    if let Some(topology) = topology {
-        lines.push(format!("  topology     {topology}"));
-    }
-    for (number, line) in published.iter().enumerate() {
-        let head = if number == 0 { "published" } else { "" };
-        lines.push(format!("  {head:12} {line}"));
-    }
-    if !attacks.is_empty() {
-        lines.extend(["".to_owned(), "  Attack it from another terminal:".to_owned()]);
-        lines.extend(attacks.iter().map(|attack| format!("    {attack}")));
-    }
-    let look = format!("DECNET_DATA_DIR={} decnet status", directory.display());
-    lines.extend([String::new(), format!("  Look at it:  {look}")]);
-    lines.push("  Ctrl-C tears it all down. Events:".to_owned());
-    lines.push(String::new());
-    lines.iter().map(|line| safe(line).into_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// Tears down what the machine holds, then stops its daemons. A second signal leaves out the rest.
@@ -266,14 +240,18 @@ async fn take_down(
     let directory = machine.directory().display().to_string();
     let cleared = match client {
         Some(client) if machine.runs() => {
-            context.output.note("taking everything down; Ctrl-C again to leave it as it is");
+            context
+                .output
+                .note("taking everything down; Ctrl-C again to leave it as it is");
             tokio::select! {
                 cleared = clear(client, context) => cleared,
                 failure = machine.died() => Err(failure),
                 () = stop.asked() => Ok(Exit::StillRunning),
             }
         }
-        _ => Ok(Exit::Done),
+        // Without an agent nobody can say that nothing is left.
+        Some(_) => Ok(Exit::StillRunning),
+        None => Ok(Exit::Done),
     };
     machine.stop().await?;
     let exit = match cleared {
@@ -284,7 +262,8 @@ async fn take_down(
         }
     };
     if exit != Exit::Done {
-        let next = format!("something may be left; finish with: decnet down --data-dir {directory}");
+        let next =
+            format!("something may be left; finish with: decnet down --data-dir {directory}");
         context.output.note(&next);
     }
     Ok(exit)
@@ -300,21 +279,5 @@ mod tests {
         assert_eq!(loaded.file.name, "office");
         let judged = document::judge(loaded);
         assert_eq!(judged.findings, []);
-    }
-
-    #[test]
-    fn what_is_said_names_the_token_file_and_never_the_token() {
-        let file = document::parse_text(EXAMPLE, "example").expect("it is YAML").file;
-        let ready = Ready {
-            api: "http://127.0.0.1:8080/".to_owned(),
-            token_file: "/d/admin.token".into(),
-            fleet: "https://127.0.0.1:7443".to_owned(),
-            topology: Some("office".to_owned()),
-            published: attack::published(&file),
-            attacks: attack::commands(&file),
-        };
-        let text = ready_text(&ready, std::path::Path::new("/d"));
-        assert!(text.contains("token        in /d/admin.token"), "{text}");
-        assert!(text.contains("ssh -p 2222 root@127.0.0.1"), "{text}");
     }
 }

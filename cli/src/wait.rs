@@ -132,12 +132,20 @@ pub(crate) async fn follow_topology(
     goal: Goal,
 ) -> Result<(Option<TopologyState>, Exit), Failure> {
     let again = format!("follow it with: decnet topology inspect {name} --wait");
-    let followed =
-        follow(context, context.patience, || client.topology(id), |state| judge_topology(goal, state));
+    let followed = follow(
+        context,
+        context.patience,
+        || client.topology(id),
+        |state| judge_topology(goal, state),
+    );
     match followed.await? {
         Followed::Done(state) => Ok((Some(state), Exit::Done)),
         Followed::Failed(_, why) => {
-            let verb = if goal == Goal::TornDown { "was not torn down" } else { "failed" };
+            let verb = if goal == Goal::TornDown {
+                "was not torn down"
+            } else {
+                "failed"
+            };
             let next = match goal {
                 Goal::TornDown => format!(
                     "try again, or settle it without its host: decnet topology teardown {name} --force"
@@ -150,7 +158,9 @@ pub(crate) async fn follow_topology(
         }
         Followed::TimedOut(state, awaited) => {
             let seconds = context.patience.as_secs();
-            context.output.note(&format!("still running after {seconds} s: {awaited}"));
+            context
+                .output
+                .note(&format!("still running after {seconds} s: {awaited}"));
             context.output.note(&again);
             Ok((Some(state), Exit::StillRunning))
         }
@@ -163,12 +173,21 @@ pub(crate) async fn follow_topology(
 
 /// Whether a host holds nothing.
 pub(crate) fn judge_empty(host: &HostShape) -> Look {
-    let desired = host.desired.as_ref().is_some_and(|desired| desired.topology.is_some());
-    let counted = host.observed.as_ref().map(|observed| observed.deckies + observed.lans);
+    let desired = host
+        .desired
+        .as_ref()
+        .is_some_and(|desired| desired.topology.is_some());
+    let counted = host
+        .observed
+        .as_ref()
+        .map(|observed| observed.deckies + observed.lans);
     match (desired, counted) {
         (false, Some(0)) => Look::Done,
         (_, Some(left)) => Look::Pending(format!("{}: {left} objects left", host.name)),
-        (_, None) => Look::Pending(format!("{}: waiting for the host ({})", host.name, host.state)),
+        (_, None) => Look::Pending(format!(
+            "{}: waiting for the host ({})",
+            host.name, host.state
+        )),
     }
 }
 

@@ -241,7 +241,7 @@ pub enum Payload {
     },
     /// A decky or its collection changed state.
     Lifecycle {
-        /// `started`, `alive`, `reloaded`, `stopping`, `gap`, `dropped`.
+        /// `started`, `alive`, `reloaded`, `refused` (a configuration), `stopping`, `gap`, `dropped`.
         state: String,
         /// The digest of the configuration in force, as 64 hexadecimal digits; empty when none is.
         config: String,

@@ -7,32 +7,27 @@ mod sse;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::time::Duration;
 
+use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use reqwest::Url;
 
 pub use self::error::{ClientError, InvalidEndpoint};
 pub use self::stream::{EventStream, ExportStream};
+use self::transport::{Path, is_loopback, parse, route};
 use crate::rest::{
     CreateTopology, DeployRequest, EnrollRequest, Enrollment, EventQuery, EventShape, Findings,
-    HostShape, Page, Problem, StatusChangeShape, SystemStatus, TeardownRequest, TokenShape,
-    TopologyFile, TopologyShape, TopologyState,
+    HostShape, Page, StatusChangeShape, SystemStatus, TeardownRequest, TokenShape, TopologyFile,
+    TopologyShape, TopologyState,
 };
 
-/// Largest answer that is read, in bytes: a page of a thousand events fits.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stream may be silent: the master says something every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
-/// Most pages of one list. A master that never ends one must not keep us for ever.
-const MAX_PAGES: usize = 10_000;
 
 /// A master, and the right to ask it.
 #[derive(Debug, Clone)]
@@ -41,9 +36,6 @@ pub struct Client {
     base: Url,
     authorization: HeaderValue,
 }
-
-/// Where a request goes: the words of its path below `/api/v1`.
-type Path<'a> = &'a [&'a str];
 
 impl Client {
     /// A client of the master at `base`, such as `http://127.0.0.1:8080`, with a bearer token.
@@ -60,7 +52,9 @@ impl Client {
             .map_err(|_| InvalidEndpoint::Token)?;
         authorization.set_sensitive(true);
         // The library panics without a provider; a second installation is refused and harmless.
-        rustls::crypto::ring::default_provider().install_default().ok();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -70,7 +64,11 @@ impl Client {
             builder = builder.no_proxy().tls_certs_only([]);
         }
         let http = builder.build().map_err(InvalidEndpoint::Setup)?;
-        Ok(Self { http, base, authorization })
+        Ok(Self {
+            http,
+            base,
+            authorization,
+        })
     }
 
     /// Which master.
@@ -82,7 +80,9 @@ impl Client {
     pub async fn healthz(&self) -> Result<(), ClientError> {
         let mut url = self.base.clone();
         url.set_path("/healthz");
-        self.answer(self.http.request(Method::GET, url), "GET /healthz").await.map(drop)
+        self.answer(self.http.request(Method::GET, url), "GET /healthz")
+            .await
+            .map(drop)
     }
 
     /// `GET /status`.
@@ -148,7 +148,9 @@ impl Client {
     pub async fn abandon_host(&self, id: &str) -> Result<HostShape, ClientError> {
         let path: Path<'_> = &["hosts", id];
         let route = route(&Method::DELETE, path);
-        let request = self.request(Method::DELETE, path).query(&[("force", "true")]);
+        let request = self
+            .request(Method::DELETE, path)
+            .query(&[("force", "true")]);
         parse(&self.answer(request, &route).await?, &route)
     }
 
@@ -180,7 +182,8 @@ impl Client {
     /// `GET /topologies/{id}/hydrated`: the very bytes that are hashed.
     pub async fn hydrated(&self, id: &str) -> Result<Vec<u8>, ClientError> {
         let path: Path<'_> = &["topologies", id, "hydrated"];
-        self.answer(self.request(Method::GET, path), &route(&Method::GET, path)).await
+        self.answer(self.request(Method::GET, path), &route(&Method::GET, path))
+            .await
     }
 
     /// `POST /topologies/{id}/deploy`.
@@ -261,133 +264,4 @@ impl Client {
         let response = self.send(request, &route).await?;
         Ok(ExportStream::new(response, route))
     }
-
-    // === how ===
-
-    fn url(&self, path: Path<'_>) -> Url {
-        let mut url = self.base.clone();
-        // `extend` encodes each word, so that an id can never become more of a path.
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
-        }
-        url
-    }
-
-    fn request(&self, method: Method, path: Path<'_>) -> RequestBuilder {
-        self.http
-            .request(method, self.url(path))
-            .header(AUTHORIZATION, &self.authorization)
-            .timeout(ANSWER_TIMEOUT)
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: Path<'_>) -> Result<T, ClientError> {
-        let route = route(&Method::GET, path);
-        parse(&self.answer(self.request(Method::GET, path), &route).await?, &route)
-    }
-
-    async fn page<T: DeserializeOwned>(
-        &self,
-        path: Path<'_>,
-        query: &impl Serialize,
-    ) -> Result<Page<T>, ClientError> {
-        let route = route(&Method::GET, path);
-        let request = self.request(Method::GET, path).query(query);
-        parse(&self.answer(request, &route).await?, &route)
-    }
-
-    async fn list<T: DeserializeOwned>(&self, path: Path<'_>) -> Result<Vec<T>, ClientError> {
-        let mut items = Vec::new();
-        let mut cursor: Vec<(&str, String)> = Vec::new();
-        for _ in 0..MAX_PAGES {
-            let page: Page<T> = self.page(path, &cursor).await?;
-            items.extend(page.items);
-            match page.next {
-                Some(next) => cursor = vec![("cursor", next)],
-                None => break,
-            }
-        }
-        Ok(items)
-    }
-
-    async fn post<T: DeserializeOwned>(
-        &self,
-        path: Path<'_>,
-        body: &impl Serialize,
-    ) -> Result<T, ClientError> {
-        let route = route(&Method::POST, path);
-        parse(&self.answer(self.request(Method::POST, path).json(body), &route).await?, &route)
-    }
-
-    async fn act<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: Path<'_>,
-    ) -> Result<T, ClientError> {
-        let route = route(&method, path);
-        parse(&self.answer(self.request(method, path), &route).await?, &route)
-    }
-
-    async fn remove(&self, path: Path<'_>) -> Result<(), ClientError> {
-        let request = self.request(Method::DELETE, path);
-        self.answer(request, &route(&Method::DELETE, path)).await.map(drop)
-    }
-
-    async fn answer(&self, request: RequestBuilder, route: &str) -> Result<Vec<u8>, ClientError> {
-        body(self.send(request, route).await?, route).await
-    }
-
-    /// Sends, and takes every status but success for a problem.
-    async fn send(&self, request: RequestBuilder, route: &str) -> Result<Response, ClientError> {
-        let response =
-            request.send().await.map_err(|error| ClientError::of(error, route, &self.base))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let bytes = body(response, route).await?;
-        Err(refusal(status, &bytes, route))
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback()),
-        None => false,
-    }
-}
-
-fn route(method: &Method, path: Path<'_>) -> String {
-    format!("{method} /api/v1/{}", path.join("/"))
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8], route: &str) -> Result<T, ClientError> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| ClientError::Malformed { route: route.to_owned(), source })
-}
-
-fn refusal(status: StatusCode, bytes: &[u8], route: &str) -> ClientError {
-    match serde_json::from_slice::<Problem>(bytes) {
-        Ok(problem) => ClientError::Problem(Box::new(problem)),
-        // Not a master, or something between us and it.
-        Err(_) => ClientError::Status { route: route.to_owned(), status: status.as_u16() },
-    }
-}
-
-async fn body(mut response: Response, route: &str) -> Result<Vec<u8>, ClientError> {
-    let url = response.url().clone();
-    let mut bytes = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|error| ClientError::of(error, route, &url))?
-    {
-        if bytes.len() + chunk.len() > MAX_ANSWER {
-            return Err(ClientError::TooLong { route: route.to_owned(), limit: MAX_ANSWER });
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }

@@ -42,8 +42,13 @@ impl Api {
         Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
             token: token.to_owned(),
-            client: Client::builder().timeout(Duration::from_secs(60)).no_proxy().build()?,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            client: Client::builder()
+                .timeout(Duration::from_secs(60))
+                .no_proxy()
+                .build()?,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
         })
     }
 
@@ -82,7 +87,11 @@ impl Api {
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or_default()
                 .to_owned();
-            Ok(Answer { status, content_type, body: response.text().await? })
+            Ok(Answer {
+                status,
+                content_type,
+                body: response.text().await?,
+            })
         })
     }
 
@@ -110,9 +119,13 @@ impl Api {
         let text = self.answer("GET", "/metrics", None)?.body;
         let mut sum = 0.0;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let Some((key, value)) = line.rsplit_once(' ') else { continue };
+            let Some((key, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
             if key.split('{').next() == Some(name) {
-                sum += value.parse::<f64>().with_context(|| format!("metric line {line:?}"))?;
+                sum += value
+                    .parse::<f64>()
+                    .with_context(|| format!("metric line {line:?}"))?;
             }
         }
         Ok(sum)
@@ -121,6 +134,8 @@ impl Api {
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Api")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }

@@ -55,13 +55,21 @@ impl Outcome {
     pub fn json<T: DeserializeOwned>(self) -> Result<T> {
         let outcome = self.ok()?;
         serde_json::from_str(&outcome.stdout).with_context(|| {
-            format!("`{}` printed no such JSON: {}", outcome.command, outcome.stdout)
+            format!(
+                "`{}` printed no such JSON: {}",
+                outcome.command, outcome.stdout
+            )
         })
     }
 }
 
 /// Runs any program with what it is given on standard input.
-pub fn run(program: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Result<Outcome> {
+pub fn run(
+    program: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    input: &str,
+) -> Result<Outcome> {
     let mut child = Command::new(program)
         .args(arguments)
         .envs(environment.iter().copied())
@@ -75,7 +83,9 @@ pub fn run(program: &Path, arguments: &[&str], environment: &[(&str, &str)], inp
         drop(stdin.write_all(input.as_bytes()));
     }
     let output = child.wait_with_output()?;
-    let name = program.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = program
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     Ok(Outcome {
         command: format!("{} {}", name.unwrap_or_default(), arguments.join(" ")),
         code: output.status.code(),
@@ -92,5 +102,10 @@ pub fn system(program: &str, arguments: &[&str], input: &str) -> Result<Outcome>
 /// Runs `decnet` against the master of a data directory.
 pub fn decnet(data_dir: &Path, arguments: &[&str]) -> Result<Outcome> {
     let directory = data_dir.to_string_lossy();
-    run(&binary("decnet")?, arguments, &[("DECNET_DATA_DIR", &directory), ("NO_COLOR", "1")], "")
+    run(
+        &binary("decnet")?,
+        arguments,
+        &[("DECNET_DATA_DIR", &directory), ("NO_COLOR", "1")],
+        "",
+    )
 }

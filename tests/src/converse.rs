@@ -33,25 +33,35 @@ impl Conversation {
         let (one, other) = (Arc::clone(&heard), Arc::clone(&heard));
         std::thread::spawn(move || listen(&mut out, &one));
         std::thread::spawn(move || listen(&mut err, &other));
-        Ok(Self { stdin: child.stdin.take(), child, heard, taken: 0 })
+        Ok(Self {
+            stdin: child.stdin.take(),
+            child,
+            heard,
+            taken: 0,
+        })
     }
 
     /// What it has printed so far.
     pub fn heard(&self) -> String {
-        String::from_utf8_lossy(&self.heard.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        String::from_utf8_lossy(&self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_owned()
     }
 
     /// Waits until it has printed something after what was waited for last.
     pub fn expect(&mut self, text: &str) -> Result<()> {
         let taken = self.taken;
-        let end = eventually(&format!("{text:?} from the program"), Duration::from_secs(20), || {
-            let heard = self.heard();
-            let rest = heard.get(taken..).unwrap_or_default();
-            Ok(match rest.find(text) {
-                Some(at) => Look::Seen(taken + at + text.len()),
-                None => Look::NotYet(format!("{rest:?}")),
-            })
-        })?;
+        let end = eventually(
+            &format!("{text:?} from the program"),
+            Duration::from_secs(20),
+            || {
+                let heard = self.heard();
+                let rest = heard.get(taken..).unwrap_or_default();
+                Ok(match rest.find(text) {
+                    Some(at) => Look::Seen(taken + at + text.len()),
+                    None => Look::NotYet(format!("{rest:?}")),
+                })
+            },
+        )?;
         self.taken = end;
         Ok(())
     }
@@ -80,7 +90,10 @@ impl Conversation {
 fn listen(from: &mut impl std::io::Read, heard: &Mutex<Vec<u8>>) {
     let mut buffer = [0_u8; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
+        heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(&buffer[..count]);
     }
 }
 

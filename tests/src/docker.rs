@@ -97,7 +97,11 @@ fn text(value: &Value) -> String {
 fn texts(value: &Value) -> BTreeMap<String, String> {
     value
         .as_object()
-        .map(|map| map.iter().map(|(key, value)| (key.clone(), text(value))).collect())
+        .map(|map| {
+            map.iter()
+                .map(|(key, value)| (key.clone(), text(value)))
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -124,14 +128,23 @@ pub fn containers(host: &str) -> Result<Vec<Container>> {
 
 /// Every container with a label.
 pub fn containers_with(label: &str) -> Result<Vec<Container>> {
-    let ids = ids(&["ps", "-aq", "--no-trunc", "--filter", &format!("label={label}")])?;
+    let ids = ids(&[
+        "ps",
+        "-aq",
+        "--no-trunc",
+        "--filter",
+        &format!("label={label}"),
+    ])?;
     let mut all: Vec<Container> = inspect("container", &ids)?
         .into_iter()
         .map(|value| Container {
             id: text(&value["Id"]),
             name: text(&value["Name"]).trim_start_matches('/').to_owned(),
             running: value["State"]["Running"].as_bool().unwrap_or_default(),
-            pid: value["State"]["Pid"].as_u64().and_then(|pid| pid.try_into().ok()).unwrap_or(0),
+            pid: value["State"]["Pid"]
+                .as_u64()
+                .and_then(|pid| pid.try_into().ok())
+                .unwrap_or(0),
             started_at: text(&value["State"]["StartedAt"]),
             labels: texts(&value["Config"]["Labels"]),
             addresses: value["NetworkSettings"]["Networks"]
@@ -151,7 +164,14 @@ pub fn containers_with(label: &str) -> Result<Vec<Container>> {
 
 /// Every network with a host's label, in the order of their names.
 pub fn networks(host: &str) -> Result<Vec<Network>> {
-    let ids = ids(&["network", "ls", "-q", "--no-trunc", "--filter", &format!("label={HOST}={host}")])?;
+    let ids = ids(&[
+        "network",
+        "ls",
+        "-q",
+        "--no-trunc",
+        "--filter",
+        &format!("label={HOST}={host}"),
+    ])?;
     let mut all: Vec<Network> = inspect("network", &ids)?
         .into_iter()
         .map(|value| {
@@ -175,8 +195,21 @@ pub fn networks(host: &str) -> Result<Vec<Network>> {
 
 /// Ids of every object of a host, containers and networks: what must stay or go.
 pub fn object_ids(host: &str) -> Result<Vec<String>> {
-    let mut all = ids(&["ps", "-aq", "--no-trunc", "--filter", &format!("label={HOST}={host}")])?;
-    all.extend(ids(&["network", "ls", "-q", "--no-trunc", "--filter", &format!("label={HOST}={host}")])?);
+    let mut all = ids(&[
+        "ps",
+        "-aq",
+        "--no-trunc",
+        "--filter",
+        &format!("label={HOST}={host}"),
+    ])?;
+    all.extend(ids(&[
+        "network",
+        "ls",
+        "-q",
+        "--no-trunc",
+        "--filter",
+        &format!("label={HOST}={host}"),
+    ])?);
     all.sort();
     Ok(all)
 }
@@ -203,12 +236,26 @@ pub fn now() -> Result<String> {
 
 /// What the daemon's own event log shows of some objects between two moments, one line each.
 pub fn events_between(since: &str, until: &str, objects: &[String]) -> Result<Vec<String>> {
-    let log = docker(&["events", "--since", since, "--until", until, "--format", "{{json .}}"])?;
+    let log = docker(&[
+        "events",
+        "--since",
+        since,
+        "--until",
+        until,
+        "--format",
+        "{{json .}}",
+    ])?;
     let mut found = Vec::new();
     for line in log.lines() {
         let event: Value = serde_json::from_str(line)?;
-        let about = [&event["Actor"]["ID"], &event["Actor"]["Attributes"]["container"]];
-        if about.iter().any(|id| objects.iter().any(|object| id.as_str() == Some(object))) {
+        let about = [
+            &event["Actor"]["ID"],
+            &event["Actor"]["Attributes"]["container"],
+        ];
+        if about
+            .iter()
+            .any(|id| objects.iter().any(|object| id.as_str() == Some(object)))
+        {
             found.push(line.to_owned());
         }
     }

@@ -10,6 +10,7 @@
 )]
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod converse;
 pub mod docker;

@@ -30,7 +30,13 @@ pub struct Flood {
 
 impl Flood {
     /// Asks for `/PREFIX/NUMBER`, each number once, until `total` or [`Flood::stop`].
-    pub fn start(address: &str, prefix: &str, connections: usize, total: u64, pace: u64) -> Result<Self> {
+    pub fn start(
+        address: &str,
+        prefix: &str,
+        connections: usize,
+        total: u64,
+        pace: u64,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             target: format!("{address}:80").parse().context("an address")?,
             prefix: prefix.to_owned(),
@@ -114,7 +120,10 @@ impl Shared {
                 BufReader::new(stream)
             }
         };
-        let request = format!("GET /{}/{number} HTTP/1.1\r\nHost: www\r\n\r\n", self.prefix);
+        let request = format!(
+            "GET /{}/{number} HTTP/1.1\r\nHost: www\r\n\r\n",
+            self.prefix
+        );
         reader.get_mut().write_all(request.as_bytes())?;
         let mut length = 0_u64;
         let mut close = false;

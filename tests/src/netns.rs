@@ -31,7 +31,19 @@ impl Attacker {
         // A killed test may have left them.
         this.remove();
         ip(&["netns", "add", &this.namespace])?.ok()?;
-        ip(&["link", "add", &this.link, "type", "veth", "peer", "name", "eth0", "netns", &this.namespace])?.ok()?;
+        ip(&[
+            "link",
+            "add",
+            &this.link,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            &this.namespace,
+        ])?
+        .ok()?;
         this.inside(&["ip", "link", "set", "lo", "up"])?;
         this.inside(&["ip", "addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
         this.inside(&["ip", "link", "set", "eth0", "up"])?;
@@ -50,9 +62,23 @@ impl Attacker {
     /// the slot is the wire between the two.
     pub fn outside(slot: &Slot) -> Result<Self> {
         let this = Self::new(slot, 'o', &slot.address(255, 2))?;
-        ip(&["addr", "add", &format!("{}/24", slot.address(255, 1)), "dev", &this.link])?.ok()?;
+        ip(&[
+            "addr",
+            "add",
+            &format!("{}/24", slot.address(255, 1)),
+            "dev",
+            &this.link,
+        ])?
+        .ok()?;
         ip(&["link", "set", &this.link, "up"])?.ok()?;
-        this.inside(&["ip", "route", "add", "default", "via", &slot.address(255, 1)])?;
+        this.inside(&[
+            "ip",
+            "route",
+            "add",
+            "default",
+            "via",
+            &slot.address(255, 1),
+        ])?;
         Ok(this)
     }
 
@@ -83,14 +109,24 @@ impl Attacker {
         let target = format!("{user}@{address}");
         self.run(
             &[
-                "sshpass", "-p", password, "ssh",
-                "-o", "StrictHostKeyChecking=no",
-                "-o", "UserKnownHostsFile=/dev/null",
-                "-o", "LogLevel=ERROR",
-                "-o", "ConnectTimeout=10",
-                "-o", "PreferredAuthentications=password",
-                "-o", "PubkeyAuthentication=no",
-                &target, command,
+                "sshpass",
+                "-p",
+                password,
+                "ssh",
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-o",
+                "LogLevel=ERROR",
+                "-o",
+                "ConnectTimeout=10",
+                "-o",
+                "PreferredAuthentications=password",
+                "-o",
+                "PubkeyAuthentication=no",
+                &target,
+                command,
             ],
             "",
         )
@@ -98,7 +134,10 @@ impl Attacker {
 
     /// Whether a TCP connection opens.
     pub fn reaches(&self, address: &str, port: u16) -> Result<bool> {
-        Ok(self.run(&["nc", "-z", "-w", "2", address, &port.to_string()], "")?.code == Some(0))
+        Ok(self
+            .run(&["nc", "-z", "-w", "2", address, &port.to_string()], "")?
+            .code
+            == Some(0))
     }
 
     fn remove(&self) {

@@ -37,13 +37,13 @@ pub fn eventually<T>(
 }
 
 /// [`eventually`] of a condition.
-pub fn until(
-    what: &str,
-    within: Duration,
-    mut probe: impl FnMut() -> Result<bool>,
-) -> Result<()> {
+pub fn until(what: &str, within: Duration, mut probe: impl FnMut() -> Result<bool>) -> Result<()> {
     eventually(what, within, || {
-        Ok(if probe()? { Look::Seen(()) } else { Look::NotYet("that it does not hold".to_owned()) })
+        Ok(if probe()? {
+            Look::Seen(())
+        } else {
+            Look::NotYet("that it does not hold".to_owned())
+        })
     })
 }
 

@@ -55,13 +55,20 @@ impl Daemon {
             .arg(&path)
             .args(arguments)
             .envs(environment.iter().map(|(key, value)| (key, value)))
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+            )
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .with_context(|| format!("could not start {}", path.display()))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf() })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_path_buf(),
+        })
     }
 
     /// Its process id.
@@ -121,8 +128,12 @@ impl Daemon {
     /// Its processor time in milliseconds.
     pub fn cpu_millis(&self) -> Result<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
         let ticks: u64 = fields
             .get(11..13)
             .context("/proc/PID/stat has user and system time")?

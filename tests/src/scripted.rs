@@ -48,7 +48,10 @@ impl Fleet for Script {
     type ControlStream = BoxStream<'static, Result<v1::MasterMessage, Status>>;
     type EventsStream = BoxStream<'static, Result<v1::EventReceipt, Status>>;
 
-    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {
+    async fn renew(
+        &self,
+        _: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewReply>, Status> {
         Err(Status::unavailable("not in this play"))
     }
 
@@ -62,7 +65,9 @@ impl Fleet for Script {
             let report = match message.ok()?.body? {
                 v1::agent_message::Body::Report(report) => Some(report),
                 v1::agent_message::Body::Hello(hello) => hello.report,
-                v1::agent_message::Body::Heartbeat(_) | v1::agent_message::Body::Progress(_) => None,
+                v1::agent_message::Body::Heartbeat(_) | v1::agent_message::Body::Progress(_) => {
+                    None
+                }
             };
             // The test may have ended.
             reports.send(report?).ok();
@@ -70,15 +75,21 @@ impl Fleet for Script {
         });
         let welcome = v1::MasterMessage {
             body: Some(v1::master_message::Body::Welcome(v1::Welcome {
-                floor: Some(v1::Fence { epoch: 0, generation: 0 }),
+                floor: Some(v1::Fence {
+                    epoch: 0,
+                    generation: 0,
+                }),
                 heartbeat_ms: 500,
                 reconnect_spread_ms: 0,
                 master_time: OffsetDateTime::now_utc().unix_timestamp(),
             })),
         };
-        let orders = BroadcastStream::new(self.orders.subscribe()).filter_map(|order| order.ok().map(Ok));
+        let orders =
+            BroadcastStream::new(self.orders.subscribe()).filter_map(|order| order.ok().map(Ok));
         let script = tokio_stream::once(Ok(welcome)).chain(orders);
-        Ok(Response::new(Box::pin(futures_util::stream::select(script, heard))))
+        Ok(Response::new(Box::pin(futures_util::stream::select(
+            script, heard,
+        ))))
     }
 
     async fn events(
@@ -102,15 +113,32 @@ impl ScriptedMaster {
         let tls = ServerTls::new(leaf, &authority.bundle(), Arc::new(Everybody), clock)?;
         let (reports, received) = mpsc::channel();
         let (orders, _) = broadcast::channel(16);
-        let script = Script { reports, orders: orders.clone() };
+        let script = Script {
+            reports,
+            orders: orders.clone(),
+        };
         let shutdown = CancellationToken::new();
         let (until, address) = (shutdown.clone(), address.to_owned());
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
-                let listener = tokio::net::TcpListener::bind(&address).await.context(address)?;
-                let limits = AcceptLimits { handshake: Duration::from_secs(5), connections: 64, unauthenticated: 64 };
-                let incoming = accept_loop(listener, Arc::new(tls), Connections::new(), limits, until.clone());
+                let listener = tokio::net::TcpListener::bind(&address)
+                    .await
+                    .context(address)?;
+                let limits = AcceptLimits {
+                    handshake: Duration::from_secs(5),
+                    connections: 64,
+                    unauthenticated: 64,
+                };
+                let incoming = accept_loop(
+                    listener,
+                    Arc::new(tls),
+                    Connections::new(),
+                    limits,
+                    until.clone(),
+                );
                 tonic::transport::Server::builder()
                     .add_service(FleetServer::new(script))
                     .serve_with_incoming_shutdown(incoming, until.cancelled_owned())
@@ -118,19 +146,32 @@ impl ScriptedMaster {
                 Ok(())
             })
         });
-        Ok(Self { reports: received, orders, shutdown, thread: Some(thread) })
+        Ok(Self {
+            reports: received,
+            orders,
+            shutdown,
+            thread: Some(thread),
+        })
     }
 
     /// Says something to every host that is connected; at least one must be.
     pub fn say(&self, body: v1::master_message::Body) -> Result<()> {
-        if self.orders.send(v1::MasterMessage { body: Some(body) }).is_err() {
+        if self
+            .orders
+            .send(v1::MasterMessage { body: Some(body) })
+            .is_err()
+        {
             bail!("no host is connected");
         }
         Ok(())
     }
 
     /// The next report for which a rule holds.
-    pub fn await_report(&self, what: &str, rule: impl Fn(&v1::Report) -> bool) -> Result<v1::Report> {
+    pub fn await_report(
+        &self,
+        what: &str,
+        rule: impl Fn(&v1::Report) -> bool,
+    ) -> Result<v1::Report> {
         let end = std::time::Instant::now() + Duration::from_secs(90);
         let mut last = None;
         loop {

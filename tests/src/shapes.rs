@@ -10,7 +10,11 @@ use crate::slot::Slot;
 /// A LAN of a slot: number 0 is the DMZ.
 pub fn lan(slot: &Slot, number: u8) -> FileLan {
     FileLan {
-        name: if number == 0 { "dmz".to_owned() } else { format!("lan-{number}") },
+        name: if number == 0 {
+            "dmz".to_owned()
+        } else {
+            format!("lan-{number}")
+        },
         subnet: slot.subnet(number),
         kind: (number == 0).then(|| "dmz".to_owned()),
         driver: None,
@@ -24,7 +28,10 @@ pub fn decky(slot: &Slot, name: &str, host: u8, lans: &[u8], services: &[&str]) 
         hostname: None,
         archetype: None,
         persona: None,
-        services: services.iter().map(|service| (*service).to_owned()).collect(),
+        services: services
+            .iter()
+            .map(|service| (*service).to_owned())
+            .collect(),
         service_config: BTreeMap::new(),
         forwards_l3: lans.len() > 1,
         publish: Vec::new(),
@@ -43,8 +50,17 @@ pub fn decky(slot: &Slot, name: &str, host: u8, lans: &[u8], services: &[&str]) 
 
 /// The same decky with an option of a service.
 #[must_use]
-pub fn with_option(mut decky: FileDecky, service: &str, name: &str, value: WireOption) -> FileDecky {
-    decky.service_config.entry(service.to_owned()).or_default().insert(name.to_owned(), value);
+pub fn with_option(
+    mut decky: FileDecky,
+    service: &str,
+    name: &str,
+    value: WireOption,
+) -> FileDecky {
+    decky
+        .service_config
+        .entry(service.to_owned())
+        .or_default()
+        .insert(name.to_owned(), value);
     decky
 }
 
@@ -85,9 +101,19 @@ pub fn small(slot: &Slot, name: &str) -> TopologyFile {
 
 /// One decky with every service, at `.10`; logins succeed at once.
 pub fn bazaar(slot: &Slot, name: &str) -> TopologyFile {
-    let all = decky(slot, "bazaar", 10, &[0], &["ftp", "http", "redis", "ssh", "telnet"]);
+    let all = decky(
+        slot,
+        "bazaar",
+        10,
+        &[0],
+        &["ftp", "http", "redis", "ssh", "telnet"],
+    );
     let all = with_option(all, "ssh", "accept_after", WireOption::Integer(1));
     let all = with_option(all, "telnet", "accept_after", WireOption::Integer(1));
     let all = with_option(all, "ftp", "anonymous", WireOption::Boolean(true));
-    TopologyFile { name: name.to_owned(), lans: vec![lan(slot, 0)], deckies: vec![all] }
+    TopologyFile {
+        name: name.to_owned(),
+        lans: vec![lan(slot, 0)],
+        deckies: vec![all],
+    }
 }

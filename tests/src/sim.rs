@@ -61,7 +61,11 @@ pub async fn found_fleet(data: &Path, names: &[String]) -> Result<Vec<HostIdenti
             })
             .await?;
         let leaf = authority.issue_host(&key.csr_der()?, host, Duration::from_secs(86_400), now)?;
-        fleet.push(HostIdentity::new(key, leaf.certificate_der, authority.bundle())?);
+        fleet.push(HostIdentity::new(
+            key,
+            leaf.certificate_der,
+            authority.bundle(),
+        )?);
     }
     store.close().await;
     Ok(fleet)
@@ -176,18 +180,31 @@ fn heartbeat(report: &HostReport, digest: u64) -> v1::AgentMessage {
 }
 
 /// Is a host until its stream ends.
-pub async fn live(identity: &HostIdentity, fleet: &str, beat: Beat, tally: Arc<Tally>) -> Result<()> {
+pub async fn live(
+    identity: &HostIdentity,
+    fleet: &str,
+    beat: Beat,
+    tally: Arc<Tally>,
+) -> Result<()> {
     let channel = crate::wire::channel(identity, fleet).await?;
     let (say, said) = mpsc::channel(64);
     let mut report = idle(Fence::default());
     let hello = Said::Hello(v1::Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        report: Some((&HostReport { observed: None, ..report.clone() }).into()),
+        report: Some(
+            (&HostReport {
+                observed: None,
+                ..report.clone()
+            })
+                .into(),
+        ),
         agent_time: convert::millis(Some(OffsetDateTime::now_utc())),
     });
     say.send(v1::AgentMessage { body: Some(hello) }).await?;
-    let mut heard = FleetClient::new(channel).control(ReceiverStream::new(said)).await?.into_inner();
-    let mut period = Duration::from_secs(5);
+    let mut heard = FleetClient::new(channel)
+        .control(ReceiverStream::new(said))
+        .await?
+        .into_inner();
     let mut wire: v1::Report = (&report).into();
     let mut digest = convert::observed_digest(&wire);
     let mut ticks: Option<tokio::time::Interval> = None;
@@ -196,7 +213,7 @@ pub async fn live(identity: &HostIdentity, fleet: &str, beat: Beat, tally: Arc<T
             message = heard.message() => {
                 match message?.context("the master has ended the stream")?.body {
                     Some(Heard::Welcome(welcome)) => {
-                        period = Duration::from_millis(welcome.heartbeat_ms.into());
+                        let period = Duration::from_millis(welcome.heartbeat_ms.into());
                         tally.connected.fetch_add(1, Ordering::Relaxed);
                         say.send(v1::AgentMessage { body: Some(Said::Report(wire.clone())) }).await?;
                         let spread = u64::from(identity.host().uuid().as_bytes()[15]);

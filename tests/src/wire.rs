@@ -14,7 +14,11 @@ pub async fn channel(identity: &HostIdentity, fleet: &str) -> Result<Channel> {
         clock: Arc::new(time::OffsetDateTime::now_utc),
         skew: time::Duration::ZERO,
     };
-    let master: MasterAddress = format!("https://{fleet}").parse().context("the master's address")?;
-    let stream = Connector::new(trust, Some(identity))?.connect(&master).await?;
+    let master: MasterAddress = format!("https://{fleet}")
+        .parse()
+        .context("the master's address")?;
+    let stream = Connector::new(trust, Some(identity))?
+        .connect(&master)
+        .await?;
     Ok(channel_over(stream).await?)
 }

@@ -63,7 +63,11 @@ impl Wiretap {
 
     /// What has passed.
     pub fn recording(&self) -> Recording {
-        self.shared.recording.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many connections were opened.
@@ -84,7 +88,13 @@ impl Wiretap {
 
     /// Cuts every live connection.
     pub fn hang_up(&self) {
-        for stream in self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for stream in self
+            .shared
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             // One that has ended is cut already.
             drop(stream.shutdown(Shutdown::Both));
         }
@@ -92,14 +102,24 @@ impl Wiretap {
 }
 
 fn pass(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
-    let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
+    let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else {
+        return;
+    };
     if let (Ok(one), Ok(other)) = (client.try_clone(), server.try_clone()) {
-        shared.live.lock().unwrap_or_else(PoisonError::into_inner).extend([one, other]);
+        shared
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend([one, other]);
     }
     let up = Arc::clone(shared);
     std::thread::spawn(move || copy(&up, client, server, |recording| &mut recording.up));
     let down = Arc::clone(shared);
-    std::thread::spawn(move || copy(&down, server_too, client_too, |recording| &mut recording.down));
+    std::thread::spawn(move || {
+        copy(&down, server_too, client_too, |recording| {
+            &mut recording.down
+        })
+    });
 }
 
 fn copy(
@@ -111,8 +131,13 @@ fn copy(
     let mut buffer = [0_u8; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let bytes = &buffer[..count];
-        side(&mut shared.recording.lock().unwrap_or_else(PoisonError::into_inner))
-            .extend_from_slice(bytes);
+        side(
+            &mut shared
+                .recording
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+        .extend_from_slice(bytes);
         if to.write_all(bytes).is_err() {
             break;
         }

@@ -46,7 +46,10 @@ pub struct World {
 }
 
 fn strings(arguments: &[&str]) -> Vec<String> {
-    arguments.iter().map(|argument| (*argument).to_owned()).collect()
+    arguments
+        .iter()
+        .map(|argument| (*argument).to_owned())
+        .collect()
 }
 
 impl World {
@@ -92,7 +95,9 @@ impl World {
 
     /// The folder that holds everything of this world.
     pub fn root(&self) -> &Path {
-        self.directory.as_ref().map_or_else(|| Path::new("/nonexistent"), TempDir::path)
+        self.directory
+            .as_ref()
+            .map_or_else(|| Path::new("/nonexistent"), TempDir::path)
     }
 
     // --- the master
@@ -117,15 +122,24 @@ impl World {
             .unwrap_or_else(|| ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()));
         let mut arguments = strings(&["serve", "--data-dir"]);
         arguments.push(directory.to_string_lossy().into_owned());
-        arguments.extend(["--api-listen".to_owned(), api, "--fleet-listen".to_owned(), fleet]);
+        arguments.extend([
+            "--api-listen".to_owned(),
+            api,
+            "--fleet-listen".to_owned(),
+            fleet,
+        ]);
         arguments.extend(self.master_flags.clone());
         arguments.extend(strings(more));
         self.master = None;
         if self.addresses.is_none() && directory.join("endpoints.json").exists() {
             std::fs::remove_file(directory.join("endpoints.json"))?;
         }
-        self.master =
-            Some(Daemon::start("decnet-master", &arguments, &[], &self.root().join("master.log"))?);
+        self.master = Some(Daemon::start(
+            "decnet-master",
+            &arguments,
+            &[],
+            &self.root().join("master.log"),
+        )?);
         Ok(())
     }
 
@@ -142,12 +156,22 @@ impl World {
             let token = std::fs::read_to_string(directory.join("admin.token"))?;
             let endpoints: Value = serde_json::from_str(&text)?;
             let part = |key: &str| -> Result<String> {
-                Ok(endpoints[key].as_str().with_context(|| format!("no {key}"))?.to_owned())
+                Ok(endpoints[key]
+                    .as_str()
+                    .with_context(|| format!("no {key}"))?
+                    .to_owned())
             };
-            Ok(Look::Seen((part("api")?, part("fleet")?, token.trim().to_owned())))
+            Ok(Look::Seen((
+                part("api")?,
+                part("fleet")?,
+                token.trim().to_owned(),
+            )))
         })?;
         let bare = |url: &str| {
-            url.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/').to_owned()
+            url.trim_start_matches("https://")
+                .trim_start_matches("http://")
+                .trim_end_matches('/')
+                .to_owned()
         };
         self.addresses = Some((bare(&api), bare(&fleet)));
         let api = Api::new(&format!("http://{}", bare(&api)), &token)?;
@@ -175,7 +199,11 @@ impl World {
 
     /// Asks the master to end; it must do so cleanly.
     pub fn stop_master(&mut self) -> Result<()> {
-        let status = self.master.take().context("no master was started")?.stop(SOON)?;
+        let status = self
+            .master
+            .take()
+            .context("no master was started")?
+            .stop(SOON)?;
         if !status.success() {
             bail!("the master ended with {status} on SIGTERM");
         }
@@ -194,7 +222,12 @@ impl World {
 
     /// The address on which the master listens for hosts.
     pub fn fleet_address(&self) -> Result<&str> {
-        Ok(self.addresses.as_ref().context("no master was started")?.1.as_str())
+        Ok(self
+            .addresses
+            .as_ref()
+            .context("no master was started")?
+            .1
+            .as_str())
     }
 
     /// The REST API.
@@ -233,34 +266,54 @@ impl World {
     pub fn create(&self, file: &TopologyFile, host: &str) -> Result<()> {
         let path = self.write_file(file)?;
         let path = path.to_string_lossy();
-        self.decnet(&["topology", "create", &path, "--host", host])?.ok()?;
+        self.decnet(&["topology", "create", &path, "--host", host])?
+            .ok()?;
         Ok(())
     }
 
     /// Stores a topology for a host, deploys it and waits until it is active.
     pub fn deploy(&self, file: &TopologyFile, host: &str) -> Result<TopologyState> {
         self.create(file, host)?;
-        self.decnet(&["topology", "deploy", &file.name, "--wait", "--timeout", "120s"])?.ok()?;
+        self.decnet(&[
+            "topology",
+            "deploy",
+            &file.name,
+            "--wait",
+            "--timeout",
+            "120s",
+        ])?
+        .ok()?;
         let state = self.inspect(&file.name)?;
         if state.topology.status != "active" {
-            bail!("{} is {} after deploy --wait", file.name, state.topology.status);
+            bail!(
+                "{} is {} after deploy --wait",
+                file.name,
+                state.topology.status
+            );
         }
         Ok(state)
     }
 
     /// Tears a topology down and waits until it is torn down.
     pub fn teardown(&self, name: &str) -> Result<TopologyState> {
-        self.decnet(&["topology", "teardown", name, "--wait", "--timeout", "120s"])?.ok()?;
+        self.decnet(&["topology", "teardown", name, "--wait", "--timeout", "120s"])?
+            .ok()?;
         self.inspect(name)
     }
 
     /// Where a topology stands.
     pub fn inspect(&self, name: &str) -> Result<TopologyState> {
-        self.decnet(&["topology", "inspect", name, "--output", "json"])?.json()
+        self.decnet(&["topology", "inspect", name, "--output", "json"])?
+            .json()
     }
 
     /// Waits until a topology has a status.
-    pub fn await_status(&self, name: &str, status: &str, within: Duration) -> Result<TopologyState> {
+    pub fn await_status(
+        &self,
+        name: &str,
+        status: &str,
+        within: Duration,
+    ) -> Result<TopologyState> {
         eventually(&format!("{name} {status}"), within, || {
             let state = self.inspect(name)?;
             Ok(if state.topology.status == status {
@@ -285,22 +338,34 @@ impl World {
                 }
                 _ => false,
             };
-            Ok(if state.topology.status == "active" && same && state.drift.is_empty() && state.observed.is_some() {
-                Look::Seen(state)
-            } else {
-                Look::NotYet(format!("{state:?}"))
-            })
+            Ok(
+                if state.topology.status == "active"
+                    && same
+                    && state.drift.is_empty()
+                    && state.observed.is_some()
+                {
+                    Look::Seen(state)
+                } else {
+                    Look::NotYet(format!("{state:?}"))
+                },
+            )
         })
     }
 
     /// The changes of a topology's status so far, as `from>to`.
     pub fn status_path(&self, name: &str) -> Result<Vec<String>> {
         let changes = self.decnet_json(&["topology", "status-events", name])?;
-        let changes = changes.as_array().context("status-events prints an array")?;
+        let changes = changes
+            .as_array()
+            .context("status-events prints an array")?;
         Ok(changes
             .iter()
             .map(|change| {
-                format!("{}>{}", change["from"].as_str().unwrap_or("?"), change["to"].as_str().unwrap_or("?"))
+                format!(
+                    "{}>{}",
+                    change["from"].as_str().unwrap_or("?"),
+                    change["to"].as_str().unwrap_or("?")
+                )
             })
             .collect())
     }
@@ -312,14 +377,21 @@ impl World {
 
     /// One host.
     pub fn host(&self, name: &str) -> Result<HostShape> {
-        self.hosts()?.into_iter().find(|host| host.name == name).with_context(|| format!("no host {name}"))
+        self.hosts()?
+            .into_iter()
+            .find(|host| host.name == name)
+            .with_context(|| format!("no host {name}"))
     }
 
     /// Waits until a host has a state.
     pub fn await_host(&self, name: &str, state: &str, within: Duration) -> Result<HostShape> {
         eventually(&format!("{name} {state}"), within, || {
             let host = self.host(name)?;
-            Ok(if host.state == state { Look::Seen(host) } else { Look::NotYet(host.state) })
+            Ok(if host.state == state {
+                Look::Seen(host)
+            } else {
+                Look::NotYet(host.state)
+            })
         })
     }
 
@@ -379,7 +451,13 @@ impl World {
     /// Enrolls a host and joins it; its agent does not run yet.
     pub fn join(&mut self, name: &str) -> Result<String> {
         let enrollment = self.enroll(name, &[])?;
-        self.join_with(name, &enrollment.master_url, &enrollment.token, &["--name", name])?.ok()?;
+        self.join_with(
+            name,
+            &enrollment.master_url,
+            &enrollment.token,
+            &["--name", name],
+        )?
+        .ok()?;
         let id = self.host(name)?.id;
         self.adopt(name, &id)?;
         Ok(id)
@@ -388,7 +466,11 @@ impl World {
     /// Takes a host that has joined by other means into this world, so that it is cleaned up.
     pub fn adopt(&mut self, name: &str, id: &str) -> Result<()> {
         self.slot.note(id)?;
-        let seat = Seat { data_dir: self.host_dir(name), id: id.to_owned(), agent: None };
+        let seat = Seat {
+            data_dir: self.host_dir(name),
+            id: id.to_owned(),
+            agent: None,
+        };
         self.seats.insert(name.to_owned(), seat);
         Ok(())
     }
@@ -403,7 +485,9 @@ impl World {
 
     /// The seat of a host.
     pub fn seat(&self, name: &str) -> Result<&Seat> {
-        self.seats.get(name).with_context(|| format!("{name} has not joined"))
+        self.seats
+            .get(name)
+            .with_context(|| format!("{name} has not joined"))
     }
 
     /// Starts the agent of a host.
@@ -412,39 +496,74 @@ impl World {
     }
 
     /// Starts the agent of a host with further flags and environment.
-    pub fn start_agent_with(&mut self, name: &str, more: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    pub fn start_agent_with(
+        &mut self,
+        name: &str,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<()> {
         let log = self.root().join(format!("{name}.log"));
         let decky = binary("decnet-decky")?;
-        let seat = self.seats.get_mut(name).with_context(|| format!("{name} has not joined"))?;
+        let seat = self
+            .seats
+            .get_mut(name)
+            .with_context(|| format!("{name} has not joined"))?;
         let mut arguments = strings(&["run", "--data-dir"]);
         arguments.push(seat.data_dir.to_string_lossy().into_owned());
         if !more.contains(&"--decky-binary") {
-            arguments.extend(["--decky-binary".to_owned(), decky.to_string_lossy().into_owned()]);
+            arguments.extend([
+                "--decky-binary".to_owned(),
+                decky.to_string_lossy().into_owned(),
+            ]);
         }
         arguments.extend(strings(more));
-        let environment: Vec<(String, String)> =
-            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let environment: Vec<(String, String)> = environment
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         seat.agent = None;
-        seat.agent = Some(Daemon::start("decnet-agent", &arguments, &environment, &log)?);
+        seat.agent = Some(Daemon::start(
+            "decnet-agent",
+            &arguments,
+            &environment,
+            &log,
+        )?);
         Ok(())
     }
 
     /// The running agent of a host.
     pub fn agent(&mut self, name: &str) -> Result<&mut Daemon> {
-        let seat = self.seats.get_mut(name).with_context(|| format!("{name} has not joined"))?;
-        seat.agent.as_mut().with_context(|| format!("the agent of {name} does not run"))
+        let seat = self
+            .seats
+            .get_mut(name)
+            .with_context(|| format!("{name} has not joined"))?;
+        seat.agent
+            .as_mut()
+            .with_context(|| format!("the agent of {name} does not run"))
     }
 
     /// Ends the agent of a host as a power cut would.
     pub fn kill_agent(&mut self, name: &str) -> Result<()> {
-        let seat = self.seats.get_mut(name).with_context(|| format!("{name} has not joined"))?;
-        seat.agent.take().with_context(|| format!("the agent of {name} does not run"))?.kill()
+        let seat = self
+            .seats
+            .get_mut(name)
+            .with_context(|| format!("{name} has not joined"))?;
+        seat.agent
+            .take()
+            .with_context(|| format!("the agent of {name} does not run"))?
+            .kill()
     }
 
     /// Asks the agent of a host to end; it must do so cleanly.
     pub fn stop_agent(&mut self, name: &str) -> Result<()> {
-        let seat = self.seats.get_mut(name).with_context(|| format!("{name} has not joined"))?;
-        let agent = seat.agent.take().with_context(|| format!("the agent of {name} does not run"))?;
+        let seat = self
+            .seats
+            .get_mut(name)
+            .with_context(|| format!("{name} has not joined"))?;
+        let agent = seat
+            .agent
+            .take()
+            .with_context(|| format!("the agent of {name} does not run"))?;
         let status = agent.stop(SOON)?;
         if !status.success() {
             bail!("the agent of {name} ended with {status} on SIGTERM");
@@ -493,13 +612,19 @@ impl World {
         let id = &self.seat(host)?.id;
         let containers = docker::containers(id)?;
         let networks = docker::networks(id)?;
-        let running = containers.iter().filter(|container| container.running).count();
+        let running = containers
+            .iter()
+            .filter(|container| container.running)
+            .count();
         if containers.len() != deckies || running != deckies || networks.len() != lans {
             bail!(
                 "{host} holds {} containers ({running} running) and {} networks, not {deckies} and {lans}: {:?}",
                 containers.len(),
                 networks.len(),
-                containers.iter().map(|container| &container.name).collect::<Vec<_>>()
+                containers
+                    .iter()
+                    .map(|container| &container.name)
+                    .collect::<Vec<_>>()
             );
         }
         Ok(())
@@ -507,7 +632,9 @@ impl World {
 }
 
 fn read_log(path: &Path) -> String {
-    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
 impl Drop for World {
@@ -518,7 +645,10 @@ impl Drop for World {
         }
         for seat in self.seats.values() {
             if let Err(error) = docker::remove_all_of(&seat.id) {
-                tell(&format!("could not remove the objects of {}: {error:#}", seat.id));
+                tell(&format!(
+                    "could not remove the objects of {}: {error:#}",
+                    seat.id
+                ));
             }
         }
         if !self.finished {
@@ -530,9 +660,16 @@ impl Drop for World {
 impl World {
     /// Copies what may explain a failure to `target/e2e-failed/TEST`, and shows the ends of the logs.
     fn keep_logs(&mut self) {
-        let name = std::thread::current().name().unwrap_or("unnamed").replace("::", ".");
+        let name = std::thread::current()
+            .name()
+            .unwrap_or("unnamed")
+            .replace("::", ".");
         let place = repository().join("target/e2e-failed").join(name);
-        for log in std::fs::read_dir(self.root()).into_iter().flatten().flatten() {
+        for log in std::fs::read_dir(self.root())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let path = log.path();
             if path.extension().is_some_and(|extension| extension == "log") {
                 let text = read_log(&path);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use domain::id::LanId;
+use domain::id::{DeckyId, LanId};
 use domain::name::LanName;
 use domain::observe::{Handle, Inventory};
 use domain::plan::{self, Action, Step};
@@ -98,7 +98,7 @@ type Job<'a> = BoxFuture<'a, Result<Flow, ApplyError>>;
 pub(super) struct Work {
     pub(super) made: Vec<Undo>,
     lans: BTreeMap<LanId, Handle>,
-    told: Vec<domain::id::DeckyId>,
+    told: Vec<DeckyId>,
     done: u32,
     total: u32,
 }
@@ -312,10 +312,9 @@ impl Attempt {
                 crash::point_of(self.mode.as_str(), "lan_removed");
             }
             Action::CreateLan { lan, depth } => {
-                let Some(lan) = self.wanted.as_ref().and_then(|wanted| wanted.lan(*lan)) else {
-                    return Ok(());
-                };
-                let made = self.engine.create_lan(self.origin(), lan, *depth).await;
+                let Some(wanted) = &self.wanted else { return Ok(()) };
+                let Some(lan) = wanted.lan(*lan) else { return Ok(()) };
+                let made = self.engine.create_lan(self.origin(wanted), lan, *depth).await;
                 let handle = made.map_err(at("create"))?;
                 let mut work = lock(work);
                 work.lans.insert(lan.id, handle.clone());
@@ -358,7 +357,7 @@ impl Attempt {
     async fn create(
         &self,
         work: &Mutex<Work>,
-        decky: domain::id::DeckyId,
+        decky: DeckyId,
         step: &Step,
     ) -> Result<(), ApplyError> {
         let at = |verb: &'static str| {
@@ -368,16 +367,15 @@ impl Attempt {
                 source,
             }
         };
-        let Some((decky, config)) = self.wanted.as_ref().and_then(|wanted| wanted.decky(decky)) else {
-            return Ok(());
-        };
+        let Some(wanted) = &self.wanted else { return Ok(()) };
+        let Some((decky, config)) = wanted.decky(decky) else { return Ok(()) };
         let networks = decky
             .interfaces
             .iter()
             .map(|interface| Ok((self.network(work, interface)?, *interface)))
             .collect::<Result<Vec<_>, EngineError>>()
             .map_err(at("create"))?;
-        let new = NewDecky { origin: self.origin(), decky, networks, config };
+        let new = NewDecky { origin: self.origin(wanted), decky, networks, config };
         let handle = self.engine.create_decky(new).await.map_err(at("create"))?;
         let undo = Undo::Decky { handle: handle.clone(), name: decky.name.clone() };
         lock(work).made.push(undo);
@@ -386,7 +384,7 @@ impl Attempt {
         // Its output is evidence from its first line on.
         let followed = Followed {
             decky: decky.id,
-            topology: self.origin().topology,
+            topology: wanted.topology.id,
             handle,
             running: true,
         };
@@ -405,10 +403,8 @@ impl Attempt {
         join_all(waits).await;
     }
 
-    fn origin(&self) -> Origin {
-        let nil = domain::id::TopologyId::new(uuid::Uuid::nil());
-        let topology = self.wanted.as_ref().map_or(nil, |wanted| wanted.topology.id);
-        Origin { topology, generation: self.fence.generation }
+    fn origin(&self, wanted: &Wanted) -> Origin {
+        Origin { topology: wanted.topology.id, generation: self.fence.generation }
     }
 
     fn network(

@@ -330,6 +330,19 @@ async fn a_decky_that_does_not_take_its_configuration_is_a_failure_that_names_it
 }
 
 #[tokio::test]
+async fn a_decky_that_ends_at_once_is_tried_a_few_times_and_then_a_failure() {
+    let world = World::new().await;
+    let mut topology = two_lans();
+    world.daemon.doom(decky(&mut topology, "web").id);
+    let report = world.apply(fence(1), Some(&topology)).await;
+    let failure = report.failure.clone().expect("it ends at once");
+    assert_eq!(failure.code, FailureCode::EngineRefused);
+    assert!(failure.message.contains("decky web stopped"), "{failure}");
+    assert_eq!(world.daemon.count(Op::StartDecky), 5);
+    assert!(report.observed.as_ref().is_some_and(Inventory::is_empty), "it is taken back");
+}
+
+#[tokio::test]
 async fn a_failed_apply_takes_back_what_it_made_and_leaves_what_was() {
     let world = World::new().await;
     let mut topology = two_lans();

@@ -52,6 +52,7 @@ struct State {
     clock: i64,
     faults: fault::Faults,
     mute: bool,
+    doomed: BTreeSet<DeckyId>,
 }
 
 #[derive(Debug, Clone)]
@@ -408,6 +409,10 @@ impl Engine for FakeEngine {
                 if let Some(owner) = &mut container.owner {
                     owner.in_force = Some(config.clone());
                 }
+            }
+            if state.doomed.contains(&decky) {
+                state.stop(handle);
+                return Ok(());
             }
             self.say(state, decky, &config);
             Ok(())

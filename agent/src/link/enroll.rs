@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::ANSWER;
+use super::{ANSWER, Answer};
 use crate::task;
 
 /// What a token was redeemed for.
@@ -55,7 +55,7 @@ pub enum RedeemError {
     Failed {
         /// What it said.
         #[source]
-        source: Box<Status>,
+        source: Answer,
     },
     /// It did not answer.
     #[error("the master did not answer in time")]
@@ -158,7 +158,7 @@ fn refused(status: Status) -> RedeemError {
         | Code::Unimplemented
         | Code::Internal
         | Code::Unavailable
-        | Code::DataLoss => RedeemError::Failed { source: Box::new(status) },
+        | Code::DataLoss => RedeemError::Failed { source: Answer::of(&status) },
     }
 }
 

@@ -73,6 +73,10 @@ impl<In, Out> Opened<In, Out> {
         self.outbound.send(Ok(message)).await.expect("the agent listens");
     }
 
+    pub(crate) async fn end(&self, status: Status) {
+        self.outbound.send(Err(status)).await.expect("the agent listens");
+    }
+
     pub(crate) fn host(&self) -> &HostPeer {
         self.peer.host.as_ref().expect("with a certificate")
     }

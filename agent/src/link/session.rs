@@ -213,6 +213,7 @@ impl Session {
                 let channel = dialled.channel.clone();
                 renewal.start(Box::pin(self.clone().replace(channel, master.clone())));
             }
+            let mut lost = None;
             tokio::select! {
                 () = shutdown.cancelled() => return Served::Shutdown,
                 message = inbound.message() => match message {
@@ -228,11 +229,9 @@ impl Session {
                             error = %Chain(&error), "the master sent an unusable order"
                         ),
                     },
-                    Ok(None) => return Served::Lost(LinkError::Closed),
+                    Ok(None) => lost = Some(LinkError::Closed),
                     Err(status) => {
-                        return Served::Lost(
-                            LinkError::from_status("control", status, &dialled.refusal)
-                        );
+                        lost = Some(LinkError::from_status("control", status, &dialled.refusal));
                     }
                 },
                 permit = outbound.reserve(), if out.has_any() => match permit {
@@ -252,6 +251,29 @@ impl Session {
                     }
                 },
             }
+            if let Some(error) = lost {
+                return self.after_loss(error, renewal, shutdown).await;
+            }
+        }
+    }
+
+    /// The master ends a connection when the next one of the same host says hello; that one may
+    /// be on its way still.
+    async fn after_loss(
+        &self,
+        error: LinkError,
+        mut renewal: Renewal,
+        shutdown: &CancellationToken,
+    ) -> Served {
+        if renewal.running.is_none() {
+            return Served::Lost(error);
+        }
+        tokio::select! {
+            replaced = renewal.done() => match replaced {
+                Ok(next) => Served::Replaced(next),
+                Err(_) => Served::Lost(error),
+            },
+            () = shutdown.cancelled() => Served::Shutdown,
         }
     }
 

@@ -6,10 +6,8 @@ use domain::assign::HostReport;
 use domain::id::TopologyId;
 use domain::revision::Fence;
 use domain::topology::hydrate::VersionHash;
-use proto::convert::{InvalidMessage, bytes32, fence, invalid, millis, uuid};
+use proto::convert::{self, InvalidMessage, bytes32, fence, invalid, millis, uuid};
 use proto::v1::{self, agent_message, master_message};
-use prost::Message;
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::health::Health;
@@ -111,15 +109,9 @@ pub(super) fn progress(progress: Progress) -> v1::AgentMessage {
     agent(agent_message::Body::Progress(v1::Progress { fence: Some(fence.into()), done, total }))
 }
 
-/// The first eight bytes, big-endian, of the SHA-256 over the encoded report with nothing but its
-/// `observed` and `drift`.
+/// The digest that a heartbeat carries of the last report.
 pub(super) fn observed_digest(report: &HostReport) -> u64 {
-    let v1::Report { observed, drift, .. } = report.into();
-    let seen = v1::Report { observed, drift, ..v1::Report::default() };
-    let digest: [u8; 32] = Sha256::digest(seen.encode_to_vec()).into();
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    u64::from_be_bytes(first)
+    convert::observed_digest(&report.into())
 }
 
 fn agent(body: agent_message::Body) -> v1::AgentMessage {
@@ -129,6 +121,7 @@ fn agent(body: agent_message::Body) -> v1::AgentMessage {
 #[cfg(test)]
 mod tests {
     use domain::assign::Phase;
+    use prost::Message as _;
     use uuid::Uuid;
 
     use super::*;

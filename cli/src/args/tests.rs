@@ -16,11 +16,20 @@ fn every_command_of_the_manual_is_taken() {
     let commands: &[&[&str]] = &[
         &["up"],
         &["up", "--data-dir", "/d", "--topology", "t.yaml"],
-        &["up", "--no-topology", "--api-listen", "127.0.0.1:0", "--fleet-listen", "0.0.0.0:7443"],
+        &[
+            "up",
+            "--no-topology",
+            "--api-listen",
+            "127.0.0.1:0",
+            "--fleet-listen",
+            "0.0.0.0:7443",
+        ],
         &["down", "--data-dir", "/d"],
         &["status", "--output", "json"],
         &["doctor"],
-        &["host", "enroll", "edge-07", "--ttl", "15m", "--output", "json"],
+        &[
+            "host", "enroll", "edge-07", "--ttl", "15m", "--output", "json",
+        ],
         &["host", "ls"],
         &["host", "inspect", "edge-07"],
         &["host", "cordon", "edge-07"],
@@ -29,23 +38,56 @@ fn every_command_of_the_manual_is_taken() {
         &["host", "revoke", "edge-07"],
         &["host", "rm", "edge-07", "--force"],
         &["host", "token", "ls"],
-        &["topology", "create", "t.yaml", "--host", "edge-07", "--name", "x"],
+        &[
+            "topology", "create", "t.yaml", "--host", "edge-07", "--name", "x",
+        ],
         &["topology", "create", "-"],
         &["topology", "ls", "--output", "yaml"],
         &["topology", "inspect", "office", "--output", "json"],
         &["topology", "export", "office", "--hydrated"],
-        &["topology", "deploy", "office", "--wait", "--timeout", "120s", "--replace"],
+        &[
+            "topology",
+            "deploy",
+            "office",
+            "--wait",
+            "--timeout",
+            "120s",
+            "--replace",
+        ],
         &["topology", "retry", "office", "--no-wait"],
         &["topology", "teardown", "office", "--force"],
         &["topology", "rm", "office"],
         &["topology", "validate", "t.yaml", "--output", "json"],
         &["topology", "hash", "office"],
         &["topology", "status-events", "office"],
-        &["event", "ls", "--limit", "1000", "--kind", "auth", "--since", "15m"],
-        &["event", "tail", "--follow", "--topology", "office", "--decky", "gate"],
-        &["event", "export", "-o", "events.ndjson", "--until", "2026-03-01T00:00:00Z"],
+        &[
+            "event", "ls", "--limit", "1000", "--kind", "auth", "--since", "15m",
+        ],
+        &[
+            "event",
+            "tail",
+            "--follow",
+            "--topology",
+            "office",
+            "--decky",
+            "gate",
+        ],
+        &[
+            "event",
+            "export",
+            "-o",
+            "events.ndjson",
+            "--until",
+            "2026-03-01T00:00:00Z",
+        ],
         &["completion", "fish"],
-        &["--quiet", "--url", "http://127.0.0.1:8080", "topology", "ls"],
+        &[
+            "--quiet",
+            "--url",
+            "http://127.0.0.1:8080",
+            "topology",
+            "ls",
+        ],
     ];
     for words in commands {
         if let Err(error) = parse(words) {
@@ -87,14 +129,31 @@ fn waiting_is_the_default_and_the_last_word_counts() {
     };
     assert!(waits(&["topology", "deploy", "office"]));
     assert!(!waits(&["topology", "deploy", "office", "--no-wait"]));
-    assert!(waits(&["topology", "deploy", "office", "--no-wait", "--wait"]));
-    assert!(!waits(&["topology", "deploy", "office", "--wait", "--no-wait"]));
+    assert!(waits(&[
+        "topology",
+        "deploy",
+        "office",
+        "--no-wait",
+        "--wait"
+    ]));
+    assert!(!waits(&[
+        "topology",
+        "deploy",
+        "office",
+        "--wait",
+        "--no-wait"
+    ]));
 }
 
 #[test]
 fn help_names_variables_and_never_their_values() {
     let help = Cli::command().render_long_help().to_string();
-    for name in ["DECNET_URL", "DECNET_DATA_DIR", "DECNET_OUTPUT", "DECNET_TOKEN"] {
+    for name in [
+        "DECNET_URL",
+        "DECNET_DATA_DIR",
+        "DECNET_OUTPUT",
+        "DECNET_TOKEN",
+    ] {
         assert!(help.contains(name), "{name}");
     }
     assert!(!help.contains("DECNET_URL="), "{help}");

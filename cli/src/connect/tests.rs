@@ -1,8 +1,15 @@
 use super::*;
 
 fn master_in(dir: &Path, api: &str, token: &str) {
-    let endpoints = Endpoints { api: api.to_owned(), fleet: "https://127.0.0.1:7443".to_owned() };
-    std::fs::write(dir.join(ENDPOINTS), serde_json::to_vec(&endpoints).expect("plain")).expect("dir");
+    let endpoints = Endpoints {
+        api: api.to_owned(),
+        fleet: "https://127.0.0.1:7443".to_owned(),
+    };
+    std::fs::write(
+        dir.join(ENDPOINTS),
+        serde_json::to_vec(&endpoints).expect("plain"),
+    )
+    .expect("dir");
     std::fs::write(dir.join(ADMIN_TOKEN), format!("{token}\n")).expect("dir");
 }
 
@@ -19,8 +26,14 @@ fn place() -> Place {
 fn a_data_directory_names_master_and_token() {
     let dir = tempfile::tempdir().expect("a directory");
     master_in(dir.path(), "http://127.0.0.1:8099", "dna_one");
-    let place = Place { data_dir: Some(dir.path().to_owned()), ..place() };
-    assert_eq!(resolved(&place), ("http://127.0.0.1:8099/".to_owned(), "dna_one".to_owned()));
+    let place = Place {
+        data_dir: Some(dir.path().to_owned()),
+        ..place()
+    };
+    assert_eq!(
+        resolved(&place),
+        ("http://127.0.0.1:8099/".to_owned(), "dna_one".to_owned())
+    );
 }
 
 #[test]
@@ -32,7 +45,10 @@ fn a_url_comes_before_a_directory_and_takes_its_token() {
         data_dir: Some(dir.path().to_owned()),
         ..place()
     };
-    assert_eq!(resolved(&place), ("http://127.0.0.1:1/".to_owned(), "dna_one".to_owned()));
+    assert_eq!(
+        resolved(&place),
+        ("http://127.0.0.1:1/".to_owned(), "dna_one".to_owned())
+    );
     place.prefer_data_dir = true;
     assert_eq!(resolved(&place).0, "http://127.0.0.1:8099/");
     place.token = Some(Token("dna_two".to_owned()));
@@ -49,7 +65,10 @@ fn a_token_never_goes_to_a_master_that_did_not_write_it() {
         ..place()
     };
     let refusal = place.resolve().expect_err("another master");
-    assert!(refusal.lines()[0].contains("no token for http://127.0.0.1:1/"), "{refusal:?}");
+    assert!(
+        refusal.lines()[0].contains("no token for http://127.0.0.1:1/"),
+        "{refusal:?}"
+    );
     place.url = Some("http://127.0.0.1:8099".to_owned());
     assert_eq!(resolved(&place).1, "dna_one");
 }
@@ -66,13 +85,22 @@ fn saying_nothing_names_the_three_ways() {
 #[test]
 fn a_directory_without_a_master_says_so() {
     let dir = tempfile::tempdir().expect("a directory");
-    let place = Place { data_dir: Some(dir.path().to_owned()), ..place() };
+    let place = Place {
+        data_dir: Some(dir.path().to_owned()),
+        ..place()
+    };
     let text = place.resolve().expect_err("no master").lines().join("\n");
-    assert!(text.contains("no master serves there") && text.contains("decnet up --data-dir"), "{text}");
+    assert!(
+        text.contains("no master serves there") && text.contains("decnet up --data-dir"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_word_that_is_no_url_is_a_usage_error() {
-    let place = Place { url: Some("master".to_owned()), ..place() };
+    let place = Place {
+        url: Some("master".to_owned()),
+        ..place()
+    };
     assert_eq!(place.resolve().expect_err("no URL").exit(), Exit::Usage);
 }

@@ -47,19 +47,21 @@ fn private(name: &'static str, path: &Path, wanted: u32) -> Check {
 pub(super) async fn binaries(binaries: &Binaries) -> Vec<Check> {
     let mut checks = Vec::new();
     for daemon in Daemon::ALL {
-        checks.push(match tokio::time::timeout(PATIENCE, version(binaries, daemon)).await {
-            Ok(Ok(version)) => compare(daemon, &version),
-            Ok(Err(error)) => Check::fail(
-                daemon.file_name(),
-                format!("{}: {error}", binaries.path(daemon).display()),
-                "install it beside `decnet`, or say where it is with DECNET_BIN_DIR",
-            ),
-            Err(_) => Check::fail(
-                daemon.file_name(),
-                "does not say its version in time",
-                format!("install it anew in {}", binaries.directory().display()),
-            ),
-        });
+        checks.push(
+            match tokio::time::timeout(PATIENCE, version(binaries, daemon)).await {
+                Ok(Ok(version)) => compare(daemon, &version),
+                Ok(Err(error)) => Check::fail(
+                    daemon.file_name(),
+                    format!("{}: {error}", binaries.path(daemon).display()),
+                    "install it beside `decnet`, or say where it is with DECNET_BIN_DIR",
+                ),
+                Err(_) => Check::fail(
+                    daemon.file_name(),
+                    "does not say its version in time",
+                    format!("install it anew in {}", binaries.directory().display()),
+                ),
+            },
+        );
     }
     checks.extend(static_decky(&binaries.path(Daemon::Decky)));
     checks
@@ -100,7 +102,11 @@ fn static_decky(path: &Path) -> Option<Check> {
             "dynamically linked: it cannot run inside a decky",
             "build it with scripts/build.sh (`make up` does)",
         ),
-        None => Check::warn(name, "not a 64-bit ELF file", "install the one of this release"),
+        None => Check::warn(
+            name,
+            "not a 64-bit ELF file",
+            "install the one of this release",
+        ),
     })
 }
 
@@ -158,16 +164,26 @@ mod tests {
                 .expect("ours");
         };
         set(0o700);
-        assert_eq!(private("data directory", directory.path(), 0o700).verdict, Verdict::Ok);
+        assert_eq!(
+            private("data directory", directory.path(), 0o700).verdict,
+            Verdict::Ok
+        );
         set(0o750);
         let check = private("data directory", directory.path(), 0o700);
         assert_eq!(check.verdict, Verdict::Fail);
-        assert!(check.next_step.is_some_and(|next| next.starts_with("chmod 700 ")));
+        assert!(
+            check
+                .next_step
+                .is_some_and(|next| next.starts_with("chmod 700 "))
+        );
     }
 
     #[test]
     fn another_release_is_worth_a_warning() {
-        assert_eq!(compare(Daemon::Agent, env!("CARGO_PKG_VERSION")).verdict, Verdict::Ok);
+        assert_eq!(
+            compare(Daemon::Agent, env!("CARGO_PKG_VERSION")).verdict,
+            Verdict::Ok
+        );
         assert_eq!(compare(Daemon::Agent, "9.9.9").verdict, Verdict::Warn);
     }
 }

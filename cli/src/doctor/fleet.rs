@@ -16,7 +16,10 @@ pub(super) async fn master(context: &Context) -> (Vec<Check>, bool) {
         Ok(client) => client,
         Err(failure) => {
             let detail = failure.lines().remove(0).replacen("error: ", "", 1);
-            return (vec![Check::warn("master", detail, "start one: decnet up")], false);
+            return (
+                vec![Check::warn("master", detail, "start one: decnet up")],
+                false,
+            );
         }
     };
     match ask(&client).await {
@@ -27,7 +30,14 @@ pub(super) async fn master(context: &Context) -> (Vec<Check>, bool) {
                 [first, .., last] => (first.clone(), last.trim().replacen("next: ", "", 1)),
                 _ => (lines.join("; "), "read the master's log".to_owned()),
             };
-            (vec![Check::fail("master", detail.replacen("error: ", "", 1), next)], false)
+            (
+                vec![Check::fail(
+                    "master",
+                    detail.replacen("error: ", "", 1),
+                    next,
+                )],
+                false,
+            )
         }
     }
 }
@@ -35,30 +45,49 @@ pub(super) async fn master(context: &Context) -> (Vec<Check>, bool) {
 async fn ask(client: &Client) -> Result<Vec<Check>, Failure> {
     client.healthz().await?;
     let status = client.status().await?;
-    let mut checks =
-        vec![Check::ok("master", format!("{} answers at {}", status.version, client.base()))];
+    let mut checks = vec![Check::ok(
+        "master",
+        format!("{} answers at {}", status.version, client.base()),
+    )];
     let hosts = client.hosts().await?;
     if hosts.is_empty() {
         let next = "enroll one: decnet host enroll NAME";
         checks.push(Check::warn("hosts", "the master has none", next));
     }
-    checks.extend(hosts.iter().filter(|host| host.standing != "removed").map(host_check));
+    checks.extend(
+        hosts
+            .iter()
+            .filter(|host| host.standing != "removed")
+            .map(host_check),
+    );
     Ok(checks)
 }
 
 fn host_check(host: &HostShape) -> Check {
     let name = &host.name;
-    let failing: Vec<&str> = host.health.iter().flat_map(|health| {
-        [(health.engine_ok, "engine"), (health.collect_ok, "collection"), (health.spool_ok, "spool")]
-    })
-    .filter_map(|(ok, what)| (!ok).then_some(what))
-    .collect();
-    let skew = host.health.as_ref().map_or(0, |health| health.clock_skew_ms);
+    let failing: Vec<&str> = host
+        .health
+        .iter()
+        .flat_map(|health| {
+            [
+                (health.engine_ok, "engine"),
+                (health.collect_ok, "collection"),
+                (health.spool_ok, "spool"),
+            ]
+        })
+        .filter_map(|(ok, what)| (!ok).then_some(what))
+        .collect();
+    let skew = host
+        .health
+        .as_ref()
+        .map_or(0, |health| health.clock_skew_ms);
     match host.state.as_str() {
         "lost" => Check::fail(
             "host",
             format!("{name} is lost"),
-            format!("is decnet-agent running on {name}? if it is dead: decnet host rm {name} --force"),
+            format!(
+                "is decnet-agent running on {name}? if it is dead: decnet host rm {name} --force"
+            ),
         ),
         "ready" if !failing.is_empty() => Check::fail(
             "host",
@@ -72,7 +101,11 @@ fn host_check(host: &HostShape) -> Check {
         ),
         "ready" => Check::ok("host", format!("{name} is ready")),
         "revoked" => Check::ok("host", format!("{name} is revoked")),
-        state => Check::warn("host", format!("{name} is {state}"), "look again in a minute"),
+        state => Check::warn(
+            "host",
+            format!("{name} is {state}"),
+            "look again in a minute",
+        ),
     }
 }
 

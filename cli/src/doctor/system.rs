@@ -21,12 +21,16 @@ const TIGHT_MIB: u64 = 2048;
 const FULL_MIB: u64 = 256;
 
 /// What deckies need of the kernel, each with a symbol that shows it when it is built in.
-const FEATURES: [(&str, &str, &str); 2] =
-    [("bridge", "kernel bridge", "br_add_bridge"), ("nf_tables", "kernel nf_tables", "nf_tables_newtable")];
+const FEATURES: [(&str, &str, &str); 2] = [
+    ("bridge", "kernel bridge", "br_add_bridge"),
+    ("nf_tables", "kernel nf_tables", "nf_tables_newtable"),
+];
 
 pub(super) fn kernel() -> Vec<Check> {
-    let mut checks: Vec<Check> =
-        FEATURES.into_iter().map(|(module, name, symbol)| feature(module, name, symbol)).collect();
+    let mut checks: Vec<Check> = FEATURES
+        .into_iter()
+        .map(|(module, name, symbol)| feature(module, name, symbol))
+        .collect();
     checks.push(if Path::new("/proc/self/ns/net").exists() {
         Check::ok("kernel netns", "there")
     } else {
@@ -51,7 +55,9 @@ fn feature(module: &str, name: &'static str, symbol: &str) -> Check {
 }
 
 fn has_symbol(symbol: &str) -> bool {
-    let Ok(file) = std::fs::File::open("/proc/kallsyms") else { return false };
+    let Ok(file) = std::fs::File::open("/proc/kallsyms") else {
+        return false;
+    };
     std::io::BufReader::new(file)
         .lines()
         .map_while(Result::ok)
@@ -59,8 +65,12 @@ fn has_symbol(symbol: &str) -> bool {
 }
 
 fn loadable(module: &str) -> bool {
-    let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") else { return false };
-    let list = Path::new("/lib/modules").join(release.trim()).join("modules.dep");
+    let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") else {
+        return false;
+    };
+    let list = Path::new("/lib/modules")
+        .join(release.trim())
+        .join("modules.dep");
     let part = format!("/{module}.ko");
     std::fs::read_to_string(list).is_ok_and(|text| text.contains(&part))
 }
@@ -74,18 +84,29 @@ pub(super) fn clock() -> Check {
             "set it: timedatectl set-ntp true",
         );
     }
-    Check::ok("clock", format!("{} UTC", crate::clock::date_and_time(&rfc3339(time))))
+    Check::ok(
+        "clock",
+        format!("{} UTC", crate::clock::date_and_time(&rfc3339(time))),
+    )
 }
 
 fn rfc3339(time: OffsetDateTime) -> String {
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
 }
 
 /// The disk that holds `directory`, or will.
 pub(super) fn disk(directory: &Path) -> Check {
-    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let there = directory
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(there) {
-        Err(error) => Check::warn("disk", format!("could not look: {error}"), "look with: df -h"),
+        Err(error) => Check::warn(
+            "disk",
+            format!("could not look: {error}"),
+            "look with: df -h",
+        ),
         Ok(found) => judge_disk(found.f_bavail.saturating_mul(found.f_frsize) / MIB, there),
     }
 }
@@ -106,11 +127,27 @@ pub(super) fn ports(directory: &Path, answers: bool) -> Vec<Check> {
     let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let known = Endpoints::read(directory).ok().flatten();
     let api = known
-        .and_then(|known| known.api.strip_prefix("http://")?.trim_end_matches('/').parse().ok())
+        .and_then(|known| {
+            known
+                .api
+                .strip_prefix("http://")?
+                .trim_end_matches('/')
+                .parse()
+                .ok()
+        })
         .unwrap_or_else(|| local(8080));
     let fleet = Record::read(directory).ok().and_then(|record| record.fleet);
-    let all = [("API port", "--api-listen", api), ("fleet port", "--fleet-listen", fleet.unwrap_or_else(|| local(7443)))];
-    all.into_iter().map(|(name, flag, address)| port(name, flag, address, answers)).collect()
+    let all = [
+        ("API port", "--api-listen", api),
+        (
+            "fleet port",
+            "--fleet-listen",
+            fleet.unwrap_or_else(|| local(7443)),
+        ),
+    ];
+    all.into_iter()
+        .map(|(name, flag, address)| port(name, flag, address, answers))
+        .collect()
 }
 
 fn port(name: &'static str, flag: &str, address: SocketAddr, answers: bool) -> Check {
@@ -134,7 +171,11 @@ mod tests {
 
     #[test]
     fn a_full_disk_fails_and_a_tight_one_warns() {
-        for (free, verdict) in [(10, Verdict::Fail), (1000, Verdict::Warn), (9000, Verdict::Ok)] {
+        for (free, verdict) in [
+            (10, Verdict::Fail),
+            (1000, Verdict::Warn),
+            (9000, Verdict::Ok),
+        ] {
             assert_eq!(judge_disk(free, Path::new("/")).verdict, verdict, "{free}");
         }
     }
@@ -143,9 +184,16 @@ mod tests {
     fn a_taken_port_is_fine_only_when_the_master_has_it() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = taken.local_addr().expect("bound");
-        assert_eq!(port("API port", "--api-listen", address, true).verdict, Verdict::Ok);
+        assert_eq!(
+            port("API port", "--api-listen", address, true).verdict,
+            Verdict::Ok
+        );
         let check = port("API port", "--api-listen", address, false);
         assert_eq!(check.verdict, Verdict::Fail);
-        assert!(check.next_step.is_some_and(|next| next.contains("--api-listen")));
+        assert!(
+            check
+                .next_step
+                .is_some_and(|next| next.contains("--api-listen"))
+        );
     }
 }

@@ -25,7 +25,9 @@ pub(crate) struct Judged {
 
 /// 32 bytes that follow from what is named and from nothing else.
 fn derived(kind: &str, topology: &str, name: &str) -> [u8; 32] {
-    let words = [kind, topology, name].map(str::to_ascii_lowercase).join("\0");
+    let words = [kind, topology, name]
+        .map(str::to_ascii_lowercase)
+        .join("\0");
     Seed::new([0; 32]).derive(&words)
 }
 
@@ -55,7 +57,9 @@ pub(crate) fn judge(loaded: Loaded) -> Judged {
     let mut draft = Draft::from(loaded.file);
     for decky in &mut draft.deckies {
         let name = &decky.name;
-        decky.seed.get_or_insert_with(|| Seed::new(derived("seed", &draft.name, name)).hex());
+        decky
+            .seed
+            .get_or_insert_with(|| Seed::new(derived("seed", &draft.name, name)).hex());
     }
     let resolved = resolve(&draft, None, &Limits::default(), &mut Counting(0));
     let mut findings = check(&resolved);

@@ -18,14 +18,21 @@ pub(super) struct Malformed {
 
 impl Malformed {
     pub(super) fn empty() -> Self {
-        Self { at: None, path: String::new(), message: "the document is empty".to_owned(), hint: None }
+        Self {
+            at: None,
+            path: String::new(),
+            message: "the document is empty".to_owned(),
+            hint: None,
+        }
     }
 
     pub(super) fn of_json(error: &serde_json::Error, path: &Path) -> Self {
         let at = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let text = error.to_string();
         // It says its place at the end, in its own words.
-        let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+        let text = text
+            .rsplit_once(" at line ")
+            .map_or(text.as_str(), |(text, _)| text);
         Self::new(Some((at(error.line()), at(error.column()))), path, text)
     }
 
@@ -33,13 +40,19 @@ impl Malformed {
         let error = error.without_snippet();
         let at = error.location().map(|at| (at.line(), at.column()));
         // It says an unknown field in words of its own, and knows it better than they say.
-        let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error else {
+        let serde_saphyr::Error::SerdeUnknownField {
+            field, expected, ..
+        } = error
+        else {
             return Self::new(at, path, &error.to_string());
         };
         let hint = settings::nearest(field, expected.iter().copied())
             .map(|known| format!("did you mean `{known}`?"));
         let text = format!("unknown field `{field}`");
-        Self { hint, ..Self::new(at, path, &text) }
+        Self {
+            hint,
+            ..Self::new(at, path, &text)
+        }
     }
 
     fn new(at: Option<(u64, u64)>, path: &Path, text: &str) -> Self {
@@ -63,7 +76,9 @@ impl Malformed {
             text.push_str(&format!("{}: ", self.path));
         }
         text.push_str(&self.message);
-        let next = self.hint.unwrap_or_else(|| "compare it with `decnet topology export T`".to_owned());
+        let next = self
+            .hint
+            .unwrap_or_else(|| "compare it with `decnet topology export T`".to_owned());
         Failure::say(text).next(next)
     }
 }

@@ -69,16 +69,25 @@ struct Edge {
 pub(super) fn convert(text: &str) -> Result<Loaded, Malformed> {
     let mut track = serde_path_to_error::Track::new();
     let mut json = serde_json::Deserializer::from_str(text);
-    let document =
-        Document::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track))
-            .map_err(|error| Malformed::of_json(&error, &track.path()))?;
-    let lans: BTreeMap<&str, &str> =
-        document.lans.iter().map(|lan| (lan.id.as_str(), lan.name.as_str())).collect();
+    let document = Document::deserialize(serde_path_to_error::Deserializer::new(
+        &mut json, &mut track,
+    ))
+    .map_err(|error| Malformed::of_json(&error, &track.path()))?;
+    let lans: BTreeMap<&str, &str> = document
+        .lans
+        .iter()
+        .map(|lan| (lan.id.as_str(), lan.name.as_str()))
+        .collect();
     let findings = document
         .edges
         .iter()
         .enumerate()
-        .filter(|(_, edge)| document.deckies.iter().all(|decky| decky.uuid != edge.decky_uuid))
+        .filter(|(_, edge)| {
+            document
+                .deckies
+                .iter()
+                .all(|decky| decky.uuid != edge.decky_uuid)
+        })
         .map(|(index, edge)| {
             Finding::error(
                 FindingCode::EdgeUnknown,
@@ -92,7 +101,10 @@ pub(super) fn convert(text: &str) -> Result<Loaded, Malformed> {
         .deckies
         .iter()
         .map(|decky| {
-            let edges = document.edges.iter().filter(|edge| edge.decky_uuid == decky.uuid);
+            let edges = document
+                .edges
+                .iter()
+                .filter(|edge| edge.decky_uuid == decky.uuid);
             convert_decky(decky, edges, &lans)
         })
         .collect();
@@ -124,13 +136,24 @@ fn convert_decky<'a>(
         .map(|edge| {
             forwards_l3 |= edge.forwards_l3;
             // An unknown id stays as it is, and is no LAN's name.
-            let lan = lans.get(edge.lan_id.as_str()).copied().unwrap_or(edge.lan_id.as_str());
+            let lan = lans
+                .get(edge.lan_id.as_str())
+                .copied()
+                .unwrap_or(edge.lan_id.as_str());
             let address = config.ips_by_lan.get(lan).cloned().flatten();
-            FileEdge { lan: lan.to_owned(), address, mac: None, home: None }
+            FileEdge {
+                lan: lan.to_owned(),
+                address,
+                mac: None,
+                home: None,
+            }
         })
         .collect();
     // `ip` repeats the address in the LAN where the decky belongs.
-    if let Some(home) = edges.iter_mut().find(|edge| edge.address.is_some() && edge.address == decky.ip) {
+    if let Some(home) = edges
+        .iter_mut()
+        .find(|edge| edge.address.is_some() && edge.address == decky.ip)
+    {
         home.home = Some(true);
     }
     FileDecky {
@@ -160,5 +183,8 @@ fn convert_options(options: &BTreeMap<String, Value>) -> BTreeMap<String, WireOp
             .map_or_else(|| WireOption::Text(number.to_string()), WireOption::Integer),
         Value::Null | Value::Array(_) | Value::Object(_) => WireOption::Text(value.to_string()),
     };
-    options.iter().map(|(name, value)| (name.clone(), convert(value))).collect()
+    options
+        .iter()
+        .map(|(name, value)| (name.clone(), convert(value)))
+        .collect()
 }

@@ -21,7 +21,10 @@ deckies:
 ";
 
 fn refusal(text: &str) -> String {
-    parse_text(text, "t.yaml").expect_err("malformed").lines().join("\n")
+    parse_text(text, "t.yaml")
+        .expect_err("malformed")
+        .lines()
+        .join("\n")
 }
 
 fn file(text: &str) -> TopologyFile {
@@ -31,7 +34,10 @@ fn file(text: &str) -> TopologyFile {
 #[test]
 fn yaml_and_json_say_the_same() {
     let from_yaml = file(SMALL);
-    assert_eq!(from_yaml.deckies[0].service_config["ssh"]["accept_after"], WireOption::Integer(1));
+    assert_eq!(
+        from_yaml.deckies[0].service_config["ssh"]["accept_after"],
+        WireOption::Integer(1)
+    );
     let json = serde_json::to_string_pretty(&from_yaml).expect("plain");
     assert_eq!(file(&json), from_yaml);
     // A flow mapping begins like JSON and is none.
@@ -67,7 +73,10 @@ fn malformed_documents_say_where() {
         ("{\"name\": \"a\", \"lans\": []} x", "t.yaml:1:"),
         ("[1, 2]", "t.yaml:1:"),
         ("just words", "t.yaml:1:"),
-        ("name: a\nlans: []\ndeckies:\n- {name: d, edges: [], publish: [{host_port: many, decky_port: 1}]}", "deckies[0].publish[0]"),
+        (
+            "name: a\nlans: []\ndeckies:\n- {name: d, edges: [], publish: [{host_port: many, decky_port: 1}]}",
+            "deckies[0].publish[0]",
+        ),
     ] {
         let said = refusal(text);
         assert!(said.contains(wanted), "{text:?}: {said}");
@@ -95,18 +104,34 @@ fn a_large_file_and_one_that_is_no_text_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("t.yaml");
     std::fs::write(&path, vec![b'#'; MAX_FILE + 1]).expect("writable");
-    let said = load(&Source::File(path.clone())).expect_err("large").lines().join("\n");
+    let said = load(&Source::File(path.clone()))
+        .expect_err("large")
+        .lines()
+        .join("\n");
     assert!(said.contains("larger than 4 MiB"), "{said}");
     std::fs::write(&path, b"name: a\nlans: \xff\n").expect("writable");
-    let said = load(&Source::File(path)).expect_err("no text").lines().join("\n");
+    let said = load(&Source::File(path))
+        .expect_err("no text")
+        .lines()
+        .join("\n");
     assert!(said.contains("t.yaml:2: not UTF-8"), "{said}");
-    let said = load(&Source::new("/nonexistent/t.yaml")).expect_err("none").lines().join("\n");
-    assert!(said.contains("could not read /nonexistent/t.yaml"), "{said}");
+    let said = load(&Source::new("/nonexistent/t.yaml"))
+        .expect_err("none")
+        .lines()
+        .join("\n");
+    assert!(
+        said.contains("could not read /nonexistent/t.yaml"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_hash_follows_from_meaning_and_not_from_order() {
-    let hash = |text: &str| judge(parse_text(text, "t").expect("a topology")).hash.expect("sound");
+    let hash = |text: &str| {
+        judge(parse_text(text, "t").expect("a topology"))
+            .hash
+            .expect("sound")
+    };
     let first = hash(SMALL);
     assert_eq!(hash(SMALL), first);
     let swapped = SMALL.replace(
@@ -121,10 +146,19 @@ fn a_hash_follows_from_meaning_and_not_from_order() {
 
 #[test]
 fn a_document_with_errors_has_findings_and_no_hash() {
-    let text = SMALL.replace("10.9.1.0/24", "10.9.0.0/25").replace("[ssh]", "[sssh]");
+    let text = SMALL
+        .replace("10.9.1.0/24", "10.9.0.0/25")
+        .replace("[ssh]", "[sssh]");
     let judged = judge(parse_text(&text, "t").expect("readable"));
-    let codes: Vec<_> = judged.findings.iter().map(|finding| finding.code.as_str()).collect();
-    assert!(codes.contains(&"SUBNET_OVERLAP") && codes.contains(&"UNKNOWN_SERVICE"), "{codes:?}");
+    let codes: Vec<_> = judged
+        .findings
+        .iter()
+        .map(|finding| finding.code.as_str())
+        .collect();
+    assert!(
+        codes.contains(&"SUBNET_OVERLAP") && codes.contains(&"UNKNOWN_SERVICE"),
+        "{codes:?}"
+    );
     assert!(judged.hash.is_none());
 }
 
@@ -151,9 +185,15 @@ fn documents_of_the_original_are_taken() {
     let decky = &loaded.file.deckies[0];
     assert!(decky.forwards_l3);
     assert_eq!(decky.edges[0].address.as_deref(), Some("172.20.0.2"));
-    assert_eq!((decky.edges[0].home, decky.edges[1].home), (None, Some(true)));
-    let codes: Vec<_> =
-        judge(loaded).findings.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(
+        (decky.edges[0].home, decky.edges[1].home),
+        (None, Some(true))
+    );
+    let codes: Vec<_> = judge(loaded)
+        .findings
+        .iter()
+        .map(|finding| finding.code.as_str())
+        .collect();
     assert_eq!(codes, ["SERVICE_CFG_UNDECLARED", "EDGE_UNKNOWN"]);
 
     let said = refusal(&text.replace("\"is_dmz\": true", "\"is_dmz\": 7"));
@@ -164,10 +204,52 @@ fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         // Words that YAML takes for something else when they stand bare.
         prop::sample::select(vec![
-            "on", "no", "null", "~", "0123", "1e3", "12:30:00", "0x1f", "true", "- a", "a: b",
-            "# a", "*a", "&a", "!a", "%a", "@a", "'", "\"", "", " ", "a\nb", "a\tb", "\u{85}",
-            "<<", "=", ".inf", "2026-01-01", "02:42:ac:11:00:02", "[", "{", "|", ">", "\\", "\0",
-            "\u{feff}", "a ", " a", "...", "---", "\u{2028}", "\r\n", "0o7", "+1", "1_000", ".5",
+            "on",
+            "no",
+            "null",
+            "~",
+            "0123",
+            "1e3",
+            "12:30:00",
+            "0x1f",
+            "true",
+            "- a",
+            "a: b",
+            "# a",
+            "*a",
+            "&a",
+            "!a",
+            "%a",
+            "@a",
+            "'",
+            "\"",
+            "",
+            " ",
+            "a\nb",
+            "a\tb",
+            "\u{85}",
+            "<<",
+            "=",
+            ".inf",
+            "2026-01-01",
+            "02:42:ac:11:00:02",
+            "[",
+            "{",
+            "|",
+            ">",
+            "\\",
+            "\0",
+            "\u{feff}",
+            "a ",
+            " a",
+            "...",
+            "---",
+            "\u{2028}",
+            "\r\n",
+            "0o7",
+            "+1",
+            "1_000",
+            ".5",
         ])
         .prop_map(str::to_owned),
         any::<String>(),

@@ -38,7 +38,9 @@ pub(super) async fn run(
     }
     writer.finish(&mut sink)?;
     if file != Path::new("-") {
-        context.output.note(&format!("{} events in {}", writer.lines, file.display()));
+        context
+            .output
+            .note(&format!("{} events in {}", writer.lines, file.display()));
     }
     Ok(())
 }
@@ -53,7 +55,11 @@ struct Writer {
 impl Writer {
     fn new(asked: Option<Format>) -> Self {
         // Lines are what an export is; an array only when somebody insists.
-        Self { array: asked == Some(Format::Json), at_start: true, lines: 0 }
+        Self {
+            array: asked == Some(Format::Json),
+            at_start: true,
+            lines: 0,
+        }
     }
 
     fn push(&mut self, chunk: &[u8], sink: &mut impl Write) -> std::io::Result<()> {
@@ -96,12 +102,19 @@ mod tests {
 
     #[test]
     fn lines_stay_lines() {
-        assert_eq!(written(None, &["{\"a\":1}\n{\"a\"", ":2}\n"]), "{\"a\":1}\n{\"a\":2}\n");
+        assert_eq!(
+            written(None, &["{\"a\":1}\n{\"a\"", ":2}\n"]),
+            "{\"a\":1}\n{\"a\":2}\n"
+        );
     }
 
     #[test]
     fn an_array_is_an_array_wherever_it_was_cut() {
-        for chunks in [&["{\"a\":1}\n{\"a\"", ":2}\n"][..], &["{\"a\":1}", "\n", "{\"a\":2}\n"], &[]] {
+        for chunks in [
+            &["{\"a\":1}\n{\"a\"", ":2}\n"][..],
+            &["{\"a\":1}", "\n", "{\"a\":2}\n"],
+            &[],
+        ] {
             let text = written(Some(Format::Json), chunks);
             let array: Vec<serde_json::Value> = serde_json::from_str(&text).expect("an array");
             assert_eq!(array.len(), if chunks.is_empty() { 0 } else { 2 }, "{text}");

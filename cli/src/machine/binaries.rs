@@ -53,7 +53,11 @@ impl Binaries {
             let own = std::env::current_exe().ok()?;
             own.parent().map(Path::to_path_buf)
         };
-        Self(said.map(Path::to_path_buf).or_else(beside).unwrap_or_default())
+        Self(
+            said.map(Path::to_path_buf)
+                .or_else(beside)
+                .unwrap_or_default(),
+        )
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -65,7 +69,10 @@ impl Binaries {
     }
 
     /// A command line of one of them, to be filled in.
-    #[allow(clippy::disallowed_methods, reason = "running the daemons is what `up` is for")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "running the daemons is what `up` is for"
+    )]
     pub(crate) fn command(&self, daemon: Daemon) -> Command {
         Command::new(self.path(daemon))
     }
@@ -97,8 +104,15 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let binaries = Binaries::new(Some(directory.path()));
         std::fs::write(binaries.path(Daemon::Agent), b"").expect("writable");
-        let text = binaries.require().expect_err("two are missing").lines().join("\n");
-        assert!(text.contains("decnet-master, decnet-decky not found"), "{text}");
+        let text = binaries
+            .require()
+            .expect_err("two are missing")
+            .lines()
+            .join("\n");
+        assert!(
+            text.contains("decnet-master, decnet-decky not found"),
+            "{text}"
+        );
         assert!(text.contains("DECNET_BIN_DIR"), "{text}");
     }
 }

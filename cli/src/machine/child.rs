@@ -53,7 +53,12 @@ impl Child {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("could not start {daemon}"))?;
-        Ok(Self { daemon, child, log, log_start })
+        Ok(Self {
+            daemon,
+            child,
+            log,
+            log_start,
+        })
     }
 
     pub(super) fn process(&self) -> Option<Process> {
@@ -62,7 +67,11 @@ impl Child {
 
     /// Fails when it has ended, with its last lines.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
-        match self.child.try_wait().with_context(|| format!("could not watch {}", self.daemon))? {
+        match self
+            .child
+            .try_wait()
+            .with_context(|| format!("could not watch {}", self.daemon))?
+        {
             None => Ok(()),
             Some(status) => Err(self.death(status)),
         }
@@ -96,7 +105,10 @@ impl Child {
 fn command(binaries: &Binaries, daemon: Daemon, directory: &Path) -> Command {
     let mut command = binaries.command(daemon);
     // The operator's token is none of theirs.
-    command.env_remove("DECNET_TOKEN").env_remove("DECNET_DATA_DIR").env(MARK, directory);
+    command
+        .env_remove("DECNET_TOKEN")
+        .env_remove("DECNET_DATA_DIR")
+        .env(MARK, directory);
     command
 }
 
@@ -173,14 +185,19 @@ mod tests {
         let old = "old\n".repeat(3);
         std::fs::write(&path, format!("{old}new\n\x1b[31mred\n")).expect("writable");
         let start = u64::try_from(old.len()).expect("short");
-        assert_eq!(tail(&path, start).expect("readable"), ["new", "\\u{1b}[31mred"]);
+        assert_eq!(
+            tail(&path, start).expect("readable"),
+            ["new", "\\u{1b}[31mred"]
+        );
     }
 
     #[test]
     fn a_long_tail_is_cut_to_its_end() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("agent.log");
-        let text: String = (0..100_000).map(|number| format!("line {number}\n")).collect();
+        let text: String = (0..100_000)
+            .map(|number| format!("line {number}\n"))
+            .collect();
         std::fs::write(&path, text).expect("writable");
         let lines = tail(&path, 0).expect("readable");
         assert_eq!(lines.len(), TAIL_LINES);
@@ -199,7 +216,10 @@ mod tests {
             Child::start(&binaries, Daemon::Master, &[], directory.path()).expect("a script");
         child.child.wait().await.expect("ours");
         let text = child.check().expect_err("it has ended").lines().join("\n");
-        assert!(text.contains("decnet-master has ended (exit status: 3)"), "{text}");
+        assert!(
+            text.contains("decnet-master has ended (exit status: 3)"),
+            "{text}"
+        );
         assert!(text.contains("address in use"), "{text}");
     }
 }

@@ -29,7 +29,11 @@ impl Process {
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(Self { pid, exe: undeleted(exe), started: start_of(&stat)? })
+        Some(Self {
+            pid,
+            exe: undeleted(exe),
+            started: start_of(&stat)?,
+        })
     }
 
     /// Whether it still runs.
@@ -46,12 +50,17 @@ impl Process {
         let mut wanted = name.as_bytes().to_vec();
         wanted.push(b'=');
         wanted.extend(value.as_os_str().as_encoded_bytes());
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir("/proc") else {
+            return Vec::new();
+        };
         entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
             .filter(|pid| {
-                std::fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|each| each == wanted))
+                std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+                    environment
+                        .split(|byte| *byte == 0)
+                        .any(|each| each == wanted)
+                })
             })
             .filter_map(Self::of)
             .collect()
@@ -86,7 +95,10 @@ impl Process {
         if !self.gone_within(GRACE).await {
             self.signal(Signal::KILL).map_err(failed)?;
             if !self.gone_within(GRACE).await {
-                return Err(Failure::say(format!("process {} cannot be killed", self.pid)));
+                return Err(Failure::say(format!(
+                    "process {} cannot be killed",
+                    self.pid
+                )));
             }
         }
         Ok(())
@@ -113,7 +125,10 @@ fn raw(pid: u32) -> io::Result<Pid> {
 
 /// A binary that was replaced while it ran is shown with a remark.
 fn undeleted(exe: PathBuf) -> PathBuf {
-    let plain = exe.to_str().and_then(|text| text.strip_suffix(" (deleted)")).map(PathBuf::from);
+    let plain = exe
+        .to_str()
+        .and_then(|text| text.strip_suffix(" (deleted)"))
+        .map(PathBuf::from);
     plain.unwrap_or(exe)
 }
 
@@ -131,9 +146,15 @@ mod tests {
     fn a_process_is_known_again_and_its_number_alone_is_not_enough() {
         let own = Process::of(std::process::id()).expect("we run");
         assert!(own.lives());
-        let earlier = Process { started: own.started - 1, ..own.clone() };
+        let earlier = Process {
+            started: own.started - 1,
+            ..own.clone()
+        };
         assert!(!earlier.lives());
-        let other = Process { exe: "/bin/other".into(), ..own };
+        let other = Process {
+            exe: "/bin/other".into(),
+            ..own
+        };
         assert!(!other.lives());
         // The signal would end us.
         other.signal(Signal::KILL).expect("nobody is meant");
@@ -165,7 +186,10 @@ mod tests {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), [id]);
+        assert_eq!(
+            found.iter().map(|process| process.pid).collect::<Vec<_>>(),
+            [id]
+        );
         let (ended, status) = tokio::join!(found[0].end(), child.wait());
         ended.expect("it can be ended");
         assert!(!status.expect("ours").success());

@@ -17,7 +17,8 @@ use crate::failure::Failure;
 
 const FILE: &str = "up.json";
 const LOCK: &str = "up.lock";
-const FLEET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7443);
+const FLEET: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7443);
 
 /// The right to run daemons on a data directory. The kernel gives it back when we end.
 #[derive(Debug)]
@@ -84,7 +85,9 @@ impl Record {
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             Ok(std::fs::rename(&new, &path)?)
         };
-        write().with_context(|| format!("could not write {}", path.display())).map_err(Failure::from)
+        write()
+            .with_context(|| format!("could not write {}", path.display()))
+            .map_err(Failure::from)
     }
 
     /// Where the fleet port belongs: as said, else where it was, else the usual place. Port 0 means
@@ -104,7 +107,10 @@ impl Record {
         let mut found: Vec<(Daemon, Process)> = Vec::new();
         for (daemon, recorded) in [(Daemon::Agent, &self.agent), (Daemon::Master, &self.master)] {
             let named = |process: &&Process| process.file_name() == Some(daemon.file_name());
-            let all = recorded.iter().filter(|process| process.lives()).chain(marked.iter());
+            let all = recorded
+                .iter()
+                .filter(|process| process.lives())
+                .chain(marked.iter());
             for process in all.filter(named) {
                 if found.iter().all(|(_, known)| known != process) {
                     found.push((daemon, process.clone()));
@@ -126,7 +132,9 @@ mod tests {
     #[test]
     fn a_directory_has_one_owner() {
         let directory = tempfile::tempdir().expect("a directory");
-        let first = Lock::take(directory.path()).expect("writable").expect("free");
+        let first = Lock::take(directory.path())
+            .expect("writable")
+            .expect("free");
         assert!(Lock::take(directory.path()).expect("writable").is_none());
         drop(first);
         assert!(Lock::take(directory.path()).expect("writable").is_some());
@@ -135,7 +143,10 @@ mod tests {
     #[test]
     fn a_record_reads_back_and_a_torn_one_is_empty() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert_eq!(Record::read(directory.path()).expect("none"), Record::default());
+        assert_eq!(
+            Record::read(directory.path()).expect("none"),
+            Record::default()
+        );
         let record = Record {
             up: Process::of(std::process::id()),
             fleet: Some(address("127.0.0.1:40123")),
@@ -144,22 +155,37 @@ mod tests {
         record.write(directory.path()).expect("writable");
         assert_eq!(Record::read(directory.path()).expect("written"), record);
         std::fs::write(directory.path().join(FILE), b"{\"up\":").expect("writable");
-        assert_eq!(Record::read(directory.path()).expect("torn"), Record::default());
+        assert_eq!(
+            Record::read(directory.path()).expect("torn"),
+            Record::default()
+        );
     }
 
     #[test]
     fn any_port_is_the_port_of_last_time() {
-        let record = Record { fleet: Some(address("127.0.0.1:40123")), ..Record::default() };
-        assert_eq!(record.fleet_address(Some(address("127.0.0.1:0"))), address("127.0.0.1:40123"));
+        let record = Record {
+            fleet: Some(address("127.0.0.1:40123")),
+            ..Record::default()
+        };
+        assert_eq!(
+            record.fleet_address(Some(address("127.0.0.1:0"))),
+            address("127.0.0.1:40123")
+        );
         assert_eq!(record.fleet_address(None), address("127.0.0.1:40123"));
-        assert_eq!(record.fleet_address(Some(address("127.0.0.1:9"))), address("127.0.0.1:9"));
+        assert_eq!(
+            record.fleet_address(Some(address("127.0.0.1:9"))),
+            address("127.0.0.1:9")
+        );
         assert_eq!(Record::default().fleet_address(None), FLEET);
     }
 
     #[test]
     fn a_process_of_another_name_is_no_leftover() {
         let directory = tempfile::tempdir().expect("a directory");
-        let record = Record { master: Process::of(std::process::id()), ..Record::default() };
+        let record = Record {
+            master: Process::of(std::process::id()),
+            ..Record::default()
+        };
         assert_eq!(record.leftovers(directory.path()), []);
     }
 }

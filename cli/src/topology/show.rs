@@ -17,7 +17,12 @@ fn short(hash: &str) -> &str {
 }
 
 pub(crate) fn desired_text(desired: &DesiredShape) -> String {
-    let DesiredShape { epoch, generation, topology, version_hash } = desired;
+    let DesiredShape {
+        epoch,
+        generation,
+        topology,
+        version_hash,
+    } = desired;
     let what = match (topology, version_hash) {
         (None, _) => "nothing".to_owned(),
         (Some(topology), None) => topology.clone(),
@@ -27,12 +32,20 @@ pub(crate) fn desired_text(desired: &DesiredShape) -> String {
 }
 
 pub(crate) fn applied_text(applied: &AppliedShape) -> String {
-    let AppliedShape { generation, topology, version_hash, at } = applied;
+    let AppliedShape {
+        generation,
+        topology,
+        version_hash,
+        at,
+    } = applied;
     let what = match topology {
         None => "nothing".to_owned(),
         Some(topology) => format!("{topology} {}", short(version_hash)),
     };
-    format!("generation {generation}: {what}, {}", clock::ago(at, clock::now()))
+    format!(
+        "generation {generation}: {what}, {}",
+        clock::ago(at, clock::now())
+    )
 }
 
 pub(crate) fn observed_text(observed: &ObservedShape) -> String {
@@ -43,7 +56,9 @@ pub(crate) fn topologies_table(look: Look, topologies: &[TopologyShape]) -> Stri
     let now = clock::now();
     table(
         look,
-        &["name", "status", "since", "host", "lans", "deckies", "revision", "reason", "id"],
+        &[
+            "name", "status", "since", "host", "lans", "deckies", "revision", "reason", "id",
+        ],
         topologies.iter().map(|topology| {
             [
                 Field::text(&topology.name),
@@ -94,8 +109,13 @@ pub(super) fn changes_table(look: Look, changes: &[StatusChangeShape]) -> String
 
 /// One line on where a topology stands.
 pub(super) fn standing_text(state: &TopologyState) -> String {
-    let TopologyShape { name, status, host, .. } = &state.topology;
-    let host = host.as_deref().map(|host| format!(" on {host}")).unwrap_or_default();
+    let TopologyShape {
+        name, status, host, ..
+    } = &state.topology;
+    let host = host
+        .as_deref()
+        .map(|host| format!(" on {host}"))
+        .unwrap_or_default();
     let deckies = state
         .observed
         .as_ref()
@@ -112,7 +132,9 @@ pub(super) fn created_text(look: Look, state: &TopologyState) -> String {
     if !state.findings.is_empty() {
         text.push_str(&findings_table(look, &state.findings));
     }
-    text.push_str(&safe(&format!("deploy it with: decnet topology deploy {name}")));
+    text.push_str(&safe(&format!(
+        "deploy it with: decnet topology deploy {name}"
+    )));
     text.push('\n');
     text
 }
@@ -124,22 +146,46 @@ pub(super) fn state_text(look: Look, state: &TopologyState) -> String {
     row("name", Field::text(&topology.name));
     row("id", Field::text(&topology.id));
     row("status", Field::State(topology.status.clone()));
-    row("since", Field::text(clock::ago(&topology.status_at, clock::now())));
+    row(
+        "since",
+        Field::text(clock::ago(&topology.status_at, clock::now())),
+    );
     row("reason", Field::text(&topology.reason));
     row("host", Field::maybe(topology.host.as_deref()));
     row("revision", Field::text(topology.revision));
-    row("wanted", Field::text(format!("{} deckies, {} LANs", topology.deckies, topology.lans)));
-    row("desired", Field::maybe(state.desired.as_ref().map(desired_text)));
-    row("applied", Field::maybe(state.applied.as_ref().map(applied_text)));
-    row("observed", Field::maybe(state.observed.as_ref().map(observed_text)));
+    row(
+        "wanted",
+        Field::text(format!(
+            "{} deckies, {} LANs",
+            topology.deckies, topology.lans
+        )),
+    );
+    row(
+        "desired",
+        Field::maybe(state.desired.as_ref().map(desired_text)),
+    );
+    row(
+        "applied",
+        Field::maybe(state.applied.as_ref().map(applied_text)),
+    );
+    row(
+        "observed",
+        Field::maybe(state.observed.as_ref().map(observed_text)),
+    );
     if let Some(condition) = &state.condition {
         row("awaited", Field::text(condition));
     }
     if let Some(progress) = &state.progress {
-        row("progress", Field::text(format!("{}/{} steps", progress.done, progress.total)));
+        row(
+            "progress",
+            Field::text(format!("{}/{} steps", progress.done, progress.total)),
+        );
     }
     for drift in &state.drift {
-        row("drift", Field::text(format!("{} {}", drift.kind, drift.object)));
+        row(
+            "drift",
+            Field::text(format!("{} {}", drift.kind, drift.object)),
+        );
     }
     let mut text = table(look, &[], rows);
     if !state.findings.is_empty() {

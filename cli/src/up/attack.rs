@@ -19,12 +19,24 @@ pub(super) fn published(file: &TopologyFile) -> Vec<String> {
     let line = |decky: &FileDecky, publish: &FilePublish| {
         let service = service_at(decky, publish.decky_port).map_or("nothing", ServiceKind::as_str);
         let address = publish.host_ip.as_deref().unwrap_or("0.0.0.0");
-        let FilePublish { host_port, decky_port, .. } = publish;
-        format!("{address}:{host_port} -> {}:{decky_port} ({service})", decky.name)
+        let FilePublish {
+            host_port,
+            decky_port,
+            ..
+        } = publish;
+        format!(
+            "{address}:{host_port} -> {}:{decky_port} ({service})",
+            decky.name
+        )
     };
     file.deckies
         .iter()
-        .flat_map(|decky| decky.publish.iter().map(move |publish| line(decky, publish)))
+        .flat_map(|decky| {
+            decky
+                .publish
+                .iter()
+                .map(move |publish| line(decky, publish))
+        })
         .collect()
 }
 
@@ -48,14 +60,28 @@ pub(super) fn commands(file: &TopologyFile) -> Vec<String> {
         })
     };
     let direct = |kind: ServiceKind| {
-        file.deckies.iter().filter(|decky| serves(decky, kind)).find_map(|decky| {
-            let edge = decky.edges.iter().find(|edge| dmz.contains(&edge.lan.as_str()))?;
-            let port = kind.ports().first()?;
-            Some(command(kind, edge.address.as_deref()?, i64::from(*port)))
-        })
+        file.deckies
+            .iter()
+            .filter(|decky| serves(decky, kind))
+            .find_map(|decky| {
+                let edge = decky
+                    .edges
+                    .iter()
+                    .find(|edge| dmz.contains(&edge.lan.as_str()))?;
+                let port = kind.ports().first()?;
+                Some(command(kind, edge.address.as_deref()?, i64::from(*port)))
+            })
     };
-    let mut found: Vec<String> = ORDER.into_iter().filter_map(through).take(COMMANDS).collect();
-    for attack in ORDER.into_iter().filter(|kind| through(*kind).is_none()).filter_map(direct) {
+    let mut found: Vec<String> = ORDER
+        .into_iter()
+        .filter_map(through)
+        .take(COMMANDS)
+        .collect();
+    for attack in ORDER
+        .into_iter()
+        .filter(|kind| through(*kind).is_none())
+        .filter_map(direct)
+    {
         if found.len() < COMMANDS {
             found.push(attack);
         }
@@ -64,7 +90,10 @@ pub(super) fn commands(file: &TopologyFile) -> Vec<String> {
 }
 
 fn serves(decky: &FileDecky, kind: ServiceKind) -> bool {
-    decky.services.iter().any(|service| service == kind.as_str())
+    decky
+        .services
+        .iter()
+        .any(|service| service == kind.as_str())
 }
 
 fn service_at(decky: &FileDecky, port: i64) -> Option<ServiceKind> {
@@ -74,9 +103,20 @@ fn service_at(decky: &FileDecky, port: i64) -> Option<ServiceKind> {
 }
 
 fn command(kind: ServiceKind, host: &str, port: i64) -> String {
-    let usual = kind.ports().first().is_some_and(|known| i64::from(*known) == port);
-    let colon = if usual { String::new() } else { format!(":{port}") };
-    let flag = if usual { String::new() } else { format!("-p {port} ") };
+    let usual = kind
+        .ports()
+        .first()
+        .is_some_and(|known| i64::from(*known) == port);
+    let colon = if usual {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    let flag = if usual {
+        String::new()
+    } else {
+        format!("-p {port} ")
+    };
     match kind {
         ServiceKind::Ssh => format!("ssh {flag}root@{host}"),
         ServiceKind::Http => format!("curl http://{host}{colon}/"),
@@ -91,7 +131,9 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> TopologyFile {
-        crate::document::parse_text(text, "test").expect("a topology").file
+        crate::document::parse_text(text, "test")
+            .expect("a topology")
+            .file
     }
 
     #[test]
@@ -105,7 +147,11 @@ mod tests {
         );
         assert_eq!(
             commands(&file),
-            ["curl http://127.0.0.1:8081/", "ssh root@10.0.0.10", "redis-cli -h 10.0.0.10 info"]
+            [
+                "curl http://127.0.0.1:8081/",
+                "ssh root@10.0.0.10",
+                "redis-cli -h 10.0.0.10 info"
+            ]
         );
         assert_eq!(published(&file), ["0.0.0.0:8081 -> web:80 (http)"]);
     }

@@ -38,7 +38,9 @@ fn here(topology: &TopologyShape) -> bool {
 
 fn next<'a>(topologies: &'a [TopologyShape], wanted: &str) -> Next<'a> {
     let with = |statuses: &[&str]| {
-        topologies.iter().find(|each| here(each) && statuses.contains(&each.status.as_str()))
+        topologies
+            .iter()
+            .find(|each| here(each) && statuses.contains(&each.status.as_str()))
     };
     if let Some(ending) = with(&["tearing_down"]) {
         return Next::AwaitEnd(ending);
@@ -49,9 +51,9 @@ fn next<'a>(topologies: &'a [TopologyShape], wanted: &str) -> Next<'a> {
     if let Some(failed) = with(&["failed"]) {
         return Next::Retry(failed);
     }
-    let pending = topologies.iter().find(|each| {
-        each.status == "pending" && each.name.eq_ignore_ascii_case(wanted)
-    });
+    let pending = topologies
+        .iter()
+        .find(|each| each.status == "pending" && each.name.eq_ignore_ascii_case(wanted));
     pending.map_or(Next::Create, Next::Replace)
 }
 
@@ -62,7 +64,10 @@ pub(super) async fn settle(
     context: &Context,
 ) -> Result<Ended<String>, Failure> {
     let output = &context.output;
-    let request = DeployRequest { replace: false, host: Some(LOCAL.to_owned()) };
+    let request = DeployRequest {
+        replace: false,
+        host: Some(LOCAL.to_owned()),
+    };
     let topologies = client.topologies().await?;
     let found = match next(&topologies, &file.name) {
         Next::AwaitEnd(ending) => {
@@ -92,7 +97,10 @@ pub(super) async fn settle(
         Some(topology) => topology,
         None => {
             output.note(&format!("deploying topology {}", file.name));
-            let create = CreateTopology { topology: file, host: Some(LOCAL.to_owned()) };
+            let create = CreateTopology {
+                topology: file,
+                host: Some(LOCAL.to_owned()),
+            };
             let created = client.create_topology(&create).await?;
             client.deploy(&created.topology.id, &request).await?;
             created.topology
@@ -109,15 +117,24 @@ async fn await_goal(
 ) -> Result<Ended<String>, Failure> {
     let name = &topology.name;
     let judge = |state: &_| judge_topology(goal, state);
-    match follow(context, context.patience, || client.topology(&topology.id), judge).await? {
+    match follow(
+        context,
+        context.patience,
+        || client.topology(&topology.id),
+        judge,
+    )
+    .await?
+    {
         Followed::Done(state) => Ok(Ended::Done(state.topology.id)),
         Followed::Failed(_, why) => Err(Failure::say(format!("topology {name} failed: {why}"))
             .next("mend that and run it again; `decnet doctor` knows the usual causes")),
         Followed::TimedOut(_, awaited) => {
             let seconds = context.patience.as_secs();
-            Err(Failure::say(format!("topology {name} is not there after {seconds} s: {awaited}"))
-                .next("give it more time with --timeout")
-                .exits(Exit::StillRunning))
+            Err(Failure::say(format!(
+                "topology {name} is not there after {seconds} s: {awaited}"
+            ))
+            .next("give it more time with --timeout")
+            .exits(Exit::StillRunning))
         }
         Followed::Detached => Ok(Ended::Detached),
     }
@@ -126,17 +143,33 @@ async fn await_goal(
 /// Tears down everything that this machine holds and waits until it holds nothing.
 pub(crate) async fn clear(client: &Client, context: &Context) -> Result<Exit, Failure> {
     let look = || async { client.topologies().await };
-    for topology in client.topologies().await?.iter().filter(|each| here(each) && holds(each)) {
-        context.output.note(&format!("tearing down topology {}", topology.name));
-        match client.teardown(&topology.id, &TeardownRequest::default()).await {
+    for topology in client
+        .topologies()
+        .await?
+        .iter()
+        .filter(|each| here(each) && holds(each))
+    {
+        context
+            .output
+            .note(&format!("tearing down topology {}", topology.name));
+        match client
+            .teardown(&topology.id, &TeardownRequest::default())
+            .await
+        {
             // It is on its way out, or gone since we looked.
             Err(error) if error.status() == Some(409) => {}
             told => drop(told?),
         }
     }
-    match follow(context, context.patience, look, |all: &Vec<_>| judge_clear(all)).await? {
+    match follow(context, context.patience, look, |all: &Vec<_>| {
+        judge_clear(all)
+    })
+    .await?
+    {
         Followed::Done(_) => Ok(Exit::Done),
-        Followed::Failed(_, why) => Err(Failure::say(format!("not everything is torn down: {why}"))),
+        Followed::Failed(_, why) => {
+            Err(Failure::say(format!("not everything is torn down: {why}")))
+        }
         Followed::TimedOut(_, awaited) => {
             context.output.note(&format!("still there: {awaited}"));
             Ok(Exit::StillRunning)
@@ -155,7 +188,11 @@ fn judge_clear(topologies: &[TopologyShape]) -> Look {
         .filter(|each| here(each) && holds(each))
         .map(|each| format!("{} ({}: {})", each.name, each.status, each.reason))
         .collect();
-    if left.is_empty() { Look::Done } else { Look::Pending(left.join(", ")) }
+    if left.is_empty() {
+        Look::Done
+    } else {
+        Look::Pending(left.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -202,7 +239,10 @@ mod tests {
     #[test]
     fn clear_means_that_nothing_is_held() {
         let local = |status| topology("office", status, Some(LOCAL));
-        assert_eq!(judge_clear(&[local("torn_down"), local("pending")]), Look::Done);
+        assert_eq!(
+            judge_clear(&[local("torn_down"), local("pending")]),
+            Look::Done
+        );
         for status in ["deploying", "active", "degraded", "failed", "tearing_down"] {
             let text = format!("office ({status}: because)");
             assert_eq!(judge_clear(&[local(status)]), Look::Pending(text));

@@ -29,7 +29,10 @@ fn state(status: &str) -> TopologyState {
 fn a_deploy_is_done_when_active_and_failed_with_its_reason() {
     let judge = |status| judge_topology(Goal::Active, &state(status));
     assert_eq!(judge("active"), Look::Done);
-    assert_eq!(judge("failed"), Look::Failed("no space left on device".to_owned()));
+    assert_eq!(
+        judge("failed"),
+        Look::Failed("no space left on device".to_owned())
+    );
     assert_eq!(
         judge("deploying"),
         Look::Pending("office: deploying 4/13, waiting for host edge-07".to_owned())
@@ -58,14 +61,25 @@ fn a_host_is_empty_only_when_it_says_so() {
         enrolled_at: String::new(),
         desired: None,
         applied: None,
-        observed: Some(ObservedShape { deckies: 0, lans: 0 }),
+        observed: Some(ObservedShape {
+            deckies: 0,
+            lans: 0,
+        }),
         drift: Vec::new(),
         health: None,
     };
     assert_eq!(judge_empty(&host), Look::Done);
     let topology = Some("t".to_owned());
-    host.desired = Some(DesiredShape { epoch: 1, generation: 1, topology, version_hash: None });
-    assert_eq!(judge_empty(&host), Look::Pending("edge-07: 0 objects left".to_owned()));
+    host.desired = Some(DesiredShape {
+        epoch: 1,
+        generation: 1,
+        topology,
+        version_hash: None,
+    });
+    assert_eq!(
+        judge_empty(&host),
+        Look::Pending("edge-07: 0 objects left".to_owned())
+    );
     host.observed = None;
     assert!(matches!(judge_empty(&host), Look::Pending(_)));
 }

@@ -90,10 +90,20 @@ impl ClientError {
             let mut base = base.clone();
             base.set_path("");
             base.set_query(None);
-            return Self::Unreachable { base: Box::new(base), source: error };
+            return Self::Unreachable {
+                base: Box::new(base),
+                source: error,
+            };
         }
         let route = route.to_owned();
-        if error.is_timeout() { Self::Timeout { route } } else { Self::Cut { route, source: error } }
+        if error.is_timeout() {
+            Self::Timeout { route }
+        } else {
+            Self::Cut {
+                route,
+                source: error,
+            }
+        }
     }
 
     /// The problem document, when the master gave one.

@@ -86,7 +86,10 @@ mod tests {
     }
 
     fn frame(name: &str, data: &str) -> Frame {
-        Frame { name: name.to_owned(), data: data.to_owned() }
+        Frame {
+            name: name.to_owned(),
+            data: data.to_owned(),
+        }
     }
 
     #[test]
@@ -114,7 +117,8 @@ mod tests {
         let mut decoder = Decoder::default();
         let mut out = Vec::new();
         let chunk = [b'x'; 64 * 1024];
-        let outcome = (0..=MAX_EVENT / chunk.len()).try_for_each(|_| decoder.push(&chunk, &mut out));
+        let outcome =
+            (0..=MAX_EVENT / chunk.len()).try_for_each(|_| decoder.push(&chunk, &mut out));
         assert_eq!(outcome, Err(TooLong));
     }
 

@@ -40,12 +40,16 @@ impl EventStream {
                     Err(_) => {}
                 }
             }
-            let Some(chunk) = self.chunks.next().await? else { return Ok(None) };
+            let Some(chunk) = self.chunks.next().await? else {
+                return Ok(None);
+            };
             let mut frames = Vec::new();
-            self.decoder.push(&chunk, &mut frames).map_err(|_| ClientError::TooLong {
-                route: self.chunks.route.clone(),
-                limit: MAX_EVENT,
-            })?;
+            self.decoder
+                .push(&chunk, &mut frames)
+                .map_err(|_| ClientError::TooLong {
+                    route: self.chunks.route.clone(),
+                    limit: MAX_EVENT,
+                })?;
             self.frames.extend(frames);
         }
     }
@@ -66,6 +70,9 @@ impl ExportStream {
     /// The next bytes; none at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         let url = self.response.url().clone();
-        self.response.chunk().await.map_err(|error| ClientError::of(error, &self.route, &url))
+        self.response
+            .chunk()
+            .await
+            .map_err(|error| ClientError::of(error, &self.route, &url))
     }
 }

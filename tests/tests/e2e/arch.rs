@@ -7,13 +7,27 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use tests::process::repository;
 
-const CRATES: [&str; 8] = ["agent", "cli", "decky", "domain", "master", "pki", "proto", "tests"];
+const CRATES: [&str; 8] = [
+    "agent", "cli", "decky", "domain", "master", "pki", "proto", "tests",
+];
 
 /// The names of every package that a crate links in a release, itself excluded.
 fn links(name: &str) -> Result<BTreeSet<String>> {
     let output = Command::new("cargo")
         .current_dir(repository())
-        .args(["tree", "--locked", "--offline", "-p", name, "-e", "normal", "--prefix", "none", "--format", "{lib}|{p}"])
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "-p",
+            name,
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{lib}|{p}",
+        ])
         .output()?;
     if !output.status.success() {
         bail!("cargo tree: {}", String::from_utf8_lossy(&output.stderr));
@@ -66,9 +80,14 @@ fn crates_know_only_what_the_arrows_allow() -> Result<()> {
     ]);
     for (name, allowed) in arrows {
         let linked = links(name)?;
-        let ours: BTreeSet<&str> =
-            CRATES.into_iter().filter(|other| linked.contains(*other)).collect();
-        ensure!(ours == allowed.iter().copied().collect(), "{name} links {ours:?}, not {allowed:?}");
+        let ours: BTreeSet<&str> = CRATES
+            .into_iter()
+            .filter(|other| linked.contains(*other))
+            .collect();
+        ensure!(
+            ours == allowed.iter().copied().collect(),
+            "{name} links {ours:?}, not {allowed:?}"
+        );
     }
     Ok(())
 }
@@ -77,16 +96,48 @@ fn crates_know_only_what_the_arrows_allow() -> Result<()> {
 fn domain_has_no_runtime_clock_socket_file_or_wire_crate() -> Result<()> {
     let linked = links("domain")?;
     let barred = [
-        "async-trait", "bollard", "chrono", "futures", "futures-util", "getrandom", "hyper", "mio", "prost", "rand",
-        "reqwest", "rustix", "rustls", "serde", "serde_json", "socket2", "sqlx", "tempfile", "tokio", "toml", "tonic",
+        "async-trait",
+        "bollard",
+        "chrono",
+        "futures",
+        "futures-util",
+        "getrandom",
+        "hyper",
+        "mio",
+        "prost",
+        "rand",
+        "reqwest",
+        "rustix",
+        "rustls",
+        "serde",
+        "serde_json",
+        "socket2",
+        "sqlx",
+        "tempfile",
+        "tokio",
+        "toml",
+        "tonic",
         "tracing",
     ];
     for name in barred {
         ensure!(!linked.contains(name), "domain links {name}");
     }
     let calls = [
-        "std::fs", "std::env", "std::io", "std::process", "std::thread", "std::time::Instant", "SystemTime", "TcpStream",
-        "TcpListener", "UdpSocket", "now_utc", "now_local", "async fn", "new_v4", "now_v7",
+        "std::fs",
+        "std::env",
+        "std::io",
+        "std::process",
+        "std::thread",
+        "std::time::Instant",
+        "SystemTime",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "now_utc",
+        "now_local",
+        "async fn",
+        "new_v4",
+        "now_v7",
     ];
     for (path, text) in crate_sources("domain")? {
         let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -100,7 +151,17 @@ fn domain_has_no_runtime_clock_socket_file_or_wire_crate() -> Result<()> {
 #[test]
 fn a_decky_links_no_identity_database_engine_or_rpc() -> Result<()> {
     let linked = links("decky")?;
-    for name in ["pki", "sqlx", "sqlx-core", "libsqlite3-sys", "bollard", "tonic", "prost", "reqwest", "rcgen"] {
+    for name in [
+        "pki",
+        "sqlx",
+        "sqlx-core",
+        "libsqlite3-sys",
+        "bollard",
+        "tonic",
+        "prost",
+        "reqwest",
+        "rcgen",
+    ] {
         ensure!(!linked.contains(name), "decky links {name}");
     }
     Ok(())
@@ -110,15 +171,33 @@ fn a_decky_links_no_identity_database_engine_or_rpc() -> Result<()> {
 fn there_is_one_tls_provider() -> Result<()> {
     let lock = std::fs::read_to_string(repository().join("Cargo.lock"))?;
     for name in ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "openssl"] {
-        ensure!(!lock.contains(&format!("name = \"{name}\"")), "Cargo.lock has {name}");
+        ensure!(
+            !lock.contains(&format!("name = \"{name}\"")),
+            "Cargo.lock has {name}"
+        );
     }
     Ok(())
 }
 
 #[test]
 fn sql_stands_only_in_the_stores() -> Result<()> {
-    let allowed = ["master/src/db/", "agent/src/store.rs", "agent/src/store/", "agent/src/spool.rs", "agent/src/spool/"];
-    let statements = ["SELECT ", "INSERT ", "UPDATE ", "DELETE FROM", "CREATE TABLE", "CREATE INDEX", "PRAGMA ", "BEGIN IMMEDIATE"];
+    let allowed = [
+        "master/src/db/",
+        "agent/src/store.rs",
+        "agent/src/store/",
+        "agent/src/spool.rs",
+        "agent/src/spool/",
+    ];
+    let statements = [
+        "SELECT ",
+        "INSERT ",
+        "UPDATE ",
+        "DELETE FROM",
+        "CREATE TABLE",
+        "CREATE INDEX",
+        "PRAGMA ",
+        "BEGIN IMMEDIATE",
+    ];
     for name in CRATES.into_iter().filter(|name| *name != "tests") {
         for (path, text) in crate_sources(name)? {
             if allowed.iter().any(|place| path.starts_with(place)) {
@@ -127,9 +206,16 @@ fn sql_stands_only_in_the_stores() -> Result<()> {
             for (number, line) in text.lines().enumerate() {
                 // Prose may say a word of it; a statement stands in a literal.
                 let code = line.split("//").next().unwrap_or_default();
-                let is_sql = code.contains('"') && statements.iter().any(|word| code.contains(&format!("\"{word}")));
+                let is_sql = code.contains('"')
+                    && statements
+                        .iter()
+                        .any(|word| code.contains(&format!("\"{word}")));
                 ensure!(!is_sql, "{path}:{} has SQL: {}", number + 1, line.trim());
-                ensure!(!code.contains("sqlx::query"), "{path}:{} asks the database", number + 1);
+                ensure!(
+                    !code.contains("sqlx::query"),
+                    "{path}:{} asks the database",
+                    number + 1
+                );
             }
         }
     }
@@ -138,7 +224,12 @@ fn sql_stands_only_in_the_stores() -> Result<()> {
 
 #[test]
 fn generated_types_stand_only_at_the_edges() -> Result<()> {
-    let allowed = ["proto/src/convert", "proto/src/lib.rs", "master/src/rpc", "agent/src/link"];
+    let allowed = [
+        "proto/src/convert",
+        "proto/src/lib.rs",
+        "master/src/rpc",
+        "agent/src/link",
+    ];
     for name in CRATES.into_iter().filter(|name| *name != "tests") {
         for (path, text) in crate_sources(name)? {
             if allowed.iter().any(|place| path.starts_with(place)) {
@@ -157,14 +248,23 @@ fn generated_types_stand_only_at_the_edges() -> Result<()> {
 fn every_crate_inherits_the_lints_and_every_version() -> Result<()> {
     for name in CRATES {
         let manifest = std::fs::read_to_string(repository().join(name).join("Cargo.toml"))?;
-        ensure!(manifest.contains("[lints]\nworkspace = true"), "{name} does not inherit the lints");
-        ensure!(manifest.contains("publish.workspace = true"), "{name} could be published");
+        ensure!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{name} does not inherit the lints"
+        );
+        ensure!(
+            manifest.contains("publish.workspace = true"),
+            "{name} could be published"
+        );
         let mut dependencies = false;
         for line in manifest.lines() {
             if line.starts_with('[') {
                 dependencies = line.contains("dependencies");
             } else if dependencies && line.contains('=') && !line.starts_with('#') {
-                ensure!(line.contains("workspace = true"), "{name} has a version of its own: {line}");
+                ensure!(
+                    line.contains("workspace = true"),
+                    "{name} has a version of its own: {line}"
+                );
             }
         }
     }
@@ -185,7 +285,10 @@ fn no_module_file_is_named_mod() -> Result<()> {
 fn every_file_says_what_it_is_responsible_for() -> Result<()> {
     for name in CRATES {
         for (path, text) in crate_sources(name)? {
-            ensure!(text.starts_with("//!"), "{path} does not begin with what it is responsible for");
+            ensure!(
+                text.starts_with("//!"),
+                "{path} does not begin with what it is responsible for"
+            );
         }
     }
     Ok(())
@@ -197,7 +300,10 @@ fn the_map_of_the_code_fits_a_sitting() -> Result<()> {
     let lines = text.lines().count();
     ensure!(lines <= 200, "ARCHITECTURE.md has {lines} lines");
     for name in CRATES {
-        ensure!(text.contains(&format!("`{name}/`")), "ARCHITECTURE.md does not name {name}/");
+        ensure!(
+            text.contains(&format!("`{name}/`")),
+            "ARCHITECTURE.md does not name {name}/"
+        );
     }
     Ok(())
 }
@@ -221,8 +327,15 @@ fn every_command_in_the_documents_exists() -> Result<()> {
     let root = repository();
     let makefile = std::fs::read_to_string(root.join("Makefile"))?;
     let mut seen = BTreeSet::new();
-    for document in ["README.md", "examples/README.md", "docs/operators.md", "docs/events.md", "STYLE.md"] {
-        let text = std::fs::read_to_string(root.join(document)).with_context(|| document.to_owned())?;
+    for document in [
+        "README.md",
+        "examples/README.md",
+        "docs/operators.md",
+        "docs/events.md",
+        "STYLE.md",
+    ] {
+        let text =
+            std::fs::read_to_string(root.join(document)).with_context(|| document.to_owned())?;
         for line in code_lines(&text) {
             let line = line.split('#').next().unwrap_or_default();
             let line = line.rsplit("$ ").next().unwrap_or_default();
@@ -235,11 +348,18 @@ fn every_command_in_the_documents_exists() -> Result<()> {
                             "{document}: there is no `make {target}`"
                         );
                     }
-                    [program @ ("decnet" | "decnet-master" | "decnet-agent"), verbs @ ..] => {
+                    [
+                        program @ ("decnet" | "decnet-master" | "decnet-agent"),
+                        verbs @ ..,
+                    ] => {
                         let verbs: Vec<&str> = verbs
                             .iter()
                             .take(2)
-                            .take_while(|verb| verb.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !verb.starts_with('-'))
+                            .take_while(|verb| {
+                                verb.bytes()
+                                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+                                    && !verb.starts_with('-')
+                            })
                             .copied()
                             .collect();
                         seen.insert((document, (*program).to_owned(), verbs.join(" ")));
@@ -260,30 +380,55 @@ fn every_command_in_the_documents_exists() -> Result<()> {
         }
         arguments.push("--help");
         let outcome = tests::cli::run(&path, &arguments, &[], "")?;
-        ensure!(outcome.code == Some(0), "{document}: `{}` is unknown: {}", outcome.command, outcome.stderr);
+        ensure!(
+            outcome.code == Some(0),
+            "{document}: `{}` is unknown: {}",
+            outcome.command,
+            outcome.stderr
+        );
     }
     Ok(())
 }
 
 #[test]
 fn the_example_topologies_have_no_findings() -> Result<()> {
-    for (file, lans, deckies, edges) in
-        [("office", 3, 6, 8), ("branch", 1, 2, 2), ("maze", 20, 100, 119)]
-    {
+    for (file, lans, deckies, edges) in [
+        ("office", 3, 6, 8),
+        ("branch", 1, 2, 2),
+        ("maze", 20, 100, 119),
+    ] {
         let path = repository().join(format!("examples/{file}.yaml"));
         let outcome = tests::cli::run(
             &tests::process::binary("decnet")?,
-            &["topology", "validate", &path.to_string_lossy(), "--output", "json"],
+            &[
+                "topology",
+                "validate",
+                &path.to_string_lossy(),
+                "--output",
+                "json",
+            ],
             &[],
             "",
         )?;
         let findings: serde_json::Value = outcome.json()?;
         let findings = findings.get("findings").unwrap_or(&findings);
-        ensure!(findings.as_array().is_some_and(Vec::is_empty), "{file}.yaml: {findings}");
+        ensure!(
+            findings.as_array().is_some_and(Vec::is_empty),
+            "{file}.yaml: {findings}"
+        );
         let text = std::fs::read_to_string(&path)?;
-        ensure!(text.matches("subnet:").count() == lans, "{file}.yaml has not {lans} LANs");
-        ensure!(text.matches("persona:").count() == deckies, "{file}.yaml has not {deckies} deckies");
-        ensure!(text.matches("address:").count() == edges, "{file}.yaml has not {edges} edges");
+        ensure!(
+            text.matches("subnet:").count() == lans,
+            "{file}.yaml has not {lans} LANs"
+        );
+        ensure!(
+            text.matches("persona:").count() == deckies,
+            "{file}.yaml has not {deckies} deckies"
+        );
+        ensure!(
+            text.matches("address:").count() == edges,
+            "{file}.yaml has not {edges} edges"
+        );
     }
     Ok(())
 }

@@ -25,13 +25,22 @@ struct Scene {
 fn scene(ports: &[u16]) -> Result<Scene> {
     let world = World::with_host(HOST)?;
     world.deploy(&shapes::bazaar(&world.slot, "bazaar"), HOST)?;
-    let network = docker::networks(&world.seat(HOST)?.id)?.into_iter().next().context("the LAN")?;
+    let network = docker::networks(&world.seat(HOST)?.id)?
+        .into_iter()
+        .next()
+        .context("the LAN")?;
     let attacker = Attacker::on_lan(&world.slot, &network, &world.slot.address(0, 200))?;
     let target = world.slot.address(0, 10);
     for port in ports {
-        until(&format!("port {port}"), SOON, || attacker.reaches(&target, *port))?;
+        until(&format!("port {port}"), SOON, || {
+            attacker.reaches(&target, *port)
+        })?;
     }
-    Ok(Scene { world, attacker, target })
+    Ok(Scene {
+        world,
+        attacker,
+        target,
+    })
 }
 
 impl Scene {
@@ -45,11 +54,23 @@ impl Scene {
                 texts.iter().all(|text| data.contains(text))
             },
         )?;
-        let source = event.source.as_deref().context("an event of a client has a source")?;
-        ensure!(source.rsplit_once(':').map(|(address, _)| address) == Some(self.attacker.address()), "{event:?}");
+        let source = event
+            .source
+            .as_deref()
+            .context("an event of a client has a source")?;
+        ensure!(
+            source.rsplit_once(':').map(|(address, _)| address) == Some(self.attacker.address()),
+            "{event:?}"
+        );
         let destination = event.destination.as_deref().context("a destination")?;
-        ensure!(destination.starts_with(&format!("{}:", self.target)), "{event:?}");
-        ensure!(event.decky_name.as_deref() == Some("bazaar") && event.session.is_some(), "{event:?}");
+        ensure!(
+            destination.starts_with(&format!("{}:", self.target)),
+            "{event:?}"
+        );
+        ensure!(
+            event.decky_name.as_deref() == Some("bazaar") && event.session.is_some(),
+            "{event:?}"
+        );
         Ok(event)
     }
 }
@@ -57,24 +78,66 @@ impl Scene {
 #[test]
 fn ssh() -> Result<()> {
     let scene = scene(&[22])?;
-    let Scene { world, attacker, target } = &scene;
+    let Scene {
+        world,
+        attacker,
+        target,
+    } = &scene;
 
-    let out = attacker.ssh(target, "root", "hunter2", "uname -s; echo pwned-$((6*7)) > /tmp/x; id")?.ok()?;
-    ensure!(out.stdout.contains("uid="), "the shell is no shell: {}", out.stdout);
+    let out = attacker
+        .ssh(
+            target,
+            "root",
+            "hunter2",
+            "uname -s; echo pwned-$((6*7)) > /tmp/x; id",
+        )?
+        .ok()?;
+    ensure!(
+        out.stdout.contains("uid="),
+        "the shell is no shell: {}",
+        out.stdout
+    );
     let login = scene.seen("ssh", "auth", &["root", "hunter2", "password"])?;
     ensure!(login.data["outcome"] == "accepted", "{login:?}");
     let command = scene.seen("ssh", "command", &["pwned-$((6*7))"])?;
-    ensure!(command.session == login.session, "login and command are told apart");
+    ensure!(
+        command.session == login.session,
+        "login and command are told apart"
+    );
 
     // A key is evidence too.
     let key = world.root().join("key");
-    system("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &key.to_string_lossy()], "")?.ok()?;
+    system(
+        "ssh-keygen",
+        &[
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-f",
+            &key.to_string_lossy(),
+        ],
+        "",
+    )?
+    .ok()?;
     let public = std::fs::read_to_string(key.with_extension("pub"))?;
     let body = public.split(' ').nth(1).context("a public key")?;
     let command = attacker.run(
         &[
-            "ssh", "-i", &key.to_string_lossy(), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
-            "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", &format!("git@{target}"), "true",
+            "ssh",
+            "-i",
+            &key.to_string_lossy(),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "BatchMode=yes",
+            &format!("git@{target}"),
+            "true",
         ],
         "",
     )?;
@@ -87,8 +150,21 @@ fn ssh() -> Result<()> {
     let mut shell = Conversation::start(
         "ip",
         &[
-            "netns", "exec", namespace, "sshpass", "-p", "letmein", "ssh", "-tt", "-o", "StrictHostKeyChecking=no",
-            "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", &format!("admin@{target}"),
+            "netns",
+            "exec",
+            namespace,
+            "sshpass",
+            "-p",
+            "letmein",
+            "ssh",
+            "-tt",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            &format!("admin@{target}"),
         ],
     )?;
     shell.expect("$ ").or_else(|_| shell.expect("# "))?;
@@ -99,8 +175,12 @@ fn ssh() -> Result<()> {
     scene.seen("ssh", "command", &["echo terminal-$((40+2))"])?;
 
     // The server's own banner is not the real one's, and the same key is shown each time.
-    let one = attacker.inside(&["ssh-keyscan", "-t", "ed25519", target])?.stdout;
-    let other = attacker.inside(&["ssh-keyscan", "-t", "ed25519", target])?.stdout;
+    let one = attacker
+        .inside(&["ssh-keyscan", "-t", "ed25519", target])?
+        .stdout;
+    let other = attacker
+        .inside(&["ssh-keyscan", "-t", "ed25519", target])?
+        .stdout;
     ensure!(one.contains("ssh-ed25519") && one == other, "{one} {other}");
     scene.world.done()
 }
@@ -108,9 +188,13 @@ fn ssh() -> Result<()> {
 #[test]
 fn telnet() -> Result<()> {
     let scene = scene(&[23])?;
-    let Scene { attacker, target, .. } = &scene;
-    let mut telnet =
-        Conversation::start("ip", &["netns", "exec", attacker.namespace(), "telnet", target])?;
+    let Scene {
+        attacker, target, ..
+    } = &scene;
+    let mut telnet = Conversation::start(
+        "ip",
+        &["netns", "exec", attacker.namespace(), "telnet", target],
+    )?;
     telnet.expect("ogin:")?;
     telnet.say("support")?;
     telnet.expect("assword:")?;
@@ -129,20 +213,42 @@ fn telnet() -> Result<()> {
 #[test]
 fn http() -> Result<()> {
     let scene = scene(&[80])?;
-    let Scene { attacker, target, .. } = &scene;
+    let Scene {
+        attacker, target, ..
+    } = &scene;
     let url = format!("http://{target}");
     let curl = |more: &[&str]| -> Result<String> {
-        let mut command = vec!["curl", "-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}"];
+        let mut command = vec![
+            "curl",
+            "-sS",
+            "--max-time",
+            "10",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+        ];
         command.extend(more);
         Ok(attacker.inside(&command)?.stdout)
     };
-    ensure!(curl(&[&format!("{url}/")])? == "200", "the start page is not there");
-    curl(&[&format!("{url}/cgi-bin/luci/;stok=/?x=%00%0a<script>"), "-A", "Mozilla/5.0 zgrab/0.x"])?;
+    ensure!(
+        curl(&[&format!("{url}/")])? == "200",
+        "the start page is not there"
+    );
+    curl(&[
+        &format!("{url}/cgi-bin/luci/;stok=/?x=%00%0a<script>"),
+        "-A",
+        "Mozilla/5.0 zgrab/0.x",
+    ])?;
     let request = scene.seen("http", "request", &["/cgi-bin/luci", "zgrab", "User-Agent"])?;
     ensure!(request.data["method"] == "GET", "{request:?}");
     curl(&["-u", "tomcat:s3cr3t", &format!("{url}/manager/html")])?;
     scene.seen("http", "auth", &["tomcat", "s3cr3t", "basic"])?;
-    curl(&["-d", "username=wp-admin&password=P%40ss", &format!("{url}/login")])?;
+    curl(&[
+        "-d",
+        "username=wp-admin&password=P%40ss",
+        &format!("{url}/login"),
+    ])?;
     let post = scene.seen("http", "request", &["wp-admin"])?;
     ensure!(post.data["method"] == "POST", "{post:?}");
     scene.world.done()
@@ -151,11 +257,39 @@ fn http() -> Result<()> {
 #[test]
 fn redis() -> Result<()> {
     let scene = scene(&[6379])?;
-    let Scene { attacker, target, .. } = &scene;
-    ensure!(attacker.inside(&["redis-cli", "-h", target, "PING"])?.stdout.contains("PONG"), "no pong");
-    ensure!(attacker.inside(&["redis-cli", "-h", target, "INFO"])?.stdout.contains("redis_version"), "no INFO");
-    attacker.run(&["redis-cli", "-h", target, "CONFIG", "SET", "dir", "/root/.ssh"], "")?;
-    attacker.run(&["redis-cli", "-h", target, "-a", "foobared", "GET", "secret"], "")?;
+    let Scene {
+        attacker, target, ..
+    } = &scene;
+    ensure!(
+        attacker
+            .inside(&["redis-cli", "-h", target, "PING"])?
+            .stdout
+            .contains("PONG"),
+        "no pong"
+    );
+    ensure!(
+        attacker
+            .inside(&["redis-cli", "-h", target, "INFO"])?
+            .stdout
+            .contains("redis_version"),
+        "no INFO"
+    );
+    attacker.run(
+        &[
+            "redis-cli",
+            "-h",
+            target,
+            "CONFIG",
+            "SET",
+            "dir",
+            "/root/.ssh",
+        ],
+        "",
+    )?;
+    attacker.run(
+        &["redis-cli", "-h", target, "-a", "foobared", "GET", "secret"],
+        "",
+    )?;
     scene.seen("redis", "command", &["CONFIG", "/root/.ssh"])?;
     scene.seen("redis", "auth", &["foobared"])?;
     scene.world.done()
@@ -164,17 +298,42 @@ fn redis() -> Result<()> {
 #[test]
 fn ftp() -> Result<()> {
     let scene = scene(&[21])?;
-    let Scene { attacker, target, .. } = &scene;
-    attacker.run(&["curl", "-sS", "--max-time", "10", "-u", "backup:b4ckup", &format!("ftp://{target}/")], "")?;
+    let Scene {
+        attacker, target, ..
+    } = &scene;
+    attacker.run(
+        &[
+            "curl",
+            "-sS",
+            "--max-time",
+            "10",
+            "-u",
+            "backup:b4ckup",
+            &format!("ftp://{target}/"),
+        ],
+        "",
+    )?;
     scene.seen("ftp", "auth", &["backup", "b4ckup"])?;
     let out = attacker.run(
-        &["lftp", "-e", "set net:timeout 5; set net:max-retries 1; ls; bye", "-u", "anonymous,me@example.org", target],
+        &[
+            "lftp",
+            "-e",
+            "set net:timeout 5; set net:max-retries 1; ls; bye",
+            "-u",
+            "anonymous,me@example.org",
+            target,
+        ],
         "",
     )?;
     let login = scene.seen("ftp", "auth", &["anonymous", "me@example.org"])?;
-    ensure!(login.data["outcome"] == "accepted", "{login:?}; lftp: {out:?}");
+    ensure!(
+        login.data["outcome"] == "accepted",
+        "{login:?}; lftp: {out:?}"
+    );
     let out = attacker.run(&["ftp", "-n", target], "user oracle 0racle\npwd\nquit\n")?;
-    scene.seen("ftp", "auth", &["oracle", "0racle"]).with_context(|| format!("ftp: {out:?}"))?;
+    scene
+        .seen("ftp", "auth", &["oracle", "0racle"])
+        .with_context(|| format!("ftp: {out:?}"))?;
     scene.world.done()
 }
 
@@ -189,12 +348,23 @@ fn a_published_port_shows_the_attackers_own_address() -> Result<()> {
     let attacker = Attacker::outside(&world.slot)?;
     let host = world.slot.address(255, 1);
     until("the published port", SOON, || attacker.reaches(&host, port))?;
-    attacker.inside(&["curl", "-sS", "--max-time", "10", "-o", "/dev/null", &format!("http://{host}:{port}/from-outside")])?;
+    attacker.inside(&[
+        "curl",
+        "-sS",
+        "--max-time",
+        "10",
+        "-o",
+        "/dev/null",
+        &format!("http://{host}:{port}/from-outside"),
+    ])?;
     let event = world.await_event("the request", &["--kind", "request"], |event| {
         event.data["target"] == "/from-outside"
     })?;
     let source = event.source.clone().unwrap_or_default();
-    ensure!(source.starts_with(&format!("{}:", attacker.address())), "{event:?}");
+    ensure!(
+        source.starts_with(&format!("{}:", attacker.address())),
+        "{event:?}"
+    );
     world.done()
 }
 
@@ -208,10 +378,18 @@ fn a_gateway_routes_inwards_and_nothing_else_does() -> Result<()> {
         .context("the DMZ")?;
     let attacker = Attacker::on_lan(&world.slot, &dmz, &world.slot.address(0, 200))?;
     let cache = world.container(HOST, &world.slot.address(1, 30))?;
-    ensure!(cache.inspect["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "0", "a decky that is no gateway forwards");
+    ensure!(
+        cache.inspect["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "0",
+        "a decky that is no gateway forwards"
+    );
     let gate = world.container(HOST, &world.slot.address(0, 10))?;
-    ensure!(gate.inspect["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "1", "the gateway does not forward");
-    until("ssh of the gateway", SOON, || attacker.reaches(&world.slot.address(0, 10), 22))?;
+    ensure!(
+        gate.inspect["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "1",
+        "the gateway does not forward"
+    );
+    until("ssh of the gateway", SOON, || {
+        attacker.reaches(&world.slot.address(0, 10), 22)
+    })?;
     world.done()
 }
 
@@ -225,8 +403,25 @@ fn a_decky_opens_no_connection_to_its_host() -> Result<()> {
     let pid = decky.pid.to_string();
     // As the decky's own processes would, from inside its network.
     for address in [world.slot.address(0, 1), "172.17.0.1".to_owned()] {
-        let out = system("nsenter", &["-t", &pid, "-n", "nc", "-z", "-w", "2", &address, &port.to_string()], "")?;
-        ensure!(out.code != Some(0), "a decky reaches {address}:{port} of its host");
+        let out = system(
+            "nsenter",
+            &[
+                "-t",
+                &pid,
+                "-n",
+                "nc",
+                "-z",
+                "-w",
+                "2",
+                &address,
+                &port.to_string(),
+            ],
+            "",
+        )?;
+        ensure!(
+            out.code != Some(0),
+            "a decky reaches {address}:{port} of its host"
+        );
     }
     world.done()
 }

@@ -13,14 +13,20 @@ const HOST: &str = "edge-1";
 const NAME: &str = "maze";
 
 fn agent_points(prefix: &str) -> Vec<&'static str> {
-    agent::crash::POINTS.iter().copied().filter(|point| point.starts_with(prefix)).collect()
+    agent::crash::POINTS
+        .iter()
+        .copied()
+        .filter(|point| point.starts_with(prefix))
+        .collect()
 }
 
 /// Nothing of the host but what is desired: no second container, no network, no row.
 fn exactly(world: &World, deckies: usize, lans: usize) -> Result<()> {
     world.assert_holds(HOST, deckies, lans)?;
-    let mut deckies: Vec<String> =
-        docker::containers(&world.seat(HOST)?.id)?.iter().map(|container| container.decky().to_owned()).collect();
+    let mut deckies: Vec<String> = docker::containers(&world.seat(HOST)?.id)?
+        .iter()
+        .map(|container| container.decky().to_owned())
+        .collect();
     let all = deckies.len();
     deckies.sort();
     deckies.dedup();
@@ -29,7 +35,9 @@ fn exactly(world: &World, deckies: usize, lans: usize) -> Result<()> {
 }
 
 fn gone(world: &World, point: &str) -> Result<()> {
-    world.await_status(NAME, "torn_down", LONG).with_context(|| point.to_owned())?;
+    world
+        .await_status(NAME, "torn_down", LONG)
+        .with_context(|| point.to_owned())?;
     world.assert_empty(HOST).with_context(|| point.to_owned())?;
     world.decnet(&["topology", "rm", NAME])?.ok()?;
     let host = world.host(HOST)?;
@@ -46,10 +54,16 @@ fn the_agent_may_die_at_every_step_of_a_deploy() -> Result<()> {
         world.start_agent(HOST, &["--crash-at", point])?;
         world.await_host(HOST, "ready", SOON)?;
         world.create(&file, HOST)?;
-        world.decnet(&["topology", "deploy", NAME, "--no-wait"])?.ok()?;
-        world.await_agent_crash(HOST, LONG).with_context(|| format!("waiting for {point}"))?;
+        world
+            .decnet(&["topology", "deploy", NAME, "--no-wait"])?
+            .ok()?;
+        world
+            .await_agent_crash(HOST, LONG)
+            .with_context(|| format!("waiting for {point}"))?;
         world.start_agent(HOST, &[])?;
-        world.await_converged(NAME, LONG).with_context(|| format!("after {point}"))?;
+        world
+            .await_converged(NAME, LONG)
+            .with_context(|| format!("after {point}"))?;
         exactly(&world, 3, 2).with_context(|| format!("after {point}"))?;
         world.teardown(NAME)?;
         gone(&world, point)?;
@@ -66,7 +80,9 @@ fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
         world.stop_agent(HOST)?;
         world.start_agent(HOST, &["--crash-at", point])?;
         world.await_host(HOST, "ready", SOON)?;
-        world.await_converged(NAME, LONG).with_context(|| format!("before {point}"))?;
+        world
+            .await_converged(NAME, LONG)
+            .with_context(|| format!("before {point}"))?;
         // Two deckies and the network between them: a repair that has every kind of step.
         for address in [world.slot.address(1, 10), world.slot.address(1, 30)] {
             docker::docker(&["rm", "-f", &world.container(HOST, &address)?.id])?;
@@ -87,9 +103,14 @@ fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
         }
         crashed.with_context(|| format!("waiting for {point}"))?;
         world.start_agent(HOST, &[])?;
-        world.await_converged(NAME, LONG).with_context(|| format!("after {point}"))?;
+        world
+            .await_converged(NAME, LONG)
+            .with_context(|| format!("after {point}"))?;
         exactly(&world, 3, 2).with_context(|| format!("after {point}"))?;
-        ensure!(world.container(HOST, &world.slot.address(0, 20))?.id == keep, "{point}: a healthy decky was touched");
+        ensure!(
+            world.container(HOST, &world.slot.address(0, 20))?.id == keep,
+            "{point}: a healthy decky was touched"
+        );
     }
     world.done()
 }
@@ -103,8 +124,12 @@ fn the_agent_may_die_at_every_step_of_a_teardown() -> Result<()> {
         world.start_agent(HOST, &["--crash-at", point])?;
         world.await_host(HOST, "ready", SOON)?;
         world.deploy(&file, HOST)?;
-        world.decnet(&["topology", "teardown", NAME, "--no-wait"])?.ok()?;
-        world.await_agent_crash(HOST, LONG).with_context(|| format!("waiting for {point}"))?;
+        world
+            .decnet(&["topology", "teardown", NAME, "--no-wait"])?
+            .ok()?;
+        world
+            .await_agent_crash(HOST, LONG)
+            .with_context(|| format!("waiting for {point}"))?;
         world.start_agent(HOST, &[])?;
         gone(&world, point)?;
     }
@@ -116,32 +141,50 @@ fn the_master_may_die_at_every_step() -> Result<()> {
     let mut world = World::with_host(HOST)?;
     let file = shapes::small(&world.slot, NAME);
     // The points of enrollment are killed at in `join`.
-    for point in master::crash::POINTS.iter().copied().filter(|point| !point.starts_with("enroll.")) {
+    for point in master::crash::POINTS
+        .iter()
+        .copied()
+        .filter(|point| !point.starts_with("enroll."))
+    {
         world.create(&file, HOST)?;
         if point.starts_with("teardown.") {
-            world.decnet(&["topology", "deploy", NAME, "--wait"])?.ok()?;
+            world
+                .decnet(&["topology", "deploy", NAME, "--wait"])?
+                .ok()?;
         }
         world.stop_master()?;
         world.spawn_master(&["--crash-at", point])?;
         // A point of the connection's start may be reached before anything is asked.
         if world.await_master().is_ok() {
-            let verb = if point.starts_with("teardown.") { "teardown" } else { "deploy" };
+            let verb = if point.starts_with("teardown.") {
+                "teardown"
+            } else {
+                "deploy"
+            };
             // The answer may be lost with the master.
             drop(world.decnet(&["topology", verb, NAME, "--no-wait"])?);
         }
-        world.await_master_crash(LONG).with_context(|| format!("waiting for {point}"))?;
+        world
+            .await_master_crash(LONG)
+            .with_context(|| format!("waiting for {point}"))?;
         world.start_master(&[])?;
         world.await_host(HOST, "ready", SOON)?;
         let status = world.inspect(NAME)?.topology.status;
         if !point.starts_with("teardown.") {
             if status == "pending" {
-                world.decnet(&["topology", "deploy", NAME, "--no-wait"])?.ok()?;
+                world
+                    .decnet(&["topology", "deploy", NAME, "--no-wait"])?
+                    .ok()?;
             }
-            world.await_converged(NAME, LONG).with_context(|| format!("after {point}"))?;
+            world
+                .await_converged(NAME, LONG)
+                .with_context(|| format!("after {point}"))?;
             exactly(&world, 3, 2).with_context(|| format!("after {point}"))?;
             world.teardown(NAME)?;
         } else if status == "active" {
-            world.decnet(&["topology", "teardown", NAME, "--no-wait"])?.ok()?;
+            world
+                .decnet(&["topology", "teardown", NAME, "--no-wait"])?
+                .ok()?;
         }
         gone(&world, point)?;
     }
@@ -153,22 +196,33 @@ fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown() -> Result<()> {
     let mut world = World::with_host(HOST)?;
     let file = shapes::small(&world.slot, NAME);
     let points = ["reconcile.pushed", "reconcile.settled", "report.recorded"];
-    for point in points.into_iter().filter(|point| master::crash::POINTS.contains(point)) {
+    for point in points
+        .into_iter()
+        .filter(|point| master::crash::POINTS.contains(point))
+    {
         for damage in ["repair", "teardown"] {
             world.deploy(&file, HOST)?;
             world.stop_master()?;
             world.spawn_master(&["--crash-at", point])?;
             let answers = world.await_master().is_ok();
             if damage == "repair" {
-                docker::docker(&["rm", "-f", &world.container(HOST, &world.slot.address(0, 20))?.id])?;
+                docker::docker(&[
+                    "rm",
+                    "-f",
+                    &world.container(HOST, &world.slot.address(0, 20))?.id,
+                ])?;
             } else if answers {
                 drop(world.decnet(&["topology", "teardown", NAME, "--no-wait"])?);
             }
-            world.await_master_crash(LONG).with_context(|| format!("waiting for {point} in {damage}"))?;
+            world
+                .await_master_crash(LONG)
+                .with_context(|| format!("waiting for {point} in {damage}"))?;
             world.start_master(&[])?;
             world.await_host(HOST, "ready", SOON)?;
             if damage == "repair" {
-                world.await_converged(NAME, LONG).with_context(|| format!("after {point} in {damage}"))?;
+                world
+                    .await_converged(NAME, LONG)
+                    .with_context(|| format!("after {point} in {damage}"))?;
                 exactly(&world, 3, 2)?;
             }
             if world.inspect(NAME)?.topology.status != "torn_down" {
@@ -185,10 +239,16 @@ fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown() -> Result<()> {
 fn both_may_die_together_in_the_middle_of_a_deploy() -> Result<()> {
     let mut world = World::with_host(HOST)?;
     world.create(&shapes::small(&world.slot, NAME), HOST)?;
-    world.decnet(&["topology", "deploy", NAME, "--no-wait"])?.ok()?;
+    world
+        .decnet(&["topology", "deploy", NAME, "--no-wait"])?
+        .ok()?;
     eventually("the first object", LONG, || {
         let objects = docker::object_ids(&world.seat(HOST)?.id)?;
-        Ok(if objects.is_empty() { Look::NotYet("nothing".to_owned()) } else { Look::Seen(()) })
+        Ok(if objects.is_empty() {
+            Look::NotYet("nothing".to_owned())
+        } else {
+            Look::Seen(())
+        })
     })?;
     world.kill_master()?;
     world.kill_agent(HOST)?;

@@ -19,8 +19,15 @@ fn the_demo_succeeds_twice_and_leaves_nothing() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stdout);
         let told = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "round {round}:\n{said}\n{told}");
-        for step in ["office: login of root at gate", "office: command at gate", "branch: request to router"] {
-            ensure!(said.contains(step), "round {round}: {step} is not in the story:\n{said}");
+        for step in [
+            "office: login of root at gate",
+            "office: command at gate",
+            "branch: request to router",
+        ] {
+            ensure!(
+                said.contains(step),
+                "round {round}: {step} is not in the story:\n{said}"
+            );
         }
     }
     Ok(())

@@ -17,7 +17,10 @@ fn ids(world: &World) -> Result<BTreeMap<String, String>> {
         .filter(|container| container.running)
         .flat_map(|container| {
             let id = container.id.clone();
-            container.addresses.into_values().map(move |address| (address, id.clone()))
+            container
+                .addresses
+                .into_values()
+                .map(move |address| (address, id.clone()))
         })
         .collect())
 }
@@ -26,8 +29,18 @@ fn ids(world: &World) -> Result<BTreeMap<String, String>> {
 fn repaired(world: &World, deckies: usize, lans: usize) -> Result<()> {
     eventually("degraded and active again", LONG, || {
         let path = world.status_path("maze")?;
-        let tail: Vec<&str> = path.iter().rev().take(2).rev().map(String::as_str).collect();
-        Ok(if tail == ["active>degraded", "degraded>active"] { Look::Seen(()) } else { Look::NotYet(format!("{path:?}")) })
+        let tail: Vec<&str> = path
+            .iter()
+            .rev()
+            .take(2)
+            .rev()
+            .map(String::as_str)
+            .collect();
+        Ok(if tail == ["active>degraded", "degraded>active"] {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{path:?}"))
+        })
     })?;
     world.await_converged("maze", SOON)?;
     world.assert_holds("edge-1", deckies, lans)
@@ -41,11 +54,24 @@ fn nothing_is_pushed_again(world: &World) -> Result<()> {
     let beats = world.api()?.metric("decnet_heartbeats_total")?;
     eventually("eight heartbeats", SOON, || {
         let now = world.api()?.metric("decnet_heartbeats_total")?;
-        Ok(if now >= beats + 8.0 { Look::Seen(()) } else { Look::NotYet(format!("{}", now - beats)) })
+        Ok(if now >= beats + 8.0 {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{}", now - beats))
+        })
     })?;
-    ensure!(world.api()?.metric("decnet_assignments_pushed_total")? == pushed, "an assignment was pushed again");
-    ensure!(world.status_path("maze")?.len() == changes, "the status moved again");
-    ensure!(docker::object_ids(&world.seat("edge-1")?.id)? == objects, "objects changed again");
+    ensure!(
+        world.api()?.metric("decnet_assignments_pushed_total")? == pushed,
+        "an assignment was pushed again"
+    );
+    ensure!(
+        world.status_path("maze")?.len() == changes,
+        "the status moved again"
+    );
+    ensure!(
+        docker::object_ids(&world.seat("edge-1")?.id)? == objects,
+        "objects changed again"
+    );
     Ok(())
 }
 
@@ -64,7 +90,11 @@ fn a_removed_container_is_made_anew_and_the_others_keep_their_ids() -> Result<()
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
     for (address, id) in &before {
-        ensure!((after.get(address) == Some(id)) == (*address != web), "{address}: {id} became {:?}", after.get(address));
+        ensure!(
+            (after.get(address) == Some(id)) == (*address != web),
+            "{address}: {id} became {:?}",
+            after.get(address)
+        );
     }
     nothing_is_pushed_again(&world)?;
     world.done()
@@ -79,7 +109,10 @@ fn a_stopped_container_runs_again() -> Result<()> {
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
     for (address, id) in &before {
-        ensure!(*address == cache || after.get(address) == Some(id), "{address} was touched");
+        ensure!(
+            *address == cache || after.get(address) == Some(id),
+            "{address} was touched"
+        );
     }
     nothing_is_pushed_again(&world)?;
     world.done()
@@ -103,7 +136,10 @@ fn a_removed_network_is_made_anew() -> Result<()> {
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
     let web = world.slot.address(0, 20);
-    ensure!(after[&web] == before[&web], "a decky on another LAN was touched");
+    ensure!(
+        after[&web] == before[&web],
+        "a decky on another LAN was touched"
+    );
     for address in [world.slot.address(1, 10), world.slot.address(1, 30)] {
         ensure!(after.contains_key(&address), "{address} is not back");
     }
@@ -122,7 +158,10 @@ fn a_disconnected_container_is_connected_again_and_not_restarted() -> Result<()>
     docker::docker(&["network", "disconnect", "-f", &inner.id, &gate.id])?;
     repaired(&world, 3, 2)?;
     let again = world.container("edge-1", &world.slot.address(1, 10))?;
-    ensure!(again.id == gate.id && again.started_at == gate.started_at, "the gateway was restarted");
+    ensure!(
+        again.id == gate.id && again.started_at == gate.started_at,
+        "the gateway was restarted"
+    );
     nothing_is_pushed_again(&world)?;
     world.done()
 }
@@ -132,7 +171,10 @@ fn a_foreign_container_under_our_name_is_reported_and_left_alone() -> Result<()>
     let mut world = world()?;
     let before = ids(&world)?;
     let web = world.container("edge-1", &world.slot.address(0, 20))?;
-    let image = web.inspect["Config"]["Image"].as_str().context("an image")?.to_owned();
+    let image = web.inspect["Config"]["Image"]
+        .as_str()
+        .context("an image")?
+        .to_owned();
     world.stop_agent("edge-1")?;
     docker::docker(&["rm", "-f", &web.id])?;
     let foreign = docker::docker(&["create", "--name", &web.name, &image])?;
@@ -141,29 +183,54 @@ fn a_foreign_container_under_our_name_is_reported_and_left_alone() -> Result<()>
 
     eventually("the foreign container reported", LONG, || {
         let state = world.inspect("maze")?;
-        let found = state.drift.iter().any(|drift| drift.kind == "foreign" && drift.object.contains(&web.name));
-        Ok(if found { Look::Seen(()) } else { Look::NotYet(format!("{:?} {:?}", state.topology, state.drift)) })
+        let found = state
+            .drift
+            .iter()
+            .any(|drift| drift.kind == "foreign" && drift.object.contains(&web.name));
+        Ok(if found {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{:?} {:?}", state.topology, state.drift))
+        })
     })?;
-    throughout("the foreign container left alone", Duration::from_secs(3), || {
-        Ok(docker::docker(&["inspect", "--format", "{{.State.Status}}", &foreign])? == "created")
-    })?;
+    throughout(
+        "the foreign container left alone",
+        Duration::from_secs(3),
+        || {
+            Ok(
+                docker::docker(&["inspect", "--format", "{{.State.Status}}", &foreign])?
+                    == "created",
+            )
+        },
+    )?;
     // Ours is repaired beside it, under another name.
     eventually("all of ours running", LONG, || {
         world.assert_holds("edge-1", 3, 2)?;
         let state = world.inspect("maze")?;
-        Ok(if state.topology.status == "active" { Look::Seen(()) } else { Look::NotYet(format!("{state:?}")) })
+        Ok(if state.topology.status == "active" {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{state:?}"))
+        })
     })?;
     nothing_is_pushed_again(&world)?;
     let after = ids(&world)?;
     for (address, id) in &before {
-        ensure!(*address == world.slot.address(0, 20) || after.get(address) == Some(id), "{address} was touched");
+        ensure!(
+            *address == world.slot.address(0, 20) || after.get(address) == Some(id),
+            "{address} was touched"
+        );
     }
 
     drop(guard);
     eventually("no trace of it when it is gone", LONG, || {
         let state = world.inspect("maze")?;
         let fine = state.topology.status == "active" && state.drift.is_empty();
-        Ok(if fine { Look::Seen(()) } else { Look::NotYet(format!("{:?} {:?}", state.topology, state.drift)) })
+        Ok(if fine {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{:?} {:?}", state.topology, state.drift))
+        })
     })?;
     world.assert_holds("edge-1", 3, 2)?;
     nothing_is_pushed_again(&world)?;

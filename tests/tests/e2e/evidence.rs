@@ -17,14 +17,29 @@ const DEATHS: u64 = 5;
 
 /// Waits until every answered request is in the table, and fails if one is there twice, under its
 /// own number or under a (spool, sequence) of another.
-pub(crate) fn every_number_once(world: &World, prefix: &str, answered: &BTreeSet<u64>) -> Result<()> {
+pub(crate) fn every_number_once(
+    world: &World,
+    prefix: &str,
+    answered: &BTreeSet<u64>,
+) -> Result<()> {
     let wanted = u64::try_from(answered.len())?;
-    eventually("every request in the table", Duration::from_secs(180), || {
-        let page: Value = world.api()?.get("/api/v1/events?kind=request&limit=1")?;
-        let total = page["total"].as_u64().context("a page has a total")?;
-        Ok(if total >= wanted { Look::Seen(()) } else { Look::NotYet(format!("{total} of {wanted}")) })
-    })?;
-    let export = world.api()?.answer("GET", "/api/v1/events/export?kind=request", None)?.body;
+    eventually(
+        "every request in the table",
+        Duration::from_secs(180),
+        || {
+            let page: Value = world.api()?.get("/api/v1/events?kind=request&limit=1")?;
+            let total = page["total"].as_u64().context("a page has a total")?;
+            Ok(if total >= wanted {
+                Look::Seen(())
+            } else {
+                Look::NotYet(format!("{total} of {wanted}"))
+            })
+        },
+    )?;
+    let export = world
+        .api()?
+        .answer("GET", "/api/v1/events/export?kind=request", None)?
+        .body;
     let mut places = BTreeSet::new();
     let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();
     for line in export.lines() {
@@ -36,12 +51,23 @@ pub(crate) fn every_number_once(world: &World, prefix: &str, answered: &BTreeSet
             event.sequence
         );
         let target = event.data["target"].as_str().unwrap_or_default();
-        let number = target.strip_prefix(&format!("/{prefix}/")).and_then(|number| number.parse().ok());
-        *numbers.entry(number.with_context(|| format!("a strange target {target}"))?).or_default() += 1;
+        let number = target
+            .strip_prefix(&format!("/{prefix}/"))
+            .and_then(|number| number.parse().ok());
+        *numbers
+            .entry(number.with_context(|| format!("a strange target {target}"))?)
+            .or_default() += 1;
     }
-    let twice: Vec<_> = numbers.iter().filter(|(_, count)| **count > 1).take(5).collect();
+    let twice: Vec<_> = numbers
+        .iter()
+        .filter(|(_, count)| **count > 1)
+        .take(5)
+        .collect();
     ensure!(twice.is_empty(), "requests that are there twice: {twice:?}");
-    let missing: Vec<_> = answered.iter().filter(|number| !numbers.contains_key(number)).collect();
+    let missing: Vec<_> = answered
+        .iter()
+        .filter(|number| !numbers.contains_key(number))
+        .collect();
     ensure!(
         missing.is_empty(),
         "{} of {wanted} requests are missing: {:?}",
@@ -60,7 +86,11 @@ fn a_hundred_thousand_events_survive_ten_deaths() -> Result<()> {
         let due = death * EVENTS / (2 * DEATHS + 1);
         eventually("the next moment to die", Duration::from_secs(120), || {
             let answered = flood.answered();
-            Ok(if answered >= due { Look::Seen(()) } else { Look::NotYet(format!("{answered} of {due}")) })
+            Ok(if answered >= due {
+                Look::Seen(())
+            } else {
+                Look::NotYet(format!("{answered} of {due}"))
+            })
         })?;
         if death % 2 == 0 {
             world.kill_master()?;
@@ -78,7 +108,10 @@ fn a_hundred_thousand_events_survive_ten_deaths() -> Result<()> {
     );
     every_number_once(&world, "n", &answered)?;
     let gaps = world.events(&["--kind", "lifecycle"])?;
-    let gaps: Vec<_> = gaps.iter().filter(|event| event.data["state"] == "gap").collect();
+    let gaps: Vec<_> = gaps
+        .iter()
+        .filter(|event| event.data["state"] == "gap")
+        .collect();
     ensure!(gaps.is_empty(), "evidence has gaps: {gaps:?}");
     world.done()
 }
@@ -102,7 +135,11 @@ fn evidence_waits_in_the_spool_while_the_master_is_away() -> Result<()> {
         let total = page["total"].as_u64().unwrap_or_default();
         let wanted = u64::try_from(first.len() + second.len())?;
         ensure!(total <= wanted, "{total} rows of {wanted} events");
-        Ok(if total == wanted { Look::Seen(()) } else { Look::NotYet(format!("{total} of {wanted}")) })
+        Ok(if total == wanted {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{total} of {wanted}"))
+        })
     })?;
     world.done()
 }
@@ -115,10 +152,28 @@ fn events_can_be_listed_filtered_followed_and_exported() -> Result<()> {
     every_number_once(&world, "list", &answered)?;
     let all = world.events(&["--topology", "lone", "--kind", "request"])?;
     ensure!(all.len() == 25, "{} of 25 listed", all.len());
-    ensure!(all.windows(2).all(|pair| pair[0].row > pair[1].row), "not newest first");
-    ensure!(all.iter().all(|event| event.decky_name.as_deref() == Some("web")), "{:?}", all[0]);
-    ensure!(world.events(&["--service", "ssh"])?.is_empty(), "a filter lets strangers through");
-    let export = world.decnet(&["event", "export", "--kind", "request"])?.ok()?.stdout;
-    ensure!(export.lines().count() == 25, "{} of 25 exported", export.lines().count());
+    ensure!(
+        all.windows(2).all(|pair| pair[0].row > pair[1].row),
+        "not newest first"
+    );
+    ensure!(
+        all.iter()
+            .all(|event| event.decky_name.as_deref() == Some("web")),
+        "{:?}",
+        all[0]
+    );
+    ensure!(
+        world.events(&["--service", "ssh"])?.is_empty(),
+        "a filter lets strangers through"
+    );
+    let export = world
+        .decnet(&["event", "export", "--kind", "request"])?
+        .ok()?
+        .stdout;
+    ensure!(
+        export.lines().count() == 25,
+        "{} of 25 exported",
+        export.lines().count()
+    );
     world.done()
 }

@@ -17,10 +17,20 @@ fn fails(world: &World, name: &str, word: &str) -> Result<String> {
     let said = outcome.refused(1)?;
     let state = world.inspect(name)?;
     ensure!(state.topology.status == "failed", "{:?}", state.topology);
-    ensure!(state.topology.reason.contains(word), "the reason is {:?}, without {word}", state.topology.reason);
-    ensure!(said.contains(word), "the command line says {said:?}, without {word}");
+    ensure!(
+        state.topology.reason.contains(word),
+        "the reason is {:?}, without {word}",
+        state.topology.reason
+    );
+    ensure!(
+        said.contains(word),
+        "the command line says {said:?}, without {word}"
+    );
     let events = world.decnet_json(&["topology", "status-events", name])?;
-    ensure!(events.to_string().contains(word), "the status events do not say {word}: {events}");
+    ensure!(
+        events.to_string().contains(word),
+        "the status events do not say {word}: {events}"
+    );
     Ok(said)
 }
 
@@ -30,7 +40,9 @@ struct ForeignNetwork(String);
 impl ForeignNetwork {
     fn create(name: &str, subnet: &str) -> Result<Self> {
         drop(docker::docker(&["network", "rm", name]));
-        Ok(Self(docker::docker(&["network", "create", "--subnet", subnet, name])?))
+        Ok(Self(docker::docker(&[
+            "network", "create", "--subnet", subnet, name,
+        ])?))
     }
 }
 
@@ -51,13 +63,18 @@ fn a_subnet_in_use_rolls_back_and_a_retry_works() -> Result<()> {
 
     let said = fails(&world, "maze", "subnet_in_use")?;
 
-    ensure!(said.contains(&world.slot.subnet(1)), "the subnet is not named: {said}");
+    ensure!(
+        said.contains(&world.slot.subnet(1)),
+        "the subnet is not named: {said}"
+    );
     ensure!(said.contains(&name), "what uses it is not named: {said}");
     world.assert_empty(HOST)?;
     docker::docker(&["network", "inspect", &foreign.0])?;
 
     drop(foreign);
-    world.decnet(&["topology", "retry", "maze", "--wait", "--timeout", "120s"])?.ok()?;
+    world
+        .decnet(&["topology", "retry", "maze", "--wait", "--timeout", "120s"])?
+        .ok()?;
     world.await_converged("maze", LONG)?;
     world.assert_holds(HOST, 3, 2)?;
     world.done()
@@ -75,11 +92,16 @@ fn a_taken_port_rolls_back_and_a_retry_works() -> Result<()> {
 
     let said = fails(&world, "maze", "port_taken")?;
 
-    ensure!(said.contains(&port.to_string()), "the port is not named: {said}");
+    ensure!(
+        said.contains(&port.to_string()),
+        "the port is not named: {said}"
+    );
     world.assert_empty(HOST)?;
 
     drop(taken);
-    world.decnet(&["topology", "retry", "maze", "--wait", "--timeout", "120s"])?.ok()?;
+    world
+        .decnet(&["topology", "retry", "maze", "--wait", "--timeout", "120s"])?
+        .ok()?;
     world.assert_holds(HOST, 3, 2)?;
     world.done()
 }
@@ -94,13 +116,18 @@ fn a_missing_image_rolls_back_and_a_retry_works() -> Result<()> {
 
     let said = fails(&world, "lone", "image_missing")?;
 
-    ensure!(said.contains("decnet-decky"), "what is missing is not named: {said}");
+    ensure!(
+        said.contains("decnet-decky"),
+        "what is missing is not named: {said}"
+    );
     world.assert_empty(HOST)?;
 
     world.stop_agent(HOST)?;
     world.start_agent(HOST, &[])?;
     world.await_host(HOST, "ready", SOON)?;
-    world.decnet(&["topology", "retry", "lone", "--wait", "--timeout", "120s"])?.ok()?;
+    world
+        .decnet(&["topology", "retry", "lone", "--wait", "--timeout", "120s"])?
+        .ok()?;
     world.assert_holds(HOST, 1, 1)?;
     world.done()
 }
@@ -122,7 +149,10 @@ fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone() -> Res
         Ok(match TcpListener::bind(("0.0.0.0", port)) {
             Ok(listener) => Look::Seen(listener),
             Err(error) => {
-                drop(docker::docker(&["kill", &world.container(HOST, &world.slot.address(0, 20))?.id]));
+                drop(docker::docker(&[
+                    "kill",
+                    &world.container(HOST, &world.slot.address(0, 20))?.id,
+                ]));
                 Look::NotYet(error.to_string())
             }
         })
@@ -132,14 +162,29 @@ fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone() -> Res
     eventually("degraded, with the reason", LONG, || {
         let state = world.inspect("maze")?;
         let text = format!("{state:?}");
-        Ok(if state.topology.status == "degraded" && text.contains("port") { Look::Seen(()) } else { Look::NotYet(text) })
+        Ok(
+            if state.topology.status == "degraded" && text.contains("port") {
+                Look::Seen(())
+            } else {
+                Look::NotYet(text)
+            },
+        )
     })?;
-    ensure!(world.container(HOST, &world.slot.address(0, 10))?.id == gate, "a healthy decky was touched");
-    ensure!(world.container(HOST, &world.slot.address(1, 30))?.id == cache, "a healthy decky was touched");
+    ensure!(
+        world.container(HOST, &world.slot.address(0, 10))?.id == gate,
+        "a healthy decky was touched"
+    );
+    ensure!(
+        world.container(HOST, &world.slot.address(1, 30))?.id == cache,
+        "a healthy decky was touched"
+    );
 
     drop(taken);
     world.await_converged("maze", LONG)?;
     world.assert_holds(HOST, 3, 2)?;
-    ensure!(world.container(HOST, &world.slot.address(0, 10))?.id == gate, "a healthy decky was touched");
+    ensure!(
+        world.container(HOST, &world.slot.address(0, 10))?.id == gate,
+        "a healthy decky was touched"
+    );
     world.done()
 }

@@ -11,7 +11,9 @@ use tests::world::{LONG, SOON, World};
 const HOST: &str = "edge-1";
 
 fn bytes(hex: &str) -> Result<Vec<u8>> {
-    (0..hex.len() / 2).map(|at| Ok(u8::from_str_radix(&hex[2 * at..2 * at + 2], 16)?)).collect()
+    (0..hex.len() / 2)
+        .map(|at| Ok(u8::from_str_radix(&hex[2 * at..2 * at + 2], 16)?))
+        .collect()
 }
 
 /// The assignment of a topology, as the master has sent it.
@@ -19,10 +21,16 @@ fn assignment(world: &World, name: &str) -> Result<v1::Assign> {
     let state = world.inspect(name)?;
     let desired = state.desired.context("it was assigned")?;
     let hash = desired.version_hash.context("with a hash")?;
-    let document = world.decnet(&["topology", "export", name, "--hydrated"])?.ok()?.stdout;
+    let document = world
+        .decnet(&["topology", "export", name, "--hydrated"])?
+        .ok()?
+        .stdout;
     let id: uuid::Uuid = state.topology.id.parse()?;
     Ok(v1::Assign {
-        fence: Some(v1::Fence { epoch: desired.epoch, generation: desired.generation }),
+        fence: Some(v1::Fence {
+            epoch: desired.epoch,
+            generation: desired.generation,
+        }),
         topology_id: id.as_bytes().to_vec(),
         version_hash: bytes(&hash)?,
         hydrated: document.trim_end().as_bytes().to_vec().into(),
@@ -40,12 +48,21 @@ fn refused(world: &mut World, assign: v1::Assign, code: &str) -> Result<()> {
     let fence = assign.fence;
     master.say(Body::Assign(assign))?;
     let report = master.await_report(&format!("a refusal as {code}"), |report| {
-        report.refusal.as_ref().is_some_and(|refusal| refusal.fence == fence)
+        report
+            .refusal
+            .as_ref()
+            .is_some_and(|refusal| refusal.fence == fence)
     })?;
     let refusal = report.refusal.context("a refusal")?;
-    let said = refusal.failure.map(|failure| failure.code).unwrap_or_default();
+    let said = refusal
+        .failure
+        .map(|failure| failure.code)
+        .unwrap_or_default();
     ensure!(said == code, "refused as {said}, not {code}");
-    ensure!(docker::object_ids(&world.seat(HOST)?.id)? == before, "Docker was touched");
+    ensure!(
+        docker::object_ids(&world.seat(HOST)?.id)? == before,
+        "Docker was touched"
+    );
     master.stop()?;
     world.start_master(&[])?;
     world.await_host(HOST, "ready", SOON)?;

@@ -14,7 +14,11 @@ fn some_heartbeats(world: &World) -> Result<()> {
     let beats = world.api()?.metric("decnet_heartbeats_total")?;
     eventually("six heartbeats", SOON, || {
         let now = world.api()?.metric("decnet_heartbeats_total")?;
-        Ok(if now >= beats + 6.0 { Look::Seen(()) } else { Look::NotYet(format!("{}", now - beats)) })
+        Ok(if now >= beats + 6.0 {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{}", now - beats))
+        })
     })
 }
 
@@ -44,7 +48,11 @@ fn an_agent_that_restarts_touches_nothing_in_docker() -> Result<()> {
         world.await_converged("maze", SOON)?;
         some_heartbeats(world)
     })?;
-    ensure!(world.status_path("maze")? == ["pending>deploying", "deploying>active"], "{:?}", world.status_path("maze")?);
+    ensure!(
+        world.status_path("maze")? == ["pending>deploying", "deploying>active"],
+        "{:?}",
+        world.status_path("maze")?
+    );
     world.done()
 }
 
@@ -63,7 +71,11 @@ fn a_master_that_restarts_touches_nothing_in_docker() -> Result<()> {
         world.await_converged("maze", SOON)?;
         some_heartbeats(world)
     })?;
-    ensure!(world.status_path("maze")? == ["pending>deploying", "deploying>active"], "{:?}", world.status_path("maze")?);
+    ensure!(
+        world.status_path("maze")? == ["pending>deploying", "deploying>active"],
+        "{:?}",
+        world.status_path("maze")?
+    );
     world.done()
 }
 
@@ -72,12 +84,18 @@ fn store_files(world: &World) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(world.host_dir(HOST))? {
         let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         if name.starts_with("agent.db") || name.starts_with("store.") {
             found.push(path);
         }
     }
-    ensure!(!found.is_empty(), "the agent keeps no store file that this test knows");
+    ensure!(
+        !found.is_empty(),
+        "the agent keeps no store file that this test knows"
+    );
     Ok(found)
 }
 
@@ -134,8 +152,13 @@ fn an_advertised_name_may_change_without_a_new_ca() -> Result<()> {
     world.await_host(HOST, "ready", SOON)?;
     ensure!(pin(&world)? == old, "the CA is another one");
     let after = world.enroll("probe-2", &[])?;
-    ensure!(after.master_url.contains("localhost") && after.command.contains("localhost"), "{after:?}");
+    ensure!(
+        after.master_url.contains("localhost") && after.command.contains("localhost"),
+        "{after:?}"
+    );
     // A token of before the change joins at the address of after it.
-    world.join_with("probe-1", &after.master_url, &before.token, &[])?.ok()?;
+    world
+        .join_with("probe-1", &after.master_url, &before.token, &[])?
+        .ok()?;
     world.done()
 }

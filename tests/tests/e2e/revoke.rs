@@ -10,10 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use pki::identity::files::{HostIdentity, IdentityFiles};
 use proto::v1::fleet_client::FleetClient;
 use proto::v1::{EventBatch, SpooledEvent};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
+    StreamOwned,
+};
 use tests::load::Flood;
 use tests::patience::{Look, eventually, throughout};
 use tests::shapes;
@@ -22,7 +25,9 @@ use tests::world::{SOON, World};
 const HOST: &str = "edge-1";
 
 fn identity(world: &World) -> Result<HostIdentity> {
-    IdentityFiles::new(world.host_dir(HOST)).load()?.context("the host has an identity")
+    IdentityFiles::new(world.host_dir(HOST))
+        .load()?
+        .context("the host has an identity")
 }
 
 #[test]
@@ -33,28 +38,47 @@ fn nothing_of_a_revoked_host_has_effect_a_second_later() -> Result<()> {
     let stored = |world: &World| world.api()?.metric("decnet_events_stored_total");
     eventually("evidence", SOON, || {
         let count = stored(&world)?;
-        Ok(if count > 200.0 { Look::Seen(()) } else { Look::NotYet(format!("{count}")) })
+        Ok(if count > 200.0 {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{count}"))
+        })
     })?;
 
     world.decnet(&["host", "revoke", HOST])?.ok()?;
     let committed = Instant::now();
 
-    ensure!(world.host(HOST)?.state == "revoked", "{:?}", world.host(HOST)?);
+    ensure!(
+        world.host(HOST)?.state == "revoked",
+        "{:?}",
+        world.host(HOST)?
+    );
     eventually("a second", SOON, || {
         let passed = committed.elapsed() >= Duration::from_secs(1);
-        Ok(if passed { Look::Seen(()) } else { Look::NotYet("less".to_owned()) })
+        Ok(if passed {
+            Look::Seen(())
+        } else {
+            Look::NotYet("less".to_owned())
+        })
     })?;
     let then = stored(&world)?;
     let more = flood.answered();
-    throughout("no event of a revoked host", Duration::from_secs(4), || Ok(stored(&world)? <= then))?;
-    ensure!(flood.answered() > more, "the attackers went away, so nothing was tested");
+    throughout("no event of a revoked host", Duration::from_secs(4), || {
+        Ok(stored(&world)? <= then)
+    })?;
+    ensure!(
+        flood.answered() > more,
+        "the attackers went away, so nothing was tested"
+    );
     drop(flood.stop()?);
     // What the host holds now is nobody's to command; it is cleaned by hand or with the machine.
     world.kill_agent(HOST)?;
     world.start_agent(HOST, &[])?;
-    throughout("a restarted agent of a revoked host stays outside", Duration::from_secs(3), || {
-        Ok(world.host(HOST)?.state == "revoked" && stored(&world)? <= then)
-    })?;
+    throughout(
+        "a restarted agent of a revoked host stays outside",
+        Duration::from_secs(3),
+        || Ok(world.host(HOST)?.state == "revoked" && stored(&world)? <= then),
+    )?;
     world.done()
 }
 
@@ -62,7 +86,10 @@ fn nothing_of_a_revoked_host_has_effect_a_second_later() -> Result<()> {
 fn a_live_stream_ends_within_a_second_of_the_commit() -> Result<()> {
     let mut world = World::with_host(HOST)?;
     let state = world.deploy(&shapes::single(&world.slot, "lone"), HOST)?;
-    let decky = world.container(HOST, &world.slot.address(0, 10))?.decky().to_owned();
+    let decky = world
+        .container(HOST, &world.slot.address(0, 10))?
+        .decky()
+        .to_owned();
     world.stop_agent(HOST)?;
     let identity = identity(&world)?;
     let fleet = world.fleet_address()?.to_owned();
@@ -72,7 +99,9 @@ fn a_live_stream_ends_within_a_second_of_the_commit() -> Result<()> {
 
     // The host as it would be after a theft: it sends for as long as anybody listens.
     let thief = std::thread::spawn(move || -> Result<Instant> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
             let channel = tests::wire::channel(&identity, &fleet).await?;
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
@@ -103,19 +132,34 @@ fn a_live_stream_ends_within_a_second_of_the_commit() -> Result<()> {
         })
     });
 
-    received.recv_timeout(SOON).context("the stream is not served")?;
+    received
+        .recv_timeout(SOON)
+        .context("the stream is not served")?;
     world.decnet(&["host", "revoke", HOST])?.ok()?;
     let committed = Instant::now();
-    let ended = thief.join().map_err(|_| anyhow::anyhow!("the thief panicked"))??;
+    let ended = thief
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thief panicked"))??;
     let late = ended.saturating_duration_since(committed);
-    ensure!(late <= Duration::from_secs(1), "the stream ended {late:?} after the commit");
-    let last = received.try_iter().last().map(|(at, _)| at.saturating_duration_since(committed));
-    ensure!(last.is_none_or(|late| late <= Duration::from_secs(1)), "an event was taken {last:?} after the commit");
+    ensure!(
+        late <= Duration::from_secs(1),
+        "the stream ended {late:?} after the commit"
+    );
+    let last = received
+        .try_iter()
+        .last()
+        .map(|(at, _)| at.saturating_duration_since(committed));
+    ensure!(
+        last.is_none_or(|late| late <= Duration::from_secs(1)),
+        "an event was taken {last:?} after the commit"
+    );
     world.done()
 }
 
 /// A stream of batches, one every 20 ms.
-fn async_stream(mut batch: impl FnMut(u64) -> EventBatch + Send + 'static) -> impl futures_util::Stream<Item = EventBatch> + Send + 'static {
+fn async_stream(
+    mut batch: impl FnMut(u64) -> EventBatch + Send + 'static,
+) -> impl futures_util::Stream<Item = EventBatch> + Send + 'static {
     futures_util::stream::unfold(1_u64, move |sequence| {
         let batch = batch(sequence);
         async move {
@@ -160,7 +204,10 @@ impl ServerCertVerifier for Careless {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ED25519,
+        ]
     }
 }
 
@@ -177,7 +224,9 @@ fn speak(config: &Arc<ClientConfig>, fleet: &str) -> Result<(bool, Option<Handsh
     // Tickets, if there are any, follow; a pause in reading is how we learn that there are none.
     let mut rest = [0_u8; 1024];
     if spoke {
-        stream.sock.set_read_timeout(Some(Duration::from_millis(300)))?;
+        stream
+            .sock
+            .set_read_timeout(Some(Duration::from_millis(300)))?;
         drop(stream.read(&mut rest));
     }
     Ok((spoke, stream.conn.handshake_kind()))
@@ -189,28 +238,38 @@ fn a_client_that_holds_a_session_ticket_does_not_get_back_in() -> Result<()> {
     world.stop_agent(HOST)?;
     let identity = identity(&world)?;
     let fleet = world.fleet_address()?.to_owned();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Careless))
-        .with_client_auth_cert(
-            vec![CertificateDer::from(identity.certificate_der().to_vec())],
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key().to_pkcs8().to_vec())),
-        )?;
+    let mut config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Careless))
+            .with_client_auth_cert(
+                vec![CertificateDer::from(identity.certificate_der().to_vec())],
+                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key().to_pkcs8().to_vec())),
+            )?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::in_memory_sessions(8);
     let config = Arc::new(config);
 
     let (spoke, kind) = speak(&config, &fleet)?;
-    ensure!(spoke && kind == Some(HandshakeKind::Full), "the first connection: {spoke} {kind:?}");
+    ensure!(
+        spoke && kind == Some(HandshakeKind::Full),
+        "the first connection: {spoke} {kind:?}"
+    );
     let (spoke, kind) = speak(&config, &fleet)?;
-    ensure!(spoke && kind == Some(HandshakeKind::Full), "resumption is on: {spoke} {kind:?}");
+    ensure!(
+        spoke && kind == Some(HandshakeKind::Full),
+        "resumption is on: {spoke} {kind:?}"
+    );
 
     world.decnet(&["host", "revoke", HOST])?.ok()?;
 
     for _ in 0..3 {
         let (spoke, kind) = speak(&config, &fleet)?;
-        ensure!(!spoke, "a revoked host was served after a {kind:?} handshake");
+        ensure!(
+            !spoke,
+            "a revoked host was served after a {kind:?} handshake"
+        );
     }
     world.done()
 }
@@ -231,9 +290,16 @@ fn renewal_at_half_life_under_load_loses_no_message() -> Result<()> {
             serials.push(serial);
         }
         states.push(world.host(HOST)?.state);
-        Ok(if serials.len() >= 4 { Look::Seen(()) } else { Look::NotYet(format!("{serials:?}")) })
+        Ok(if serials.len() >= 4 {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{serials:?}"))
+        })
     })?;
-    ensure!(states.iter().all(|state| state == "ready"), "the host was not ready throughout: {states:?}");
+    ensure!(
+        states.iter().all(|state| state == "ready"),
+        "the host was not ready throughout: {states:?}"
+    );
     // A command crosses a renewal as well as evidence does.
     world.teardown("lone").and_then(|state| {
         ensure!(state.topology.status == "torn_down", "{:?}", state.topology);

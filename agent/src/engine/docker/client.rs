@@ -92,7 +92,7 @@ fn kind(error: &Error) -> EngineErrorKind {
 /// Tells refusals apart by what dockerd 20.10 to 28 write; an unknown one is `Refused`.
 pub(super) fn kind_of_answer(status: u16, message: &str) -> EngineErrorKind {
     let says = |text: &str| message.contains(text);
-    if says("Pool overlaps") || says("conflicts with network") || says("overlaps with") {
+    if says("Pool overlaps") || says("overlapping IPv4") {
         EngineErrorKind::SubnetInUse
     } else if says("port is already allocated")
         || says("bind: address already in use")
@@ -127,6 +127,18 @@ mod tests {
                 "driver failed programming external connectivity on endpoint x (91fa): Bind for \
                  0.0.0.0:8899 failed: port is already allocated",
                 EngineErrorKind::PortTaken,
+            ),
+            (
+                403,
+                "cannot create network 07c2 (dn-1): conflicts with network 3d1a (dn-2): networks \
+                 have overlapping IPv4",
+                EngineErrorKind::SubnetInUse,
+            ),
+            (
+                403,
+                "cannot create network 07c2 (dn-1): conflicts with network 3d1a (dn-1): networks \
+                 have same bridge name",
+                EngineErrorKind::Refused,
             ),
             // An address inside a LAN, not a port of the host.
             (403, "Address already in use", EngineErrorKind::Refused),

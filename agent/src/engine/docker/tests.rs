@@ -60,6 +60,7 @@ pub(crate) fn decky_binary() -> PathBuf {
 impl Drop for RealDaemon {
     fn drop(&mut self) {
         // The runtime may be gone with a panic: the command line needs none.
+        #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
         let docker = |args: &[&str]| {
             let output = Command::new("docker").args(args).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())

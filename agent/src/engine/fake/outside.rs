@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
+use domain::id::DeckyId;
 use domain::observe::{Handle, RunState};
 use ipnet::Ipv4Net;
 use tokio::sync::broadcast;
@@ -113,6 +114,11 @@ impl FakeDaemon {
                 container.lines.send(line).ok();
             }
         });
+    }
+
+    /// From here on that decky ends as soon as it is started.
+    pub fn doom(&self, decky: DeckyId) {
+        self.with(|state| state.doomed.insert(decky));
     }
 
     /// Whether deckies say nothing of themselves.

@@ -112,7 +112,10 @@ pub(super) async fn open(
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .pragma("cache_size", "-32768");
+        .pragma("cache_size", "-32768")
+        // 32 MiB of log between write-backs: the indexes of events dirty the same pages over and
+        // over, and each write-back writes every one of them.
+        .pragma("wal_autocheckpoint", "8192");
     for (key, value) in pragmas {
         writer = writer.pragma(*key, *value);
     }

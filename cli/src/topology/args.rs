@@ -1,0 +1,114 @@
+//! The command line of `decnet topology`.
+
+use clap::{Args, Subcommand};
+
+use crate::args::{WaitArgs, reference};
+
+/// `decnet topology VERB`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Store a topology from a file.
+    Create(CreateArgs),
+    /// List the topologies.
+    Ls,
+    /// Show one topology: what is wanted of it, and what is there.
+    Inspect(InspectArgs),
+    /// Print a topology as a file that `create` takes again.
+    Export(ExportArgs),
+    /// Make a host carry a topology.
+    Deploy(DeployArgs),
+    /// Try a failed deploy again.
+    Retry(DeployArgs),
+    /// Remove a topology from its host.
+    Teardown(TeardownArgs),
+    /// Forget a topology; its events stay.
+    Rm(TopologyArg),
+    /// Say what is wrong with a file (without a master), or with a stored topology.
+    Validate(SubjectArg),
+    /// Print the version hash of a file (without a master), or of a stored topology.
+    #[command(after_help = "\
+The hash covers ids and seeds. A stored topology has its own, so its hash is the one that its
+host reports. A file has none: they are derived from its names by SHA-256, so that the hash of a
+file tells two files apart and stays the same whatever the order of their parts, but never equals
+the hash of what is created from it.")]
+    Hash(SubjectArg),
+    /// List how a topology's status has changed.
+    StatusEvents(TopologyArg),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The document, YAML or JSON; - for standard input.
+    #[arg(value_name = "FILE")]
+    pub(super) file: String,
+    /// The host that is to carry it, by name or id [default: local].
+    #[arg(long, value_parser = reference)]
+    pub(super) host: Option<String>,
+    /// Another name than the document's.
+    #[arg(long)]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArg {
+    /// The topology, by name or id.
+    #[arg(value_name = "TOPOLOGY", value_parser = reference)]
+    pub(super) topology: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(super) topology: TopologyArg,
+    /// Follow it first, until it is active, failed or torn down.
+    #[arg(long)]
+    pub(super) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) topology: TopologyArg,
+    /// Print the canonical document instead: the very bytes that are hashed, and nothing more.
+    #[arg(long)]
+    pub(super) hydrated: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    pub(super) topology: TopologyArg,
+    /// Another host than the stored one, by name or id.
+    #[arg(long, value_parser = reference)]
+    pub(super) host: Option<String>,
+    /// Take the place of a topology that the host carries.
+    #[arg(long)]
+    pub(super) replace: bool,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TeardownArgs {
+    #[command(flatten)]
+    pub(super) topology: TopologyArg,
+    /// Settle it at once although its host does not answer; if it returns, it is cleaned then.
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubjectArg {
+    /// A file (- for standard input), or a stored topology by name or id.
+    #[arg(value_name = "FILE|TOPOLOGY")]
+    pub(super) subject: String,
+}
+
+#[cfg(test)]
+impl DeployArgs {
+    pub(crate) fn waits(&self) -> bool {
+        self.wait.waits()
+    }
+}

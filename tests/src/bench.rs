@@ -1,0 +1,78 @@
+//! `make bench`: every figure with its baseline measured in the same run, one table, one JSON file.
+//!
+//! A measurement owns all that it makes and takes it away, also when it fails. No figure is a test:
+//! only a measurement that could not be made is a failure.
+
+mod evidence;
+mod fleet;
+mod joining;
+mod lines;
+mod maze;
+mod memory;
+mod mend;
+mod probe;
+mod raw;
+mod report;
+mod screen;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+pub use self::report::{Entry, Report};
+use crate::world::World;
+
+/// A figure: its number, and what measures it.
+type Figure = (u32, &'static str, fn(&mut Report) -> Result<()>);
+
+/// Every figure, in the order in which they are measured. The next one goes where its number says.
+const FIGURES: &[Figure] = &[
+    (1, "deploy and teardown of 20 LANs and 100 deckies", maze::measure),
+    (5, "one more decky on a live topology", mend::one_more),
+    (6, "a removed decky comes back", mend::drift),
+    (7, "join", joining::join),
+    (8, "revocation", joining::revoke),
+    (9, "heartbeats", fleet::heartbeats),
+    (10, "1,000 agents", fleet::thousand),
+    (12, "events", evidence::measure),
+    (17, "idle memory of the daemons", memory::daemons),
+    (18, "a decky with five services", memory::decky),
+    (19, "decnet --help", screen::help),
+    (20, "start to the first attacker on screen", screen::first_event),
+];
+
+/// Measures the figures with these numbers, or all of them, and writes what there is after each.
+pub fn run(only: &[u32], out: &Path, say: fn(&str)) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|number| !FIGURES.iter().any(|(id, ..)| id == *number)) {
+        let known: Vec<String> = FIGURES.iter().map(|(id, ..)| id.to_string()).collect();
+        bail!("there is no figure {unknown}; there are {}", known.join(", "));
+    }
+    pki::install_crypto_provider();
+    let mut report = Report::default();
+    let mut failed = Vec::new();
+    for (id, what, measure) in FIGURES {
+        if !only.is_empty() && !only.contains(id) {
+            continue;
+        }
+        say(&format!("figure {id}: {what}"));
+        report.begin(*id);
+        if let Err(error) = measure(&mut report) {
+            say(&format!("figure {id} could not be measured: {error:#}"));
+            failed.push(id.to_string());
+        }
+        report.write(out)?;
+    }
+    say(&report.table());
+    say(&format!("written to {}", out.display()));
+    if !failed.is_empty() {
+        bail!("could not be measured: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// A world as an operator would have it: no flag of the master but where it listens.
+fn plain_world() -> Result<World> {
+    let mut world = World::empty()?;
+    world.set_master_flags(&[]);
+    Ok(world)
+}
