@@ -185,7 +185,10 @@ impl Collector {
         let mut marks = HashMap::new();
         for collected in batch.drain(..) {
             events.extend(collected.events);
-            marks.insert((collected.mark.handle.clone(), collected.mark.boot), collected.mark);
+            marks.insert(
+                (collected.mark.handle.clone(), collected.mark.boot),
+                collected.mark,
+            );
         }
         let marks: Vec<_> = marks.into_values().collect();
         loop {
@@ -196,7 +199,10 @@ impl Collector {
                     }
                     self.vitals.spool_takes();
                     if dropped > 0 {
-                        tracing::warn!(dropped, "the spool is full; the least valuable was dropped");
+                        tracing::warn!(
+                            dropped,
+                            "the spool is full; the least valuable was dropped"
+                        );
                     }
                     return Ok(());
                 }
@@ -229,7 +235,9 @@ impl Collector {
 
 impl std::fmt::Debug for Collector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Collector").field("spool", &self.spool).finish_non_exhaustive()
+        f.debug_struct("Collector")
+            .field("spool", &self.spool)
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,7 +261,9 @@ enum Pause {
 
 impl Follower {
     async fn run(mut self, shutdown: CancellationToken) {
-        let Some(mut place) = self.start(&shutdown).await else { return };
+        let Some(mut place) = self.start(&shutdown).await else {
+            return;
+        };
         let mut deaf: Option<Deaf> = None;
         let mut retry = FIRST_RETRY;
         loop {
@@ -274,7 +284,11 @@ impl Follower {
             if !self.is_wanted() {
                 return;
             }
-            retry = if place.lines() > before { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+            retry = if place.lines() > before {
+                FIRST_RETRY
+            } else {
+                (retry * 2).min(LAST_RETRY)
+            };
             tokio::select! {
                 () = sleep(retry) => {}
                 // Restarted or removed, perhaps.
@@ -287,8 +301,10 @@ impl Follower {
     /// Finds out how far this container was read before; keeps asking, since to begin at the
     /// beginning would store everything twice.
     async fn start(&self, shutdown: &CancellationToken) -> Option<Place> {
-        let identity =
-            Identity { topology: self.followed.topology, decky: self.followed.decky };
+        let identity = Identity {
+            topology: self.followed.topology,
+            decky: self.followed.decky,
+        };
         loop {
             match self.collector.spool.marks(&self.followed.handle).await {
                 Ok(marks) => {
@@ -347,17 +363,34 @@ impl Follower {
 
     /// Hands a line on; whether collection goes on.
     async fn take(&self, place: &mut Place, line: &OutputLine) -> bool {
-        let Collector { saw, notices, clock, .. } = &self.collector;
-        let Some(taken) = place.take(line, notices, clock()) else { return true };
+        let Collector {
+            saw,
+            notices,
+            clock,
+            ..
+        } = &self.collector;
+        let Some(taken) = place.take(line, notices, clock()) else {
+            return true;
+        };
         if let Some(config) = &taken.config {
             saw(self.followed.decky, config);
         }
-        self.sender.send(Collected { events: taken.events, mark: taken.mark }).await.is_ok()
+        self.sender
+            .send(Collected {
+                events: taken.events,
+                mark: taken.mark,
+            })
+            .await
+            .is_ok()
     }
 
     fn is_wanted(&mut self) -> bool {
-        let wanted: BTreeSet<_> =
-            self.following.borrow_and_update().iter().map(|one| one.handle.clone()).collect();
+        let wanted: BTreeSet<_> = self
+            .following
+            .borrow_and_update()
+            .iter()
+            .map(|one| one.handle.clone())
+            .collect();
         wanted.contains(&self.followed.handle)
     }
 }

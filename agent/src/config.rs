@@ -114,26 +114,38 @@ impl Default for EngineConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
     }
 }
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        Self { max_mib: 256, max_events: 2_000_000 }
+        Self {
+            max_mib: 256,
+            max_events: 2_000_000,
+        }
     }
 }
 
 impl Default for CollectConfig {
     fn default() -> Self {
-        Self { flush: Duration::from_millis(20), without_master: Duration::from_secs(30) }
+        Self {
+            flush: Duration::from_millis(20),
+            without_master: Duration::from_secs(30),
+        }
     }
 }
 
 impl SpoolConfig {
     /// Where the spool ends.
     pub const fn bounds(&self) -> Bounds {
-        Bounds { bytes: self.max_mib.saturating_mul(1 << 20), events: self.max_events }
+        Bounds {
+            bytes: self.max_mib.saturating_mul(1 << 20),
+            events: self.max_events,
+        }
     }
 }
 
@@ -181,13 +193,21 @@ pub enum ConfigError {
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map(|nearest| format!(", did you mean {nearest}?")).unwrap_or_default()
+    nearest
+        .map(|nearest| format!(", did you mean {nearest}?"))
+        .unwrap_or_default()
 }
 
 /// Every section with its keys. A new key goes into its struct above and here.
 const KEYS: &[(&str, &[&str])] = &[
-    ("", &["data_dir", "masters", "engine", "log", "spool", "collect"]),
-    ("engine", &["kind", "decky_binary", "socket", "call_timeout"]),
+    (
+        "",
+        &["data_dir", "masters", "engine", "log", "spool", "collect"],
+    ),
+    (
+        "engine",
+        &["kind", "decky_binary", "socket", "call_timeout"],
+    ),
     ("log", &["format", "filter"]),
     ("spool", &["max_mib", "max_events"]),
     ("collect", &["flush", "without_master"]),
@@ -196,8 +216,10 @@ const KEYS: &[(&str, &[&str])] = &[
 impl Config {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(path, &text)
     }
 
@@ -210,8 +232,11 @@ impl Config {
         let table: toml::Table = text.parse().map_err(not_config)?;
         check_keys(path, &table)?;
         let config: Self = toml::from_str(text).map_err(not_config)?;
-        let too_small =
-            |key, least| ConfigError::TooSmall { path: path.to_owned(), key, least };
+        let too_small = |key, least| ConfigError::TooSmall {
+            path: path.to_owned(),
+            key,
+            least,
+        };
         if config.spool.max_mib < 1 {
             return Err(too_small("spool.max_mib", "1"));
         }
@@ -233,8 +258,13 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<(), ConfigError> {
             return Err(unknown("", key));
         }
         // A value where a section belongs is refused by its type later on.
-        let Some(section) = value.as_table() else { continue };
-        if let Some(stray) = section.keys().find(|it| !known_keys(key).contains(&it.as_str())) {
+        let Some(section) = value.as_table() else {
+            continue;
+        };
+        if let Some(stray) = section
+            .keys()
+            .find(|it| !known_keys(key).contains(&it.as_str()))
+        {
             return Err(unknown(key, stray));
         }
     }
@@ -242,7 +272,9 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<(), ConfigError> {
 }
 
 fn known_keys(section: &str) -> &'static [&'static str] {
-    KEYS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| *keys)
+    KEYS.iter()
+        .find(|(name, _)| *name == section)
+        .map_or(&[], |(_, keys)| *keys)
 }
 
 /// The known key that `key` is most like: in its own section if one there is alike, else anywhere,
@@ -257,23 +289,31 @@ fn nearest(section: &str, key: &str) -> Option<String> {
             .max_by(|left, right| left.0.total_cmp(&right.0))
             .map(|(_, known)| known)
     };
-    best(&mut KEYS.iter().filter(|(name, _)| *name == section))
-        .or_else(|| best(&mut KEYS.iter()))
+    best(&mut KEYS.iter().filter(|(name, _)| *name == section)).or_else(|| best(&mut KEYS.iter()))
 }
 
 fn dotted(section: &str, key: &str) -> String {
-    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    }
 }
 
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MasterAddress>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(de::Error::custom))
+        .collect()
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).ok_or_else(|| {
-        de::Error::custom(format!("{text:?} is not a duration like \"30s\" (ms, s, m, h or d)"))
+        de::Error::custom(format!(
+            "{text:?} is not a duration like \"30s\" (ms, s, m, h or d)"
+        ))
     })
 }
 

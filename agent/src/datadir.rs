@@ -4,11 +4,15 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 /// Where it is unless told otherwise.
 pub const DEFAULT: &str = "/var/lib/decnet-agent";
 
 const LOCK: &str = "lock";
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A data directory that no other process works in while this value lives.
 #[derive(Debug)]
@@ -69,8 +73,12 @@ impl DataDir {
             return Err(LockError::Make { path, source });
         }
         let file = path.join(LOCK);
-        let opened =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&file);
+        let opened = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&file);
         let lock = match opened {
             Ok(lock) => lock,
             Err(source) => return Err(LockError::Open { path: file, source }),
@@ -79,6 +87,18 @@ impl DataDir {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(LockError::Busy { path }),
             Err(TryLockError::Error(source)) => Err(LockError::Open { path: file, source }),
+        }
+    }
+
+    /// The same, waiting up to `patience` for another process: one that was killed a moment ago
+    /// keeps its lock until the kernel has taken it apart.
+    pub async fn lock_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::lock(path) {
+                Err(LockError::Busy { .. }) if Instant::now() < deadline => sleep(LOCK_AGAIN).await,
+                locked => return locked,
+            }
         }
     }
 
@@ -99,11 +119,17 @@ mod tests {
         let parent = tempfile::tempdir().expect("temporary directory");
         let path = parent.path().join("agent");
         let first = DataDir::lock(&path).expect("free");
-        let mode = std::fs::metadata(&path).expect("made above").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("made above")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o700);
 
         let refused = DataDir::lock(&path).expect_err("locked above");
-        assert!(matches!(&refused, LockError::Busy { path: busy } if *busy == path), "{refused}");
+        assert!(
+            matches!(&refused, LockError::Busy { path: busy } if *busy == path),
+            "{refused}"
+        );
 
         drop(first);
         DataDir::lock(&path).expect("free again");

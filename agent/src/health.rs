@@ -105,7 +105,9 @@ fn memory_free_mib() -> Option<u32> {
 }
 
 fn available_mib(meminfo: &str) -> Option<u32> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     u32::try_from(kib >> 10).ok()
 }

@@ -84,23 +84,31 @@ impl Membership {
 
     /// Replaces it.
     pub fn save(&self, directory: &Path) -> Result<(), WriteFileError> {
-        let Self { masters, host, skew, token } = self;
+        let Self {
+            masters,
+            host,
+            skew,
+            token,
+        } = self;
         let file = LinkFile {
             masters: masters.iter().map(ToString::to_string).collect(),
             host: host.to_string(),
             skew_seconds: skew.whole_seconds(),
             token: token.to_string(),
         };
-        let mut bytes = serde_json::to_vec_pretty(&file)
-            .expect("strings and numbers have a JSON form");
+        let mut bytes =
+            serde_json::to_vec_pretty(&file).expect("strings and numbers have a JSON form");
         bytes.push(b'\n');
         write_public(&directory.join(LINK_FILE), &bytes)
     }
 
     fn from_json(bytes: &[u8]) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let file: LinkFile = serde_json::from_slice(bytes)?;
-        let masters: Vec<MasterAddress> =
-            file.masters.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let masters: Vec<MasterAddress> = file
+            .masters
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()?;
         if masters.is_empty() {
             return Err("it names no master".into());
         }
@@ -198,7 +206,10 @@ impl Credentials {
 
     /// Where the host belongs.
     pub fn membership(&self) -> Membership {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The agent's clock.
@@ -208,7 +219,11 @@ impl Credentials {
 
     /// The master's clock, as far as it is known.
     pub fn master_now(&self) -> OffsetDateTime {
-        let skew = self.membership.lock().unwrap_or_else(PoisonError::into_inner).skew;
+        let skew = self
+            .membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .skew;
         self.now().saturating_add(skew)
     }
 
@@ -238,13 +253,21 @@ impl Credentials {
 
     /// Takes the master's clock, in seconds since the epoch, for the certificates to come.
     pub fn note_master_time(&self, seconds: i64) {
-        let Ok(master) = OffsetDateTime::from_unix_timestamp(seconds) else { return };
+        let Ok(master) = OffsetDateTime::from_unix_timestamp(seconds) else {
+            return;
+        };
         let skew = master - self.now();
-        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut membership = self
+            .membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if (skew - membership.skew).abs() < NEWS {
             return;
         }
-        tracing::info!(skew.seconds = skew.whole_seconds(), "this host's clock differs otherwise");
+        tracing::info!(
+            skew.seconds = skew.whole_seconds(),
+            "this host's clock differs otherwise"
+        );
         membership.skew = skew;
         // Lost, it is measured again at the next connection.
         if let Err(error) = membership.save(&self.directory) {
@@ -255,7 +278,9 @@ impl Credentials {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("membership", &self.membership()).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("membership", &self.membership())
+            .finish_non_exhaustive()
     }
 }
 
@@ -266,7 +291,10 @@ mod tests {
     #[test]
     fn a_membership_reads_back_and_a_missing_one_is_none() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        assert_eq!(Membership::load(directory.path()).expect("no file is no error"), None);
+        assert_eq!(
+            Membership::load(directory.path()).expect("no file is no error"),
+            None
+        );
         let membership = Membership {
             masters: vec!["10.0.0.5:7443".parse().expect("an address")],
             host: HostName::parse("edge-07").expect("a name"),
@@ -283,6 +311,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::write(directory.path().join(LINK_FILE), b"{}").expect("writable");
         let refused = Membership::load(directory.path()).expect_err("no fields");
-        assert!(refused.to_string().ends_with("link.json is damaged"), "{refused}");
+        assert!(
+            refused.to_string().ends_with("link.json is damaged"),
+            "{refused}"
+        );
     }
 }

@@ -15,9 +15,7 @@ use pki::clock::Clock;
 use pki::connector::{ConnectError, Connector, ConnectorError, MasterAddress, Trust};
 use pki::csr::{GenerateKeyError, HostKey};
 use pki::file::{WriteFileError, write_private};
-use pki::identity::files::{
-    HostIdentity, IdentityFiles, LoadIdentityError, SaveIdentityError,
-};
+use pki::identity::files::{HostIdentity, IdentityFiles, LoadIdentityError, SaveIdentityError};
 use pki::token::{InvalidToken, JoinToken};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -25,8 +23,8 @@ use zeroize::Zeroizing;
 use crate::chain::Chain;
 use crate::datadir::{DataDir, LockError};
 use crate::identity::{Credentials, LoadMembershipError, Membership};
-use crate::link::enroll::{RedeemError, Redeemed, redeem};
 use crate::leave::{STORE_FILE, remove_assignment};
+use crate::link::enroll::{RedeemError, Redeemed, redeem};
 use crate::link::{LinkError, prove};
 use crate::store::{AppliedState, Row, Store};
 use crate::task;
@@ -84,7 +82,10 @@ impl fmt::Display for Step {
             Self::Certified { hours } => write!(f, "✓ certificate valid {hours} h"),
             Self::Connected { host } => write!(f, "✓ connected: {host} is ready"),
             Self::AlreadyJoined { host } => {
-                write!(f, "✓ already joined to this master as {host}: nothing to do")
+                write!(
+                    f,
+                    "✓ already joined to this master as {host}: nothing to do"
+                )
             }
         }
     }
@@ -190,7 +191,9 @@ pub enum JoinError {
 }
 
 fn at(master: Option<&MasterAddress>) -> String {
-    master.map(|master| format!(" at {master}")).unwrap_or_default()
+    master
+        .map(|master| format!(" at {master}"))
+        .unwrap_or_default()
 }
 
 impl JoinError {
@@ -204,7 +207,9 @@ impl JoinError {
             Self::OtherMaster { .. } => "Run decnet-agent leave first, then join again.",
             Self::Tls { .. } | Self::Key { .. } => "Run the same command again.",
             Self::Connect { source } => source.next_step(),
-            Self::ReadPending { .. } | Self::Write { .. } | Self::Save { .. }
+            Self::ReadPending { .. }
+            | Self::Write { .. }
+            | Self::Save { .. }
             | Self::Clean { .. } => {
                 "Check that this user may write to the data directory and that space is left, \
                  then run the same command again."
@@ -260,10 +265,18 @@ pub async fn join(request: Join, told: &mut (dyn FnMut(Step) + Send)) -> Result<
     let identity = credentials.identity();
     let left = identity.not_after() - credentials.master_now();
     // A fresh certificate of a day has a day left, less the seconds that this has taken.
-    told(Step::Certified { hours: (left + time::Duration::minutes(30)).whole_hours() });
+    told(Step::Certified {
+        hours: (left + time::Duration::minutes(30)).whole_hours(),
+    });
 
     let host = credentials.membership().host;
-    match prove(&credentials, &request.master, &stored_row(data.path()).await).await {
+    match prove(
+        &credentials,
+        &request.master,
+        &stored_row(data.path()).await,
+    )
+    .await
+    {
         Ok(()) => {
             told(Step::Connected { host });
             Ok(())
@@ -281,15 +294,16 @@ enum Previous {
     Dead(Box<HostIdentity>),
 }
 
-async fn previous(request: &Join,
+async fn previous(
+    request: &Join,
     locked: &Result<DataDir, LockError>,
 ) -> Result<Previous, JoinError> {
     let loaded = IdentityFiles::new(&request.data).load();
     let Some(identity) = loaded.map_err(|source| JoinError::Identity { source })? else {
         return Ok(Previous::None);
     };
-    let membership = Membership::load(&request.data)
-        .map_err(|source| JoinError::Membership { source })?;
+    let membership =
+        Membership::load(&request.data).map_err(|source| JoinError::Membership { source })?;
     let Some(membership) = membership.filter(|_| identity.bundle().contains(&request.token.pin()))
     else {
         let master = Membership::load(&request.data).ok().flatten();
@@ -307,11 +321,19 @@ async fn previous(request: &Join,
     // was revoked. Only the master knows; the identity that it refuses is worth nothing.
     let clock = Arc::clone(&request.clock);
     let credentials = Credentials::new(&request.data, clock, identity, membership);
-    match prove(&credentials, &request.master, &stored_row(&request.data).await).await {
+    match prove(
+        &credentials,
+        &request.master,
+        &stored_row(&request.data).await,
+    )
+    .await
+    {
         Err(LinkError::Refused { .. } | LinkError::Denied { .. }) => {
             let identity = IdentityFiles::new(&request.data).load();
             let identity = identity.map_err(|source| JoinError::Identity { source })?;
-            Ok(identity.map_or(Previous::None, |identity| Previous::Dead(Box::new(identity))))
+            Ok(identity.map_or(Previous::None, |identity| {
+                Previous::Dead(Box::new(identity))
+            }))
         }
         Ok(()) => Ok(Previous::Works(host)),
         Err(source) => Err(JoinError::Prove { host, source }),
@@ -352,7 +374,11 @@ async fn store(
     previous: Option<&HostIdentity>,
     before: OffsetDateTime,
 ) -> Result<Credentials, JoinError> {
-    let Redeemed { identity, host, master_time } = redeemed;
+    let Redeemed {
+        identity,
+        host,
+        master_time,
+    } = redeemed;
     if previous.is_some_and(|previous| previous.host() != identity.host()) {
         // What the old identity was assigned is not the new one's, and its fence even less.
         remove_assignment(data).map_err(|source| JoinError::Clean { source })?;
@@ -366,22 +392,33 @@ async fn store(
         skew,
         token: request.token.id(),
     };
-    membership.save(data).map_err(|source| JoinError::Write { source })?;
-    IdentityFiles::new(data).save(&identity).map_err(|source| JoinError::Save { source })?;
+    membership
+        .save(data)
+        .map_err(|source| JoinError::Write { source })?;
+    IdentityFiles::new(data)
+        .save(&identity)
+        .map_err(|source| JoinError::Save { source })?;
     if let Err(error) = fs::remove_file(data.join(PENDING_FILE)) {
         // The key in it is the identity's own by now: no worse than the file beside it.
         tracing::debug!(%error, "the pending key stays");
     }
-    Ok(Credentials::new(data, Arc::clone(&request.clock), identity, membership))
+    Ok(Credentials::new(
+        data,
+        Arc::clone(&request.clock),
+        identity,
+        membership,
+    ))
 }
 
 /// The row as it stands on the disk; that of a host that was never told anything where none can be
 /// read, because the master then assigns again.
 async fn stored_row(data: &Path) -> HostReport {
-    let row = Store::peek(&data.join(STORE_FILE)).await.unwrap_or_else(|error| {
-        tracing::warn!(error = %Chain(&error), "could not read the row");
-        None
-    });
+    let row = Store::peek(&data.join(STORE_FILE))
+        .await
+        .unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "could not read the row");
+            None
+        });
     let row = row.unwrap_or(Row::EMPTY);
     let (failure, applied_at) = match &row.state {
         AppliedState::Applied { at, .. } => (None, Some(*at)),

@@ -80,9 +80,7 @@ impl LeaveError {
             Self::Unsent { .. } => {
                 "Let the agent run until they are sent, or use --force to lose them."
             }
-            Self::Store { .. } | Self::Spool { .. } => {
-                "Use --force to leave without looking."
-            }
+            Self::Store { .. } | Self::Spool { .. } => "Use --force to leave without looking.",
             Self::Remove { .. } => "Remove the data directory yourself.",
         }
     }
@@ -104,11 +102,15 @@ pub async fn leave(data: &Path, resolve: Resolve) -> Result<bool, LeaveError> {
 
 async fn check(data: &Path) -> Result<(), LeaveError> {
     let row = Store::peek(&data.join(STORE_FILE)).await;
-    let phase = row.map_err(|source| LeaveError::Store { source })?.map(|row| row.phase());
+    let phase = row
+        .map_err(|source| LeaveError::Store { source })?
+        .map(|row| row.phase());
     if let Some(phase) = phase.filter(|phase| *phase != Phase::Idle) {
         return Err(LeaveError::Holds { phase });
     }
-    let figures = Spool::peek(data).await.map_err(|source| LeaveError::Spool { source })?;
+    let figures = Spool::peek(data)
+        .await
+        .map_err(|source| LeaveError::Spool { source })?;
     match figures.map_or(0, |figures| figures.events) {
         0 => Ok(()),
         events => Err(LeaveError::Unsent { events }),
@@ -143,18 +145,31 @@ mod tests {
     #[tokio::test]
     async fn leaving_removes_the_identity_and_leaves_strange_files_alone() {
         let data = tempfile::tempdir().expect("temporary directory");
-        let names =
-            ["identity.current", "identity-00.key", "link.json", "join.pending", "notes.txt"];
+        let names = [
+            "identity.current",
+            "identity-00.key",
+            "link.json",
+            "join.pending",
+            "notes.txt",
+        ];
         for name in names {
             fs::write(data.path().join(name), b"x").expect("writable");
         }
-        assert!(leave(data.path(), Resolve::Careful).await.expect("nothing is lost"));
+        assert!(
+            leave(data.path(), Resolve::Careful)
+                .await
+                .expect("nothing is lost")
+        );
         let mut left: Vec<_> = fs::read_dir(data.path())
             .expect("readable")
             .map(|entry| entry.expect("readable").file_name())
             .collect();
         left.sort();
         assert_eq!(left, ["lock", "notes.txt"]);
-        assert!(!leave(data.path(), Resolve::Careful).await.expect("nothing is there"));
+        assert!(
+            !leave(data.path(), Resolve::Careful)
+                .await
+                .expect("nothing is there")
+        );
     }
 }

@@ -45,13 +45,20 @@ pub struct Answer {
 
 impl Answer {
     fn of(status: &Status) -> Self {
-        Self { code: status.code(), message: status.message().chars().take(1024).collect() }
+        Self {
+            code: status.code(),
+            message: status.message().chars().take(1024).collect(),
+        }
     }
 }
 
 /// Codes that say less than the message are left out.
 fn code_word(code: Code) -> String {
-    if matches!(code, Code::Unknown | Code::Internal) { String::new() } else { format!("{code:?}: ") }
+    if matches!(code, Code::Unknown | Code::Internal) {
+        String::new()
+    } else {
+        format!("{code:?}: ")
+    }
 }
 
 /// Why a connection with the master is not, or no longer, there.
@@ -141,12 +148,20 @@ impl LinkError {
     /// The reason in one or two words, for the log and for people.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Connect { source: ConnectError::Refused { .. } }
+            Self::Connect {
+                source: ConnectError::Refused { .. },
+            }
             | Self::Refused { .. }
             | Self::Denied { .. } => "refused by master",
-            Self::Connect { source: ConnectError::WrongPin { .. } }
-            | Self::Connect { source: ConnectError::Untrusted { .. } } => "not our master",
-            Self::Connect { source: ConnectError::Clock { .. } } => "clock",
+            Self::Connect {
+                source: ConnectError::WrongPin { .. },
+            }
+            | Self::Connect {
+                source: ConnectError::Untrusted { .. },
+            } => "not our master",
+            Self::Connect {
+                source: ConnectError::Clock { .. },
+            } => "clock",
             Self::Connect { .. } => "unreachable",
             Self::Identity { .. } => "own identity",
             Self::Closed | Self::Ended { .. } => "closed by master",
@@ -200,18 +215,24 @@ impl LinkError {
 
     /// Finds the reason behind a status: tonic reports a refused certificate as something else.
     fn from_status(call: &'static str, status: Status, refusal: &RefusalWatch) -> Self {
-        if let Some(source) = refusal.get().or_else(|| pki::connector::refusal_of(&status)) {
+        if let Some(source) = refusal
+            .get()
+            .or_else(|| pki::connector::refusal_of(&status))
+        {
             return Self::Refused { source };
         }
         if timed_out(&status) {
-            return Self::Silent { waiting_for: "ping" };
+            return Self::Silent {
+                waiting_for: "ping",
+            };
         }
         // What the transport made up has a cause; what the master itself said has none.
         let said = std::error::Error::source(&status).is_none();
         match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => {
-                Self::Denied { call, source: Answer::of(&status) }
-            }
+            Code::Unauthenticated | Code::PermissionDenied => Self::Denied {
+                call,
+                source: Answer::of(&status),
+            },
             Code::Ok
             | Code::Cancelled
             | Code::Unknown
@@ -228,7 +249,11 @@ impl LinkError {
             | Code::Unavailable
             | Code::DataLoss => {
                 let source = Answer::of(&status);
-                if said { Self::Ended { call, source } } else { Self::Lost { call, source } }
+                if said {
+                    Self::Ended { call, source }
+                } else {
+                    Self::Lost { call, source }
+                }
             }
         }
     }

@@ -2,9 +2,10 @@
 //! with the operator. What it does is in the library.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::chain::Chain;
 use agent::config::{Config, EngineKind, LogFormat};
@@ -136,6 +137,9 @@ enum Output {
     Json,
 }
 
+/// How long an agent that starts waits for the end of the one before it.
+const PREDECESSOR: Duration = Duration::from_secs(3);
+
 /// Why the command failed, and what the operator does about it.
 struct Failure {
     error: anyhow::Error,
@@ -144,7 +148,10 @@ struct Failure {
 
 impl Failure {
     fn new(error: impl Into<anyhow::Error>, next_step: &'static str) -> Self {
-        Self { error: error.into(), next_step }
+        Self {
+            error: error.into(),
+            next_step,
+        }
     }
 }
 
@@ -153,10 +160,16 @@ type Outcome = Result<(), Failure>;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     pki::install_crypto_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
-            return report(&Failure::new(error, "Check the limits of this process (ulimit)."));
+            return report(&Failure::new(
+                error,
+                "Check the limits of this process (ulimit).",
+            ));
         }
     };
     let outcome = runtime.block_on(perform(cli.verb));
@@ -183,7 +196,9 @@ async fn perform(verb: Verb) -> Outcome {
             log_for_people("warn");
             show_status(args).await
         }
-        Verb::Config { verb: ConfigVerb::Check(place) } => {
+        Verb::Config {
+            verb: ConfigVerb::Check(place),
+        } => {
             let Some(path) = &place.config else {
                 let missing = anyhow::anyhow!("no configuration file was named");
                 return Err(Failure::new(missing, "Name it with --config FILE."));
@@ -229,7 +244,10 @@ fn token(args: &JoinArgs) -> Result<JoinToken, Failure> {
             Failure::new(anyhow::Error::new(error).context(said), NEXT)
         })?;
     } else {
-        #[allow(clippy::disallowed_methods, reason = "the one file that reads the environment")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the one file that reads the environment"
+        )]
         let from_environment = std::env::var("DECNET_JOIN_TOKEN");
         *text = from_environment
             .map_err(|_| Failure::new(anyhow::anyhow!("no join token was given"), NEXT))?;
@@ -242,11 +260,22 @@ async fn run_agent(args: RunArgs) -> Outcome {
     log_for_daemon(&config);
     if let Some(name) = &args.crash_at {
         crash::arm(name).map_err(|error| {
-            Failure::new(error, "Name a point of this build, or build with crash-points.")
+            Failure::new(
+                error,
+                "Name a point of this build, or build with crash-points.",
+            )
         })?;
     }
-    let data = lock(&data_dir(&args.place, &config))?;
-    let masters = if args.master.is_empty() { config.masters.clone() } else { args.master };
+    let data = DataDir::lock_within(&data_dir(&args.place, &config), PREDECESSOR).await;
+    let data = data.map_err(|error| {
+        let next_step = error.next_step();
+        Failure::new(error, next_step)
+    })?;
+    let masters = if args.master.is_empty() {
+        config.masters.clone()
+    } else {
+        args.master
+    };
     let engine = args.engine.over(&config);
     let options = Run {
         data,
@@ -259,9 +288,8 @@ async fn run_agent(args: RunArgs) -> Outcome {
     };
     let shutdown = CancellationToken::new();
     let ending = shutdown.clone();
-    let signals = wait_for_end().map_err(|error| {
-        Failure::new(error, "Check the limits of this process (ulimit).")
-    })?;
+    let signals = wait_for_end()
+        .map_err(|error| Failure::new(error, "Check the limits of this process (ulimit)."))?;
     let span = tracing::info_span!("agent.signals");
     agent::task::spawn("signals", span, async move {
         signals.await;
@@ -288,7 +316,11 @@ fn wait_for_end() -> io::Result<impl Future<Output = ()> + Send> {
 async fn leave_master(args: LeaveArgs) -> Outcome {
     let config = load(&args.place)?;
     let data = data_dir(&args.place, &config);
-    let resolve = if args.force { Resolve::Forced } else { Resolve::Careful };
+    let resolve = if args.force {
+        Resolve::Forced
+    } else {
+        Resolve::Careful
+    };
     let left = leave(&data, resolve).await.map_err(|error| {
         let next_step = error.next_step();
         Failure::new(error, next_step)
@@ -340,9 +372,14 @@ impl EngineArgs {
 }
 
 fn load(place: &Place) -> Result<Config, Failure> {
-    let Some(path) = &place.config else { return Ok(Config::default()) };
+    let Some(path) = &place.config else {
+        return Ok(Config::default());
+    };
     Config::load(path).map_err(|error| {
-        Failure::new(error, "Correct the file; decnet-agent.example.toml shows every key.")
+        Failure::new(
+            error,
+            "Correct the file; decnet-agent.example.toml shows every key.",
+        )
     })
 }
 
@@ -354,27 +391,30 @@ fn data_dir(place: &Place, config: &Config) -> PathBuf {
         .unwrap_or_else(|| datadir::DEFAULT.into())
 }
 
-fn lock(path: &Path) -> Result<DataDir, Failure> {
-    DataDir::lock(path).map_err(|error| {
-        let next_step = error.next_step();
-        Failure::new(error, next_step)
-    })
-}
-
 fn clock() -> Clock {
-    #[allow(clippy::disallowed_methods, reason = "the one place from where the clock is passed on")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place from where the clock is passed on"
+    )]
     Arc::new(OffsetDateTime::now_utc)
 }
 
 fn log_for_people(filter: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 fn log_for_daemon(config: &Config) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&config.log.filter));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false);
     match config.log.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

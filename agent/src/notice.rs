@@ -39,18 +39,29 @@ pub struct Notices {
 impl Notices {
     /// Starts with nothing said.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, counters: Mutex::new(HashMap::new()) }
+        Self {
+            clock,
+            counters: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The line for a notice, without a newline.
     pub fn line(&self, decky: DeckyId, notice: Notice) -> Bytes {
         let (state, detail, count) = match notice {
-            Notice::Gap { boot, first, missing } => {
-                ("gap", format!("lines {first} and on of boot {boot} are missing"), missing)
-            }
-            Notice::Dropped { missing } => {
-                ("dropped", "the spool of the host was full".to_owned(), missing)
-            }
+            Notice::Gap {
+                boot,
+                first,
+                missing,
+            } => (
+                "gap",
+                format!("lines {first} and on of boot {boot} are missing"),
+                missing,
+            ),
+            Notice::Dropped { missing } => (
+                "dropped",
+                "the spool of the host was full".to_owned(),
+                missing,
+            ),
         };
         let line = Line {
             position: self.position(decky),
@@ -77,10 +88,14 @@ impl Notices {
 
     fn position(&self, decky: DeckyId) -> Position {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let (boot, counter) =
-            counters.entry(decky).or_insert_with(|| (BootId::new(random_uuid()), 0));
+        let (boot, counter) = counters
+            .entry(decky)
+            .or_insert_with(|| (BootId::new(random_uuid()), 0));
         *counter += 1;
-        Position { boot: *boot, counter: *counter }
+        Position {
+            boot: *boot,
+            counter: *counter,
+        }
     }
 }
 

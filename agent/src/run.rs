@@ -133,7 +133,10 @@ pub fn engine(
         EngineKind::Docker => Arc::new(DockerEngine::connect(
             DockerConfig {
                 host,
-                decky_binary: config.decky_binary.clone().unwrap_or_else(beside_this_binary),
+                decky_binary: config
+                    .decky_binary
+                    .clone()
+                    .unwrap_or_else(beside_this_binary),
                 data_dir: data.to_owned(),
                 socket: config.socket.clone(),
                 call_timeout: config.call_timeout,
@@ -155,13 +158,25 @@ fn beside_this_binary() -> PathBuf {
 
 /// Runs until `shutdown`, or until something without which the agent is of no use has ended.
 pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunError> {
-    let Run { data, masters, engine: engine_config, bounds, collect, clock, jitter } = options;
+    let Run {
+        data,
+        masters,
+        engine: engine_config,
+        bounds,
+        collect,
+        clock,
+        jitter,
+    } = options;
     let credentials = Credentials::load(data.path(), Arc::clone(&clock))
         .map_err(|source| RunError::Credentials { source })?;
     let credentials = Arc::new(credentials);
     let host = credentials.identity().host();
     let membership = credentials.membership();
-    let masters = if masters.is_empty() { membership.masters } else { masters };
+    let masters = if masters.is_empty() {
+        membership.masters
+    } else {
+        masters
+    };
     tracing::info!(
         host.id = %host, host.name = %membership.host, agent.version = crate::link::VERSION,
         "agent started"
@@ -186,8 +201,10 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         clock: Arc::clone(&clock),
         settings: Settings::default(),
     };
-    let (applier, actor) =
-        applier.start().await.map_err(|source| RunError::Store { source })?;
+    let (applier, actor) = applier
+        .start()
+        .await
+        .map_err(|source| RunError::Store { source })?;
     let collector = Collector {
         engine,
         spool: Arc::clone(&spool),
@@ -197,7 +214,12 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         clock,
         flush: collect.flush,
     };
-    let dialling = Dialling { credentials, masters, pace: Pace::default(), jitter };
+    let dialling = Dialling {
+        credentials,
+        masters,
+        pace: Pace::default(),
+        jitter,
+    };
     let session = Session {
         dialling: dialling.clone(),
         obey: Arc::new(applier.clone()) as Arc<dyn Obey>,
@@ -206,13 +228,20 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         spool: spool.figures(),
         without_master: collect.without_master,
     };
-    let bulk = Bulk { dialling, spool: Arc::clone(&spool) };
+    let bulk = Bulk {
+        dialling,
+        spool: Arc::clone(&spool),
+    };
 
     // Every task ends with this one, also when it is not `shutdown` that ends it.
     let ending = shutdown.child_token();
     let following = applier.following();
     let mut tasks = Tasks {
-        apply: task::spawn("apply", tracing::info_span!("host.apply", host.id = %host), actor),
+        apply: task::spawn(
+            "apply",
+            tracing::info_span!("host.apply", host.id = %host),
+            actor,
+        ),
         collect: task::spawn(
             "collect",
             tracing::info_span!("evidence.collect", host.id = %host),
@@ -267,7 +296,12 @@ impl Tasks {
     }
 
     async fn finish(self) {
-        let Self { apply, collect, session, bulk } = self;
+        let Self {
+            apply,
+            collect,
+            session,
+            bulk,
+        } = self;
         // As if it had been killed: the row says what was under way, and the master goes on there.
         apply.abort();
         let rest = async {
@@ -288,7 +322,9 @@ impl Tasks {
 }
 
 async fn close(spool: Arc<Spool>) {
-    let Some(spool) = Arc::into_inner(spool) else { return };
+    let Some(spool) = Arc::into_inner(spool) else {
+        return;
+    };
     if let Err(error) = spool.close().await {
         tracing::debug!(error = %Chain(&error), "the spool was not closed; the next start does it");
     }

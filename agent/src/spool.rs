@@ -13,29 +13,31 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use domain::id::{BootId, DeckyId, SpoolId, TopologyId};
+use domain::id::{DeckyId, SpoolId};
 use domain::observe::Handle;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, watch};
-use uuid::Uuid;
 
 use crate::notice::{Notice, Notices, random_uuid};
 use crate::task;
 
+mod rows;
+mod types;
+
 #[cfg(test)]
 mod tests;
+
+pub use types::{Bounds, Class, Figures, Mark, NewEvent, OpenError, SpoolError, SpooledEvent};
+
+use rows::{blob_uuid, classify, log_path, mark, micros, move_aside, nanos, spooled, unsigned};
 
 /// The file's name in the data directory.
 pub const FILE: &str = "spool.db";
@@ -93,144 +95,6 @@ static INSERTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
     })
 });
 
-/// How much a full spool wants to keep an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Kept as long as there is any noise to drop instead.
-    Evidence,
-    /// Connects, disconnects, signs of life: dropped first.
-    Noise,
-}
-
-/// What is to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEvent {
-    /// The topology of the decky, from the container.
-    pub topology: TopologyId,
-    /// The decky, from the container.
-    pub decky: DeckyId,
-    /// When the agent read it.
-    pub collected_at: OffsetDateTime,
-    /// How much it is worth when space runs out.
-    pub class: Class,
-    /// The line, verbatim, without its newline.
-    pub line: Bytes,
-}
-
-/// An event as it is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpooledEvent {
-    /// Its number.
-    pub sequence: u64,
-    /// The topology of the decky.
-    pub topology: TopologyId,
-    /// The decky.
-    pub decky: DeckyId,
-    /// When the agent read it, in microseconds since the epoch.
-    pub collected_at: i64,
-    /// The line, verbatim, without its newline.
-    pub line: Bytes,
-}
-
-/// How far the output of one container has been stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// The container.
-    pub handle: Handle,
-    /// Which life of the decky; none for lines that are no decky lines.
-    pub boot: Option<BootId>,
-    /// The counter of the last stored line; for lines that are no decky lines, the last one's hash.
-    pub counter: u64,
-    /// When the engine took that line.
-    pub at: OffsetDateTime,
-    /// The digest of the configuration that was last said to be in force; empty for none.
-    pub config: String,
-}
-
-/// Where the spool ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Most bytes of lines, their rows' cost included.
-    pub bytes: u64,
-    /// Most events.
-    pub events: u64,
-}
-
-/// The state of a spool in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    /// Which spool.
-    pub id: SpoolId,
-    /// The last number given.
-    pub last: u64,
-    /// The last number that the master has taken.
-    pub acked: u64,
-    /// Events that wait.
-    pub events: u64,
-    /// What they weigh.
-    pub bytes: u64,
-    /// Events given up in this spool's life.
-    pub dropped: u64,
-}
-
-/// Why there is no spool.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file cannot be opened or made.
-    #[error("could not open the spool {}", path.display())]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// It is damaged, and cannot be moved out of the way either.
-    #[error("could not move the damaged spool {} aside", path.display())]
-    Aside {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why a spool could not be read or written. What was stored before stands.
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
-    /// No space left; may pass.
-    #[error("no space is left for the spool")]
-    Full {
-        /// What SQLite says.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// Damaged: the next start moves it aside.
-    #[error("the spool is damaged")]
-    Damaged {
-        /// What SQLite says.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// Anything else; may pass.
-    #[error("could not {attempt} the spool")]
-    Failed {
-        /// What was attempted.
-        attempt: &'static str,
-        /// What SQLite says.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// The log could not be flushed to the disk.
-    #[error("could not flush the spool to the disk")]
-    Sync {
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-}
-
 /// The spool of this host. One process has it open for writing.
 pub struct Spool {
     writer: Mutex<Writer>,
@@ -271,9 +135,12 @@ impl Spool {
                     "the spool is unusable; moving it aside and starting a new one"
                 );
                 move_aside(&path, now)?;
-                Self::try_open(&path, bounds, notices, now).await.map_err(|error| {
-                    OpenError::Open { path: path.clone(), source: error.into_sqlx() }
-                })
+                Self::try_open(&path, bounds, notices, now)
+                    .await
+                    .map_err(|error| OpenError::Open {
+                        path: path.clone(),
+                        source: error.into_sqlx(),
+                    })
             }
             Err(TryOpenError::Sqlx(source)) => Err(OpenError::Open { path, source }),
         }
@@ -322,17 +189,31 @@ impl Spool {
         let mut writer = options.connect().await?;
         check(&mut writer).await?;
         let Some(figures) = load_figures(&mut writer).await? else {
-            return Err(TryOpenError::Unusable { reason: "it has no header" });
+            return Err(TryOpenError::Unusable {
+                reason: "it has no header",
+            });
         };
         let since = nanos(now.saturating_sub(MARK_LIFE));
         // A write, so that the log file is there to be flushed.
-        sqlx::query("DELETE FROM marks WHERE at < ?").bind(since).execute(&mut writer).await?;
-        sqlx::query("UPDATE spool SET one = 1").execute(&mut writer).await?;
+        sqlx::query("DELETE FROM marks WHERE at < ?")
+            .bind(since)
+            .execute(&mut writer)
+            .await?;
+        sqlx::query("UPDATE spool SET one = 1")
+            .execute(&mut writer)
+            .await?;
         let reader = options.read_only(true).connect().await?;
-        let log = OpenOptions::new().read(true).write(true).open(log_path(path));
+        let log = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(log_path(path));
         let log = log.map_err(|source| TryOpenError::Sqlx(sqlx::Error::Io(source)))?;
         Ok(Self {
-            writer: Mutex::new(Writer { connection: writer, bounds, notices }),
+            writer: Mutex::new(Writer {
+                connection: writer,
+                bounds,
+                notices,
+            }),
             reader: Mutex::new(reader),
             id: figures.id,
             log: Arc::new(log),
@@ -444,7 +325,12 @@ impl Spool {
     pub async fn close(self) -> Result<(), SpoolError> {
         let failed = |source| classify("close", source);
         self.reader.into_inner().close().await.map_err(failed)?;
-        self.writer.into_inner().connection.close().await.map_err(failed)
+        self.writer
+            .into_inner()
+            .connection
+            .close()
+            .await
+            .map_err(failed)
     }
 
     /// Lets the file have no more than so many pages: how a test fills the disk.
@@ -460,7 +346,9 @@ impl Spool {
 
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spool").field("figures", &*self.figures.borrow()).finish_non_exhaustive()
+        f.debug_struct("Spool")
+            .field("figures", &*self.figures.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -489,7 +377,10 @@ impl Writer {
                  SET counter = excluded.counter, at = excluded.at, config = excluded.config",
             )
             .bind(mark.handle.as_str())
-            .bind(mark.boot.map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()))
+            .bind(
+                mark.boot
+                    .map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()),
+            )
             .bind(mark.counter.cast_signed())
             .bind(nanos(mark.at))
             .bind(mark.config.as_str())
@@ -501,7 +392,9 @@ impl Writer {
                 bytes: self.bounds.bytes / 100 * LOW_WATER,
                 events: self.bounds.events.saturating_mul(LOW_WATER) / 100,
             };
-            let now = events.last().map_or(OffsetDateTime::UNIX_EPOCH, |event| event.collected_at);
+            let now = events
+                .last()
+                .map_or(OffsetDateTime::UNIX_EPOCH, |event| event.collected_at);
             shrink(&mut transaction, low, shown, now, &self.notices, next).await?;
         }
         store_figures(&mut transaction, next).await?;
@@ -534,7 +427,10 @@ async fn insert(
 ) -> Result<(), sqlx::Error> {
     let mut rest = events;
     while !rest.is_empty() {
-        let shape = CHUNKS.iter().position(|rows| *rows <= rest.len()).unwrap_or(CHUNKS.len() - 1);
+        let shape = CHUNKS
+            .iter()
+            .position(|rows| *rows <= rest.len())
+            .unwrap_or(CHUNKS.len() - 1);
         let (chunk, behind) = rest.split_at(CHUNKS[shape]);
         rest = behind;
         let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&INSERTS[shape])));
@@ -588,7 +484,10 @@ async fn shrink(
                     break;
                 }
                 through = Some(row.try_get::<i64, _>(0)?);
-                tallies.entry((row.try_get(1)?, row.try_get(2)?)).or_default().missing += 1;
+                tallies
+                    .entry((row.try_get(1)?, row.try_get(2)?))
+                    .or_default()
+                    .missing += 1;
                 next.remove(1, unsigned(row, 3)?);
                 next.dropped += 1;
             }
@@ -602,7 +501,15 @@ async fn shrink(
         }
     }
     for ((topology, decky), tally) in tallies {
-        account(connection, shown, now, notices, next, (topology, decky, tally)).await?;
+        account(
+            connection,
+            shown,
+            now,
+            notices,
+            next,
+            (topology, decky, tally),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -678,7 +585,9 @@ impl TryOpenError {
 impl From<sqlx::Error> for TryOpenError {
     fn from(source: sqlx::Error) -> Self {
         match classify("open", source) {
-            SpoolError::Damaged { .. } => Self::Unusable { reason: "it is damaged" },
+            SpoolError::Damaged { .. } => Self::Unusable {
+                reason: "it is damaged",
+            },
             SpoolError::Full { source } | SpoolError::Failed { source, .. } => Self::Sqlx(source),
             SpoolError::Sync { source } => Self::Sqlx(sqlx::Error::Io(source)),
         }
@@ -687,15 +596,19 @@ impl From<sqlx::Error> for TryOpenError {
 
 /// Makes the tables of an empty file; refuses a damaged one or one of another version.
 async fn check(connection: &mut SqliteConnection) -> Result<(), TryOpenError> {
-    let version: i64 =
-        sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await?.try_get(0)?;
+    let version: i64 = sqlx::query("PRAGMA user_version")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
     if version == 0 {
         let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_schema")
             .fetch_one(&mut *connection)
             .await?
             .try_get(0)?;
         if tables != 0 {
-            return Err(TryOpenError::Unusable { reason: "it is no spool" });
+            return Err(TryOpenError::Unusable {
+                reason: "it is no spool",
+            });
         }
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
@@ -707,12 +620,18 @@ async fn check(connection: &mut SqliteConnection) -> Result<(), TryOpenError> {
         return Ok(());
     }
     if version != VERSION {
-        return Err(TryOpenError::Unusable { reason: "it is of another version" });
+        return Err(TryOpenError::Unusable {
+            reason: "it is of another version",
+        });
     }
-    let verdict: String =
-        sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut *connection).await?.try_get(0)?;
+    let verdict: String = sqlx::query("PRAGMA quick_check(1)")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
     if verdict != "ok" {
-        return Err(TryOpenError::Unusable { reason: "it is damaged" });
+        return Err(TryOpenError::Unusable {
+            reason: "it is damaged",
+        });
     }
     Ok(())
 }
@@ -738,7 +657,14 @@ async fn store_figures(
     connection: &mut SqliteConnection,
     figures: &Figures,
 ) -> Result<(), sqlx::Error> {
-    let Figures { id: _, last, acked, events, bytes, dropped } = figures;
+    let Figures {
+        id: _,
+        last,
+        acked,
+        events,
+        bytes,
+        dropped,
+    } = figures;
     sqlx::query("UPDATE spool SET last = ?, acked = ?, events = ?, bytes = ?, dropped = ?")
         .bind(last.cast_signed())
         .bind(acked.cast_signed())
@@ -748,86 +674,4 @@ async fn store_figures(
         .execute(connection)
         .await?;
     Ok(())
-}
-
-fn move_aside(path: &Path, now: OffsetDateTime) -> Result<(), OpenError> {
-    for suffix in ["-wal", "-shm", ""] {
-        let mut from = path.as_os_str().to_owned();
-        from.push(suffix);
-        let mut to = path.as_os_str().to_owned();
-        to.push(format!(".damaged-{}{suffix}", now.unix_timestamp()));
-        match std::fs::rename(&from, &to) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(OpenError::Aside { path: path.to_owned(), source }),
-        }
-    }
-    Ok(())
-}
-
-fn log_path(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
-}
-
-// === rows ===
-
-fn spooled(row: &SqliteRow) -> Result<SpooledEvent, sqlx::Error> {
-    Ok(SpooledEvent {
-        sequence: unsigned(row, 0)?,
-        topology: TopologyId::new(blob_uuid(row.try_get(1)?)?),
-        decky: DeckyId::new(blob_uuid(row.try_get(2)?)?),
-        collected_at: row.try_get(3)?,
-        line: row.try_get::<Vec<u8>, _>(4)?.into(),
-    })
-}
-
-fn mark(handle: &Handle, row: &SqliteRow) -> Result<Mark, sqlx::Error> {
-    let boot: &[u8] = row.try_get(0)?;
-    let at = i128::from(row.try_get::<i64, _>(2)?);
-    Ok(Mark {
-        handle: handle.clone(),
-        boot: if boot.is_empty() { None } else { Some(BootId::new(blob_uuid(boot)?)) },
-        counter: unsigned(row, 1)?,
-        at: OffsetDateTime::from_unix_timestamp_nanos(at)
-            .map_err(|error| sqlx::Error::Decode(error.into()))?,
-        config: row.try_get(3)?,
-    })
-}
-
-fn unsigned(row: &SqliteRow, index: usize) -> Result<u64, sqlx::Error> {
-    row.try_get::<i64, _>(index).map(i64::cast_unsigned)
-}
-
-fn blob_uuid(bytes: &[u8]) -> Result<Uuid, sqlx::Error> {
-    Uuid::from_slice(bytes).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-fn micros(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or(0)
-}
-
-/// Nanoseconds since the epoch; enough until the year 2262.
-fn nanos(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos()).unwrap_or(i64::MAX)
-}
-
-fn classify(attempt: &'static str, source: sqlx::Error) -> SpoolError {
-    let code = source
-        .as_database_error()
-        .and_then(|error| error.code())
-        .and_then(|code| code.parse::<i32>().ok())
-        // The primary code is the low byte of an extended one.
-        .map(|code| code & 0xff);
-    match code {
-        // SQLITE_FULL; and SQLITE_IOERR, which is what a full disk under the log looks like.
-        Some(13 | 10) => SpoolError::Full { source },
-        // SQLITE_CORRUPT, SQLITE_NOTADB
-        Some(11 | 26) => SpoolError::Damaged { source },
-        _ if matches!(source, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) => {
-            SpoolError::Damaged { source }
-        }
-        _ => SpoolError::Failed { attempt, source },
-    }
 }

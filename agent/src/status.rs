@@ -103,8 +103,16 @@ impl Status {
         let row = Store::peek(&data.join(STORE_FILE))
             .await
             .map_err(|source| StatusError::Store { source })?;
-        let spool = Spool::peek(data).await.map_err(|source| StatusError::Spool { source })?;
-        Ok(Self { host, running: is_running(data), row, spool, observed: None })
+        let spool = Spool::peek(data)
+            .await
+            .map_err(|source| StatusError::Spool { source })?;
+        Ok(Self {
+            host,
+            running: is_running(data),
+            row,
+            spool,
+            observed: None,
+        })
     }
 
     /// Asks the engine what is there.
@@ -116,7 +124,13 @@ impl Status {
 
     /// For programs.
     pub fn json(&self) -> Value {
-        let Self { host, running, row, spool, observed } = self;
+        let Self {
+            host,
+            running,
+            row,
+            spool,
+            observed,
+        } = self;
         json!({
             "host": host.as_ref().map(|host| json!({
                 "id": host.id,
@@ -150,15 +164,31 @@ impl Status {
             None => line("host", "not joined"),
             Some(host) => {
                 let name = host.membership.as_ref().map(|it| it.host.to_string());
-                line("host", &format!("{} ({})", name.as_deref().unwrap_or("?"), host.id));
+                line(
+                    "host",
+                    &format!("{} ({})", name.as_deref().unwrap_or("?"), host.id),
+                );
                 if let Some(membership) = &host.membership {
                     line("master", &masters(membership).join(", "));
-                    line("clock skew", &format!("{} s", membership.skew.whole_seconds()));
+                    line(
+                        "clock skew",
+                        &format!("{} s", membership.skew.whole_seconds()),
+                    );
                 }
-                line("certificate", &format!("until {}", timestamp(host.certificate_until)));
+                line(
+                    "certificate",
+                    &format!("until {}", timestamp(host.certificate_until)),
+                );
             }
         }
-        line("agent", if self.running { "running" } else { "not running" });
+        line(
+            "agent",
+            if self.running {
+                "running"
+            } else {
+                "not running"
+            },
+        );
         match &self.row {
             None => line("row", "none"),
             Some(row) => {
@@ -193,13 +223,20 @@ impl Status {
             ),
         }
         if let Some(observed) = &self.observed {
-            let Inventory { lans, deckies, foreign } = observed;
+            let Inventory {
+                lans,
+                deckies,
+                foreign,
+            } = observed;
             for lan in lans {
                 line("lan", &format!("{} topology {}", lan.id, lan.topology));
             }
             for decky in deckies {
                 let place = attachments(decky).join(" ");
-                line("decky", &format!("{} {} {place}", decky.id, decky.state.as_str()));
+                line(
+                    "decky",
+                    &format!("{} {} {place}", decky.id, decky.state.as_str()),
+                );
             }
             for object in foreign {
                 line("foreign", &format!("{} {}", object.noun, object.name));
@@ -214,12 +251,20 @@ impl Status {
 
 fn is_running(data: &Path) -> bool {
     // Read-only, and shared: looking must not make an agent that starts just now fail.
-    File::open(data.join("lock"))
-        .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+    File::open(data.join("lock")).is_ok_and(|lock| {
+        matches!(
+            lock.try_lock_shared(),
+            Err(std::fs::TryLockError::WouldBlock)
+        )
+    })
 }
 
 fn masters(membership: &Membership) -> Vec<String> {
-    membership.masters.iter().map(|master| format!("https://{master}")).collect()
+    membership
+        .masters
+        .iter()
+        .map(|master| format!("https://{master}"))
+        .collect()
 }
 
 fn row_json(row: &Row) -> Value {
@@ -246,7 +291,11 @@ fn failure_and_time(row: &Row) -> (Option<String>, Option<OffsetDateTime>) {
 }
 
 fn observed_json(inventory: &Inventory) -> Value {
-    let Inventory { lans, deckies, foreign } = inventory;
+    let Inventory {
+        lans,
+        deckies,
+        foreign,
+    } = inventory;
     json!({
         "lans": lans.iter().map(lan_json).collect::<Vec<_>>(),
         "deckies": deckies.iter().map(decky_json).collect::<Vec<_>>(),
@@ -284,7 +333,10 @@ fn attachments(decky: &ObservedDecky) -> Vec<String> {
     decky
         .attachments
         .iter()
-        .map(|at| at.address.map_or_else(|| "?".to_owned(), |address| address.to_string()))
+        .map(|at| {
+            at.address
+                .map_or_else(|| "?".to_owned(), |address| address.to_string())
+        })
         .collect()
 }
 
@@ -314,7 +366,10 @@ mod tests {
             running: true,
             row: Some(Row {
                 fence: Fence::new(2, 5),
-                state: AppliedState::Applied { held, at: OffsetDateTime::UNIX_EPOCH },
+                state: AppliedState::Applied {
+                    held,
+                    at: OffsetDateTime::UNIX_EPOCH,
+                },
             }),
             spool: Some(Figures {
                 id: SpoolId::new(Uuid::from_u128(9)),
@@ -357,7 +412,9 @@ observed      nothing
     #[tokio::test]
     async fn an_empty_directory_has_a_status_and_stays_empty() {
         let data = tempfile::tempdir().expect("temporary directory");
-        let status = Status::read(data.path()).await.expect("nothing is no error");
+        let status = Status::read(data.path())
+            .await
+            .expect("nothing is no error");
         assert_eq!(
             status.table(),
             "host          not joined\nagent         not running\nrow           none\nspool         none\n"

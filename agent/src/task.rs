@@ -30,7 +30,10 @@ where
     T: Send + 'static,
 {
     let span = Span::current();
-    #[allow(clippy::disallowed_methods, reason = "the one place that starts blocking work")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that starts blocking work"
+    )]
     let joined = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
     match joined {
         Ok(value) => value,

@@ -72,7 +72,7 @@ pub struct ObservedDecky {
     pub attachments: Vec<Attachment>,
     /// The digest of the configuration in force, when its liveness line has said so.
     pub config: Option<String>,
-    /// Whether the image that it was made from is the agent's present one.
+    /// Whether it was made from another image than the one that the agent would take now.
     pub outdated: bool,
 }
 

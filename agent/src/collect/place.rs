@@ -98,7 +98,11 @@ impl Place {
         // Docker hands on longer lines in parts; whatever is longer still is no decky's.
         let bytes = output.line.slice(..output.line.len().min(MAX_LINE));
         let (decoded, class, config) = match line::decode(&bytes) {
-            Ok(line) => (Some(line.position), class(&line.sighting.payload), said_config(line)),
+            Ok(line) => (
+                Some(line.position),
+                class(&line.sighting.payload),
+                said_config(line),
+            ),
             Err(_) => (None, Class::Evidence, None),
         };
         let mut events = Vec::with_capacity(1);
@@ -126,12 +130,22 @@ impl Place {
             at: output.at,
             config: self.config.clone(),
         };
-        Some(Taken { events, mark, config })
+        Some(Taken {
+            events,
+            mark,
+            config,
+        })
     }
 
     fn event(&self, line: Bytes, class: Class, now: OffsetDateTime) -> NewEvent {
         let Identity { topology, decky } = self.identity;
-        NewEvent { topology, decky, collected_at: now, class, line }
+        NewEvent {
+            topology,
+            decky,
+            collected_at: now,
+            class,
+            line,
+        }
     }
 
     /// `None` for a line that was taken before; otherwise the gap before it, if there is one.
@@ -143,7 +157,11 @@ impl Place {
         }
         let (first, missing) = (*last + 1, counter - *last - 1);
         *last = counter;
-        Some((missing > 0).then_some(Notice::Gap { boot, first, missing }))
+        Some((missing > 0).then_some(Notice::Gap {
+            boot,
+            first,
+            missing,
+        }))
     }
 
     /// A line without a position is known again by its time and its hash, and only while the
@@ -164,7 +182,9 @@ impl Place {
 
 /// The digest of the configuration in force, if the line says one.
 fn said_config(line: Line) -> Option<String> {
-    let Payload::Lifecycle { config, .. } = line.sighting.payload else { return None };
+    let Payload::Lifecycle { config, .. } = line.sighting.payload else {
+        return None;
+    };
     Some(config).filter(|config| !config.is_empty())
 }
 

@@ -18,7 +18,10 @@ use super::*;
 use crate::engine::{Changed, NewDecky, Origin};
 use crate::spool::Bounds;
 
-const BOUNDS: Bounds = Bounds { bytes: 1 << 30, events: 1_000_000 };
+const BOUNDS: Bounds = Bounds {
+    bytes: 1 << 30,
+    events: 1_000_000,
+};
 
 // An engine that only speaks what it was given to say.
 
@@ -42,11 +45,17 @@ enum End {
 
 impl Scripted {
     fn of(says: impl IntoIterator<Item = (Said, End)>) -> Arc<Self> {
-        Arc::new(Self { says: Mutex::new(says.into_iter().collect()), ..Self::default() })
+        Arc::new(Self {
+            says: Mutex::new(says.into_iter().collect()),
+            ..Self::default()
+        })
     }
 
     fn asked(&self) -> Vec<Option<OffsetDateTime>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -65,13 +74,18 @@ impl Engine for Scripted {
         _: &Handle,
         since: Option<OffsetDateTime>,
     ) -> Result<BoxStream<'static, Result<OutputLine, EngineError>>, EngineError> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(since);
-        let next = self.says.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(since);
+        let next = self
+            .says
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front();
         match next {
             Some((said, End::Ends)) => Ok(stream::iter(said).boxed()),
-            Some((said, End::StaysOpen)) => {
-                Ok(stream::iter(said).chain(stream::pending()).boxed())
-            }
+            Some((said, End::StaysOpen)) => Ok(stream::iter(said).chain(stream::pending()).boxed()),
             Some((said, End::EndsAtGate)) => {
                 let gate = Arc::clone(&self.gate);
                 let opened = stream::once(async move { gate.notified().await });
@@ -94,12 +108,7 @@ impl Engine for Scripted {
     async fn ensure_image(&self) -> Result<(), EngineError> {
         no()
     }
-    async fn create_lan(
-        &self,
-        _: Origin,
-        _: &HydratedLan,
-        _: u32,
-    ) -> Result<Handle, EngineError> {
+    async fn create_lan(&self, _: Origin, _: &HydratedLan, _: u32) -> Result<Handle, EngineError> {
         no()
     }
     async fn remove_lan(&self, _: &Handle) -> Result<(), EngineError> {
@@ -125,12 +134,7 @@ impl Engine for Scripted {
     async fn disconnect(&self, _: &Handle, _: &Handle) -> Result<(), EngineError> {
         no()
     }
-    async fn configure(
-        &self,
-        _: &Handle,
-        _: &HydratedDecky,
-        _: &[u8],
-    ) -> Result<(), EngineError> {
+    async fn configure(&self, _: &Handle, _: &HydratedDecky, _: &[u8]) -> Result<(), EngineError> {
         no()
     }
     async fn changes(&self) -> Result<BoxStream<'static, Changed>, EngineError> {
@@ -153,7 +157,10 @@ fn boot(number: u128) -> BootId {
 
 fn written(boot_number: u128, counter: u64, payload: Payload) -> Vec<u8> {
     let mut bytes = encode(&Line {
-        position: Position { boot: boot(boot_number), counter },
+        position: Position {
+            boot: boot(boot_number),
+            counter,
+        },
         sighting: Sighting {
             at: second(0),
             service: None,
@@ -170,11 +177,16 @@ fn written(boot_number: u128, counter: u64, payload: Payload) -> Vec<u8> {
 }
 
 fn said(at: i64, line: impl Into<Bytes>) -> Result<OutputLine, EngineError> {
-    Ok(OutputLine { at: second(at), line: line.into() })
+    Ok(OutputLine {
+        at: second(at),
+        line: line.into(),
+    })
 }
 
 fn line(at: i64, boot_number: u128, counter: u64) -> Result<OutputLine, EngineError> {
-    let command = Payload::Command { line: Evidence::from(counter.to_string().as_str()) };
+    let command = Payload::Command {
+        line: Evidence::from(counter.to_string().as_str()),
+    };
     said(at, written(boot_number, counter, command))
 }
 
@@ -235,7 +247,9 @@ impl World {
             engine: Arc::clone(engine) as Arc<dyn Engine>,
             spool: Arc::clone(&self.spool),
             saw: Arc::new(move |_, digest| {
-                saw.lock().unwrap_or_else(PoisonError::into_inner).push(digest.to_owned());
+                saw.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(digest.to_owned());
             }),
             vitals: Arc::clone(&self.vitals),
             notices: Arc::new(Notices::new(Arc::new(|| second(0)))),
@@ -251,7 +265,10 @@ impl World {
     async fn spooled(&self, events: u64) {
         let mut figures = self.spool.figures();
         let enough = figures.wait_for(|figures| figures.last >= events);
-        tokio::time::timeout(Duration::from_secs(10), enough).await.expect("within 10 s").expect("open");
+        tokio::time::timeout(Duration::from_secs(10), enough)
+            .await
+            .expect("within 10 s")
+            .expect("open");
     }
 
     async fn stop(&mut self) {
@@ -263,17 +280,24 @@ impl World {
     /// What a person would read: commands by their text, notices by state and count, anything else
     /// as it came.
     async fn read(&self) -> Vec<String> {
-        let events = self.spool.read(0, 10_000, usize::MAX).await.expect("readable");
-        events.iter().map(|event| {
-            assert_eq!(event.decky, decky());
-            assert_eq!(event.topology, followed().topology);
-            match decode(&event.line).map(|line| line.sighting.payload) {
-                Ok(Payload::Command { line }) => line.printable(),
-                Ok(Payload::Lifecycle { state, count, .. }) => format!("{state} {count}"),
-                Ok(other) => format!("{other:?}"),
-                Err(_) => format!("raw {}", String::from_utf8_lossy(&event.line)),
-            }
-        }).collect()
+        let events = self
+            .spool
+            .read(0, 10_000, usize::MAX)
+            .await
+            .expect("readable");
+        events
+            .iter()
+            .map(|event| {
+                assert_eq!(event.decky, decky());
+                assert_eq!(event.topology, followed().topology);
+                match decode(&event.line).map(|line| line.sighting.payload) {
+                    Ok(Payload::Command { line }) => line.printable(),
+                    Ok(Payload::Lifecycle { state, count, .. }) => format!("{state} {count}"),
+                    Ok(other) => format!("{other:?}"),
+                    Err(_) => format!("raw {}", String::from_utf8_lossy(&event.line)),
+                }
+            })
+            .collect()
     }
 }
 
@@ -295,7 +319,12 @@ async fn lines_are_spooled_in_order_under_the_identity_of_the_container() {
     world.spooled(1000).await;
     world.stop().await;
     let read = world.read().await;
-    assert_eq!(read, (1..=1000).map(|counter| counter.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        read,
+        (1..=1000)
+            .map(|counter| counter.to_string())
+            .collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -324,7 +353,16 @@ async fn lines_that_come_again_after_a_restart_are_skipped() {
     let read = world.read().await;
     assert_eq!(
         read,
-        ["1", "2", "raw junk", "3", "4", "raw more junk", "1", "raw junk"]
+        [
+            "1",
+            "2",
+            "raw junk",
+            "3",
+            "4",
+            "raw more junk",
+            "1",
+            "raw junk"
+        ]
     );
 }
 
@@ -351,11 +389,19 @@ async fn a_stream_that_breaks_is_followed_again_without_loss_or_repetition() {
 async fn missing_lines_are_accounted_for_by_an_event() {
     let mut world = World::new().await;
     // A log that was rotated before it was read, and one that lost lines in its middle.
-    let says = vec![line(1, 1, 11), line(1, 1, 12), line(2, 1, 15), line(3, 2, 1)];
+    let says = vec![
+        line(1, 1, 11),
+        line(1, 1, 12),
+        line(2, 1, 15),
+        line(3, 2, 1),
+    ];
     world.start(&Scripted::of([(says, End::StaysOpen)]));
     world.spooled(6).await;
     world.stop().await;
-    assert_eq!(world.read().await, ["gap 10", "11", "12", "gap 2", "15", "1"]);
+    assert_eq!(
+        world.read().await,
+        ["gap 10", "11", "12", "gap 2", "15", "1"]
+    );
 }
 
 #[tokio::test]
@@ -372,10 +418,17 @@ async fn garbage_is_kept_as_it_came_and_an_endless_line_is_cut() {
     world.start(&Scripted::of([(says, End::StaysOpen)]));
     world.spooled(5).await;
     world.stop().await;
-    let events = world.spool.read(0, 100, usize::MAX).await.expect("readable");
+    let events = world
+        .spool
+        .read(0, 100, usize::MAX)
+        .await
+        .expect("readable");
     assert_eq!(events[0].line, &b"\xff\x00{\"v\":1}"[..]);
     assert_eq!(events[1].line.len(), domain::event::MAX_LINE);
-    assert_eq!((&events[2].line, &events[3].line), (&"twice".into(), &"twice".into()));
+    assert_eq!(
+        (&events[2].line, &events[3].line),
+        (&"twice".into(), &"twice".into())
+    );
 }
 
 #[tokio::test]
@@ -389,7 +442,10 @@ async fn signs_of_life_say_which_configuration_is_in_force_also_after_a_restart(
 
     world.start(&Scripted::of([(Vec::new(), End::StaysOpen)]));
     let saw = Arc::clone(&world.saw);
-    eventually("the stored one is told", || saw.lock().expect("no panic").len() == 3).await;
+    eventually("the stored one is told", || {
+        saw.lock().expect("no panic").len() == 3
+    })
+    .await;
     world.stop().await;
     assert_eq!(*world.saw.lock().expect("no panic"), ["aa", "bb", "bb"]);
 }
@@ -415,7 +471,9 @@ async fn a_full_disk_holds_collection_back_and_loses_nothing() {
     world.spool.limit_pages(20).await;
     let big = |counter| {
         let text = "x".repeat(4000);
-        let payload = Payload::Command { line: Evidence::from(text.as_str()) };
+        let payload = Payload::Command {
+            line: Evidence::from(text.as_str()),
+        };
         said(1, written(1, counter, payload))
     };
     let says = (1..=3000).map(big).collect();
@@ -440,7 +498,16 @@ async fn stopping_stores_what_was_read_and_waits_for_no_full_disk() {
     world.start(&Scripted::of([(says, End::StaysOpen)]));
     let vitals = Arc::clone(&world.vitals);
     eventually("the spool refuses", || !vitals.spool_ok()).await;
-    tokio::time::timeout(Duration::from_secs(5), world.stop()).await.expect("at once");
+    tokio::time::timeout(Duration::from_secs(5), world.stop())
+        .await
+        .expect("at once");
     // Neither lines nor places: the next start begins where the last one was stored.
-    assert_eq!(world.spool.marks(&Handle::new("c1")).await.expect("readable"), []);
+    assert_eq!(
+        world
+            .spool
+            .marks(&Handle::new("c1"))
+            .await
+            .expect("readable"),
+        []
+    );
 }

@@ -30,9 +30,16 @@ fn the_example_says_what_is_the_default() {
     assert_eq!(full.log, Config::default().log);
     let table: toml::Table = uncommented.parse().expect("parsed above");
     for (section, keys) in KEYS {
-        let there = if section.is_empty() { Some(&table) } else { table[*section].as_table() };
+        let there = if section.is_empty() {
+            Some(&table)
+        } else {
+            table[*section].as_table()
+        };
         for key in *keys {
-            assert!(there.is_some_and(|there| there.contains_key(*key)), "{section}.{key}");
+            assert!(
+                there.is_some_and(|there| there.contains_key(*key)),
+                "{section}.{key}"
+            );
         }
     }
 }
@@ -40,10 +47,22 @@ fn the_example_says_what_is_the_default() {
 #[test]
 fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     for (text, said) in [
-        ("data_dri = \"/x\"", "agent.toml: unknown key data_dri, did you mean data_dir?"),
-        ("[spool]\nmax_mb = 1", "agent.toml: unknown key spool.max_mb, did you mean spool.max_mib?"),
-        ("max_events = 5", "agent.toml: unknown key max_events, did you mean spool.max_events?"),
-        ("[spol]\nmax_mib = 1", "agent.toml: unknown key spol, did you mean spool?"),
+        (
+            "data_dri = \"/x\"",
+            "agent.toml: unknown key data_dri, did you mean data_dir?",
+        ),
+        (
+            "[spool]\nmax_mb = 1",
+            "agent.toml: unknown key spool.max_mb, did you mean spool.max_mib?",
+        ),
+        (
+            "max_events = 5",
+            "agent.toml: unknown key max_events, did you mean spool.max_events?",
+        ),
+        (
+            "[spol]\nmax_mib = 1",
+            "agent.toml: unknown key spol, did you mean spool?",
+        ),
         ("zzz = 1", "agent.toml: unknown key zzz"),
     ] {
         assert_eq!(refusal(text), said);
@@ -56,15 +75,30 @@ fn a_wrong_value_is_refused_with_its_place() {
     assert!(said.contains("line 2"), "{said}");
     assert!(said.contains("is not a duration like \"30s\""), "{said}");
     let said = refusal("masters = [\"http://x\"]");
-    assert!(said.contains("is not an address like https://10.0.0.5:7443"), "{said}");
-    assert_eq!(refusal("[spool]\nmax_mib = 0"), "agent.toml: spool.max_mib must be at least 1");
+    assert!(
+        said.contains("is not an address like https://10.0.0.5:7443"),
+        "{said}"
+    );
+    assert_eq!(
+        refusal("[spool]\nmax_mib = 0"),
+        "agent.toml: spool.max_mib must be at least 1"
+    );
 }
 
 #[test]
 fn durations_are_a_number_and_a_unit() {
     assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
     assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
-    for wrong in ["", "s", "5", "5 s", "-5s", "5.5s", "99999999999999999999s", "5w"] {
+    for wrong in [
+        "",
+        "s",
+        "5",
+        "5 s",
+        "-5s",
+        "5.5s",
+        "99999999999999999999s",
+        "5w",
+    ] {
         assert_eq!(parse_duration(wrong), None, "{wrong}");
     }
 }

@@ -71,7 +71,10 @@ async fn a_host_in_1970_joins_and_knows_the_masters_time_afterwards() {
     let (steps, result) = try_join(&mut master, request).await;
     result.expect("no clock is needed");
     assert_eq!(steps[2], Step::Certified { hours: 24 });
-    let skew = Membership::load(directory.path()).expect("readable").expect("joined").skew;
+    let skew = Membership::load(directory.path())
+        .expect("readable")
+        .expect("joined")
+        .skew;
     assert!((now() - OffsetDateTime::UNIX_EPOCH - skew).whole_hours() <= 1);
 }
 
@@ -87,15 +90,25 @@ async fn a_wrong_pin_sends_nothing() {
         matches!(
             &error,
             JoinError::Connect {
-                source: ConnectError::WrongPin { source: RefusedMaster::WrongPin { .. }, .. }
+                source: ConnectError::WrongPin {
+                    source: RefusedMaster::WrongPin { .. },
+                    ..
+                }
             }
         ),
         "{error:?}"
     );
-    assert!(error.next_step().contains("Nothing was sent"), "{}", error.next_step());
+    assert!(
+        error.next_step().contains("Nothing was sent"),
+        "{}",
+        error.next_step()
+    );
     assert_eq!(steps, []);
     assert!(master.joins().is_empty());
-    assert!(!directory.path().join(PENDING_FILE).exists(), "not even a key was made");
+    assert!(
+        !directory.path().join(PENDING_FILE).exists(),
+        "not even a key was made"
+    );
 }
 
 #[tokio::test]
@@ -108,7 +121,12 @@ async fn a_lost_reply_is_repeatable_with_the_same_key() {
     let (_, result) = try_join(&mut master, lost).await;
     let error = result.expect_err("the reply is lost");
     assert!(
-        matches!(&error, JoinError::Redeem { source: RedeemError::Failed { .. } }),
+        matches!(
+            &error,
+            JoinError::Redeem {
+                source: RedeemError::Failed { .. }
+            }
+        ),
         "{error:?}"
     );
     let pending = directory.path().join(PENDING_FILE);
@@ -127,7 +145,10 @@ async fn a_lost_reply_is_repeatable_with_the_same_key() {
 /// uncompressed point follows its 65-byte BIT STRING header.
 fn public_key(csr: &[u8]) -> &[u8] {
     let header = [0x03, 0x42, 0x00, 0x04];
-    let at = csr.windows(4).position(|window| window == header).expect("a P-256 key");
+    let at = csr
+        .windows(4)
+        .position(|window| window == header)
+        .expect("a P-256 key");
     &csr[at + 4..at + 68]
 }
 
@@ -140,8 +161,15 @@ async fn another_token_gets_another_key() {
     let used = request(directory.path(), &master.address, token);
     let (steps, result) = try_join(&mut master, used).await;
     let error = result.expect_err("refused");
-    assert_eq!(crate::chain::Chain(&error).to_string(), "could not redeem the token: token not accepted");
-    assert!(error.next_step().starts_with("Ask for a new one"), "{}", error.next_step());
+    assert_eq!(
+        crate::chain::Chain(&error).to_string(),
+        "could not redeem the token: token not accepted"
+    );
+    assert!(
+        error.next_step().starts_with("Ask for a new one"),
+        "{}",
+        error.next_step()
+    );
     assert_eq!(steps, [Step::Pinned, Step::KeyMade]);
 
     let token = master.token(2);
@@ -159,7 +187,11 @@ async fn a_host_that_has_joined_has_nothing_to_do() {
     let token = master.token(1);
     let first = request(directory.path(), &master.address, token.clone());
     try_join(&mut master, first).await.1.expect("a good token");
-    let already = || vec![Step::AlreadyJoined { host: HostName::parse("edge-07").expect("a name") }];
+    let already = || {
+        vec![Step::AlreadyJoined {
+            host: HostName::parse("edge-07").expect("a name"),
+        }]
+    };
 
     let same = request(directory.path(), &master.address, token);
     let (steps, result) = try_join(&mut master, same).await;
@@ -182,12 +214,19 @@ async fn a_host_that_has_joined_has_nothing_to_do() {
 
     let other = Master::start().await;
     let elsewhere = request(directory.path(), &other.address, other.token(1));
-    let error = try_join(&mut master, elsewhere).await.1.expect_err("another master");
+    let error = try_join(&mut master, elsewhere)
+        .await
+        .1
+        .expect_err("another master");
     assert!(
         matches!(&error, JoinError::OtherMaster { master: Some(at) } if *at == master.address),
         "{error:?}"
     );
-    assert!(error.next_step().contains("decnet-agent leave"), "{}", error.next_step());
+    assert!(
+        error.next_step().contains("decnet-agent leave"),
+        "{}",
+        error.next_step()
+    );
 }
 
 #[tokio::test]
@@ -204,7 +243,13 @@ async fn a_revoked_host_comes_back_with_a_new_token() {
     let (steps, result) = try_join(&mut master, back).await;
     let error = result.expect_err("still revoked");
     assert!(
-        matches!(&error, JoinError::Prove { source: LinkError::Refused { .. }, .. }),
+        matches!(
+            &error,
+            JoinError::Prove {
+                source: LinkError::Refused { .. },
+                ..
+            }
+        ),
         "{error:?}"
     );
     assert_eq!(steps.len(), 3);
@@ -228,7 +273,10 @@ async fn whatever_listens_on_the_port_gets_its_name() {
     let address = closed.local_addr().expect("bound").to_string();
     drop(closed);
     let error = join_at(&address).await;
-    assert!(matches!(error, ConnectError::PortClosed { .. }), "{error:?}");
+    assert!(
+        matches!(error, ConnectError::PortClosed { .. }),
+        "{error:?}"
+    );
 
     let plain = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = plain.local_addr().expect("bound").to_string();
@@ -242,7 +290,10 @@ async fn whatever_listens_on_the_port_gets_its_name() {
         // Closed with unread bytes it would be reset before the answer is read.
         while peer.read(&mut hello).await.is_ok_and(|read| read > 0) {}
     };
-    let (error, ()) = within("an answer", async { tokio::join!(join_at(&address), web_server) }).await;
+    let (error, ()) = within("an answer", async {
+        tokio::join!(join_at(&address), web_server)
+    })
+    .await;
     assert!(matches!(error, ConnectError::NotTls { .. }), "{error:?}");
 
     let error = join_at("no-such-host.invalid:7443").await;

@@ -83,7 +83,12 @@ impl Receipts {
 impl Bulk {
     /// Sends evidence until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Dialling { masters, pace, jitter, .. } = &self.dialling;
+        let Dialling {
+            masters,
+            pace,
+            jitter,
+            ..
+        } = &self.dialling;
         let mut retry = Retry::new(*pace, Arc::clone(jitter));
         let mut turn = 0_usize;
         let mut silenced = None;
@@ -140,19 +145,27 @@ impl Bulk {
 
 impl std::fmt::Debug for Bulk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bulk").field("spool", &self.spool).finish_non_exhaustive()
+        f.debug_struct("Bulk")
+            .field("spool", &self.spool)
+            .finish_non_exhaustive()
     }
 }
 
 async fn connect(dialling: Dialling, master: MasterAddress) -> Result<Box<Pipe>, LinkError> {
-    let connector =
-        dialling.credentials.connector().map_err(|source| LinkError::Identity { source })?;
+    let connector = dialling
+        .credentials
+        .connector()
+        .map_err(|source| LinkError::Identity { source })?;
     let dialled = dial(&connector, &master).await?;
     let (outbound, batches) = mpsc::channel(1);
     let mut client = FleetClient::new(dialled.channel);
     let answer = Box::pin(async move { client.events(ReceiverStream::new(batches)).await });
     let receipts = Receipts::Opening(answer);
-    Ok(Box::new(Pipe { outbound, receipts, refusal: dialled.refusal }))
+    Ok(Box::new(Pipe {
+        outbound,
+        receipts,
+        refusal: dialled.refusal,
+    }))
 }
 
 /// One connection's state.
@@ -178,12 +191,19 @@ struct Pump<'a> {
 enum Next {
     None,
     Connecting(BoxFuture<'static, Result<Box<Pipe>, LinkError>>),
-    Ready { pipe: Option<Box<Pipe>>, until: Instant },
+    Ready {
+        pipe: Option<Box<Pipe>>,
+        until: Instant,
+    },
 }
 
 impl<'a> Pump<'a> {
     fn new(bulk: &'a Bulk, pipe: Pipe, master: &'a MasterAddress) -> Self {
-        let Pipe { outbound, receipts, refusal } = pipe;
+        let Pipe {
+            outbound,
+            receipts,
+            refusal,
+        } = pipe;
         let figures = bulk.spool.figures();
         let sent = figures.borrow().acked;
         Self {
@@ -288,13 +308,21 @@ impl<'a> Pump<'a> {
     }
 
     async fn taken(&mut self, receipt: v1::EventReceipt) -> Result<(), LinkError> {
-        let v1::EventReceipt { spool_id, through, refused } = receipt;
+        let v1::EventReceipt {
+            spool_id,
+            through,
+            refused,
+        } = receipt;
         if spool_id != self.bulk.spool.id().uuid().as_bytes() {
-            return Err(LinkError::Protocol { source: invalid("receipt.spool_id") });
+            return Err(LinkError::Protocol {
+                source: invalid("receipt.spool_id"),
+            });
         }
         // An event that was never sent cannot have been taken: removing it would lose it.
         if through > self.sent {
-            return Err(LinkError::Protocol { source: invalid("receipt.through") });
+            return Err(LinkError::Protocol {
+                source: invalid("receipt.through"),
+            });
         }
         if refused > 0 {
             tracing::warn!(refused, through, "the master refused evidence of this host");
@@ -317,7 +345,9 @@ async fn next_batch(
     after: u64,
 ) -> Result<Option<(v1::EventBatch, u64)>, SpoolError> {
     let events = spool.read(after, BATCH_EVENTS, BATCH_BYTES).await?;
-    let Some(last) = events.last().map(|event| event.sequence) else { return Ok(None) };
+    let Some(last) = events.last().map(|event| event.sequence) else {
+        return Ok(None);
+    };
     spool.sync(last).await?;
     let batch = v1::EventBatch {
         spool_id: spool.id().uuid().as_bytes().to_vec(),
@@ -327,7 +357,13 @@ async fn next_batch(
 }
 
 fn event(event: SpooledEvent) -> v1::SpooledEvent {
-    let SpooledEvent { sequence, topology, decky, collected_at, line } = event;
+    let SpooledEvent {
+        sequence,
+        topology,
+        decky,
+        collected_at,
+        line,
+    } = event;
     v1::SpooledEvent {
         sequence,
         topology_id: topology.uuid().as_bytes().to_vec(),

@@ -114,10 +114,13 @@ pub async fn redeem(
     name: Option<&HostName>,
     key: HostKey,
 ) -> Result<Redeemed, RedeemError> {
-    let csr = key.csr_der().map_err(|source| RedeemError::Request { source })?;
+    let csr = key
+        .csr_der()
+        .map_err(|source| RedeemError::Request { source })?;
     let answered = async {
-        let channel =
-            channel_over(stream).await.map_err(|source| RedeemError::Http { source })?;
+        let channel = channel_over(stream)
+            .await
+            .map_err(|source| RedeemError::Http { source })?;
         let request = v1::JoinRequest {
             token_id: token.id().uuid().as_bytes().to_vec(),
             token_secret: token.secret().expose().to_vec(),
@@ -125,19 +128,28 @@ pub async fn redeem(
             name: name.map(ToString::to_string).unwrap_or_default(),
             agent_version: super::VERSION.to_owned(),
         };
-        EnrollmentClient::new(channel).join(request).await.map_err(refused)
+        EnrollmentClient::new(channel)
+            .join(request)
+            .await
+            .map_err(refused)
     };
-    let reply = timeout(ANSWER, answered).await.map_err(|_| RedeemError::Silent)??.into_inner();
-    let bundle = CaBundle::from_der_list(reply.ca)
-        .map_err(|source| RedeemError::Bundle { source })?;
+    let reply = timeout(ANSWER, answered)
+        .await
+        .map_err(|_| RedeemError::Silent)??
+        .into_inner();
+    let bundle =
+        CaBundle::from_der_list(reply.ca).map_err(|source| RedeemError::Bundle { source })?;
     if !bundle.contains(&token.pin()) {
         return Err(RedeemError::OtherRoots);
     }
     let identity = HostIdentity::new(key, reply.certificate, bundle)
         .map_err(|source| RedeemError::Certificate { source })?;
-    let host =
-        HostName::parse(&reply.host_name).map_err(|source| RedeemError::Name { source })?;
-    Ok(Redeemed { identity, host, master_time: reply.master_time })
+    let host = HostName::parse(&reply.host_name).map_err(|source| RedeemError::Name { source })?;
+    Ok(Redeemed {
+        identity,
+        host,
+        master_time: reply.master_time,
+    })
 }
 
 fn refused(status: Status) -> RedeemError {
@@ -158,7 +170,9 @@ fn refused(status: Status) -> RedeemError {
         | Code::Unimplemented
         | Code::Internal
         | Code::Unavailable
-        | Code::DataLoss => RedeemError::Failed { source: Answer::of(&status) },
+        | Code::DataLoss => RedeemError::Failed {
+            source: Answer::of(&status),
+        },
     }
 }
 
@@ -226,16 +240,23 @@ pub async fn renew(channel: Channel) -> Result<Renewed, RenewError> {
     let key = task::blocking(HostKey::generate)
         .await
         .map_err(|source| RenewError::Key { source })?;
-    let csr = key.csr_der().map_err(|source| RenewError::Request { source })?;
+    let csr = key
+        .csr_der()
+        .map_err(|source| RenewError::Request { source })?;
     let mut client = FleetClient::new(channel);
     let reply = timeout(ANSWER, client.renew(v1::RenewRequest { csr }))
         .await
         .map_err(|_| RenewError::Silent)?
-        .map_err(|source| RenewError::Call { source: Box::new(source) })?
+        .map_err(|source| RenewError::Call {
+            source: Box::new(source),
+        })?
         .into_inner();
     let bundle =
         CaBundle::from_der_list(reply.ca).map_err(|source| RenewError::Bundle { source })?;
     let identity = HostIdentity::new(key, reply.certificate, bundle)
         .map_err(|source| RenewError::Certificate { source })?;
-    Ok(Renewed { identity, master_time: reply.master_time })
+    Ok(Renewed {
+        identity,
+        master_time: reply.master_time,
+    })
 }

@@ -35,8 +35,10 @@ pub(super) async fn dial(
     connector: &Connector,
     master: &MasterAddress,
 ) -> Result<Dialled, LinkError> {
-    let stream =
-        connector.connect(master).await.map_err(|source| LinkError::Connect { source })?;
+    let stream = connector
+        .connect(master)
+        .await
+        .map_err(|source| LinkError::Connect { source })?;
     let refusal = stream.refusal();
     let channel = match timeout(ANSWER, channel_over(stream)).await {
         Ok(Ok(channel)) => channel,
@@ -46,7 +48,11 @@ pub(super) async fn dial(
                 None => LinkError::Http { source },
             });
         }
-        Err(_) => return Err(LinkError::Silent { waiting_for: "HTTP/2" }),
+        Err(_) => {
+            return Err(LinkError::Silent {
+                waiting_for: "HTTP/2",
+            });
+        }
     };
     Ok(Dialled { channel, refusal })
 }
@@ -61,23 +67,37 @@ pub(super) async fn open(
     // One message at a time: what is not sent yet is better made anew than sent late.
     let (outbound, messages) = mpsc::channel(1);
     let hello = wire::hello(row, credentials.now());
-    outbound.try_send(hello).expect("a fresh channel has room for one");
+    outbound
+        .try_send(hello)
+        .expect("a fresh channel has room for one");
     let mut client =
         FleetClient::new(dialled.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let opened = async {
-        let mut inbound = client.control(ReceiverStream::new(messages)).await?.into_inner();
+        let mut inbound = client
+            .control(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
         let first = inbound.message().await?;
         Ok((inbound, first))
     };
     let (inbound, first) = match timeout(ANSWER, opened).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(status)) => return Err(LinkError::from_status(CALL, status, &dialled.refusal)),
-        Err(_) => return Err(LinkError::Silent { waiting_for: "welcome" }),
+        Err(_) => {
+            return Err(LinkError::Silent {
+                waiting_for: "welcome",
+            });
+        }
     };
     let first = first.ok_or(LinkError::Closed)?;
     let welcome = wire::welcome(first).map_err(|source| LinkError::Protocol { source })?;
     credentials.note_master_time(welcome.master_time);
-    Ok(Control { outbound, inbound, dialled, welcome })
+    Ok(Control {
+        outbound,
+        inbound,
+        dialled,
+        welcome,
+    })
 }
 
 /// Opens the control stream once and leaves again: that the master lets this host in is proven.
@@ -86,7 +106,9 @@ pub async fn prove(
     master: &MasterAddress,
     row: &HostReport,
 ) -> Result<(), LinkError> {
-    let connector = credentials.connector().map_err(|source| LinkError::Identity { source })?;
+    let connector = credentials
+        .connector()
+        .map_err(|source| LinkError::Identity { source })?;
     let dialled = dial(&connector, master).await?;
     open(dialled, credentials, row).await.map(drop)
 }

@@ -34,7 +34,11 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) const fn new(pace: Pace, jitter: Jitter) -> Self {
-        Self { pace, jitter, attempts: 0 }
+        Self {
+            pace,
+            jitter,
+            attempts: 0,
+        }
     }
 
     /// The wait before the next attempt.
@@ -45,7 +49,10 @@ impl Retry {
         } else {
             let doublings = self.attempts.min(16);
             self.attempts = self.attempts.saturating_add(1);
-            self.pace.first.saturating_mul(1 << doublings).min(self.pace.last)
+            self.pace
+                .first
+                .saturating_mul(1 << doublings)
+                .min(self.pace.last)
         };
         ceiling.mul_f64(self.draw())
     }
@@ -76,8 +83,9 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_last_and_a_loss_begins_anew() {
         let mut retry = Retry::new(Pace::default(), Arc::new(|| 1.0));
-        let waits: Vec<_> =
-            (0..9).map(|_| retry.after(&LinkError::Closed).as_secs_f64()).collect();
+        let waits: Vec<_> = (0..9)
+            .map(|_| retry.after(&LinkError::Closed).as_secs_f64())
+            .collect();
         assert_eq!(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
         let spread = Duration::from_secs(5);
         assert_eq!(retry.after_loss(&LinkError::Closed, spread), spread);
@@ -87,9 +95,14 @@ mod tests {
     #[test]
     fn a_refused_host_tries_slowly_from_the_first_time_on() {
         let mut retry = Retry::new(Pace::default(), Arc::new(|| 0.0));
-        let refused = LinkError::Refused { source: RefusedByMaster::Revoked };
+        let refused = LinkError::Refused {
+            source: RefusedByMaster::Revoked,
+        };
         assert_eq!(retry.after(&refused), Duration::from_secs(30));
-        assert_eq!(retry.after_loss(&refused, Duration::ZERO), Duration::from_secs(30));
+        assert_eq!(
+            retry.after_loss(&refused, Duration::ZERO),
+            Duration::from_secs(30)
+        );
         assert_eq!(retry.after(&LinkError::Closed), Duration::ZERO);
     }
 }

@@ -39,7 +39,10 @@ pub(crate) fn host() -> HostId {
 }
 
 pub(crate) fn now() -> OffsetDateTime {
-    #[allow(clippy::disallowed_methods, reason = "certificates are checked against the real clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "certificates are checked against the real clock"
+    )]
     OffsetDateTime::now_utc()
 }
 
@@ -66,15 +69,23 @@ pub(crate) struct Opened<In, Out> {
 impl<In, Out> Opened<In, Out> {
     /// What the agent says next; none when it has ended the stream.
     pub(crate) async fn hear(&mut self) -> Option<In> {
-        within("a message", self.inbound.message()).await.unwrap_or(None)
+        within("a message", self.inbound.message())
+            .await
+            .unwrap_or(None)
     }
 
     pub(crate) async fn say(&self, message: Out) {
-        self.outbound.send(Ok(message)).await.expect("the agent listens");
+        self.outbound
+            .send(Ok(message))
+            .await
+            .expect("the agent listens");
     }
 
     pub(crate) async fn end(&self, status: Status) {
-        self.outbound.send(Err(status)).await.expect("the agent listens");
+        self.outbound
+            .send(Err(status))
+            .await
+            .expect("the agent listens");
     }
 
     pub(crate) fn host(&self) -> &HostPeer {
@@ -111,7 +122,10 @@ impl Inner {
     }
 
     fn issue(&self, csr: &[u8]) -> Vec<u8> {
-        self.ca.issue_host(csr, host(), DAY, now()).expect("a sound request").certificate_der
+        self.ca
+            .issue_host(csr, host(), DAY, now())
+            .expect("a sound request")
+            .certificate_der
     }
 }
 
@@ -149,7 +163,11 @@ impl Enrollment for Service {
 }
 
 fn peer<T>(request: &Request<T>) -> PeerInfo {
-    request.extensions().get::<PeerInfo>().cloned().expect("our acceptor")
+    request
+        .extensions()
+        .get::<PeerInfo>()
+        .cloned()
+        .expect("our acceptor")
 }
 
 #[tonic::async_trait]
@@ -182,7 +200,11 @@ impl Fleet for Service {
         let (outbound, messages) = mpsc::channel(16);
         let inbound = request.into_inner();
         // A test that has ended hears nothing more.
-        drop(self.0.controls.send(Opened { peer, inbound, outbound }));
+        drop(self.0.controls.send(Opened {
+            peer,
+            inbound,
+            outbound,
+        }));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
@@ -193,7 +215,11 @@ impl Fleet for Service {
         let peer = peer(&request);
         let (outbound, messages) = mpsc::channel(16);
         let inbound = request.into_inner();
-        drop(self.0.bulks.send(Opened { peer, inbound, outbound }));
+        drop(self.0.bulks.send(Opened {
+            peer,
+            inbound,
+            outbound,
+        }));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }
@@ -238,8 +264,13 @@ impl Master {
             connections: 64,
             unauthenticated: 32,
         };
-        let incoming =
-            accept_loop(listener, tls, Arc::clone(&connections), limits, shutdown.clone());
+        let incoming = accept_loop(
+            listener,
+            tls,
+            Arc::clone(&connections),
+            limits,
+            shutdown.clone(),
+        );
         let serve = tonic::transport::Server::builder()
             .add_service(EnrollmentServer::new(Service(Arc::clone(&inner))))
             .add_service(FleetServer::new(Service(Arc::clone(&inner))))
@@ -284,21 +315,28 @@ impl Master {
 
     /// The next control stream.
     pub(crate) async fn control(&mut self) -> Control {
-        within("a control stream", self.controls.recv()).await.expect("the master runs")
+        within("a control stream", self.controls.recv())
+            .await
+            .expect("the master runs")
     }
 
     /// The next control stream, welcomed after its hello.
     pub(crate) async fn welcomed(&mut self, heartbeat_ms: u32) -> Control {
         let mut control = self.control().await;
         let hello = control.hear().await.expect("a hello").body;
-        assert!(matches!(hello, Some(v1::agent_message::Body::Hello(_))), "{hello:?}");
+        assert!(
+            matches!(hello, Some(v1::agent_message::Body::Hello(_))),
+            "{hello:?}"
+        );
         control.say(welcome(heartbeat_ms)).await;
         control
     }
 
     /// The next evidence stream.
     pub(crate) async fn bulk(&mut self) -> Bulk {
-        within("an evidence stream", self.bulks.recv()).await.expect("the master runs")
+        within("an evidence stream", self.bulks.recv())
+            .await
+            .expect("the master runs")
     }
 
     pub(crate) fn has_no_stream(&mut self) -> bool {
@@ -314,17 +352,22 @@ impl Master {
     ) -> Arc<Credentials> {
         let key = HostKey::generate().expect("randomness");
         let csr = key.csr_der().expect("own key");
-        let leaf = self.inner.ca.issue_host(&csr, host(), life, joined).expect("own request");
+        let leaf = self
+            .inner
+            .ca
+            .issue_host(&csr, host(), life, joined)
+            .expect("own request");
         let bundle = self.inner.ca.bundle();
-        let identity =
-            HostIdentity::new(key, leaf.certificate_der, bundle).expect("own key");
+        let identity = HostIdentity::new(key, leaf.certificate_der, bundle).expect("own key");
         let membership = Membership {
             masters: vec![self.address.clone()],
             host: HostName::parse("edge-07").expect("a name"),
             skew: time::Duration::ZERO,
             token: TokenId::new(Uuid::from_u128(1)),
         };
-        IdentityFiles::new(directory).save(&identity).expect("writable");
+        IdentityFiles::new(directory)
+            .save(&identity)
+            .expect("writable");
         membership.save(directory).expect("writable");
         Arc::new(Credentials::new(directory, clock(), identity, membership))
     }
@@ -333,7 +376,10 @@ impl Master {
 pub(crate) fn welcome(heartbeat_ms: u32) -> v1::MasterMessage {
     v1::MasterMessage {
         body: Some(v1::master_message::Body::Welcome(v1::Welcome {
-            floor: Some(v1::Fence { epoch: 3, generation: 4 }),
+            floor: Some(v1::Fence {
+                epoch: 3,
+                generation: 4,
+            }),
             heartbeat_ms,
             reconnect_spread_ms: 0,
             master_time: now().unix_timestamp(),

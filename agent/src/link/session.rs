@@ -20,10 +20,10 @@ use super::open::{Control, Dialled, dial, open};
 use super::retry::Retry;
 use super::wire::{self, Order};
 use super::{Jitter, LinkError, Pace};
+use crate::apply::Progress;
 use crate::chain::Chain;
 use crate::health::Vitals;
 use crate::identity::Credentials;
-use crate::apply::Progress;
 use crate::report::Obey;
 use crate::spool::Figures;
 use crate::task;
@@ -85,7 +85,12 @@ impl Session {
     }
 
     async fn keep(&self, met: &CancellationToken, shutdown: &CancellationToken) {
-        let Dialling { masters, pace, jitter, .. } = &self.dialling;
+        let Dialling {
+            masters,
+            pace,
+            jitter,
+            ..
+        } = &self.dialling;
         let mut retry = Retry::new(*pace, Arc::clone(jitter));
         let mut turn = 0_usize;
         let mut silenced: Option<&'static str> = None;
@@ -138,7 +143,9 @@ impl Session {
         let credentials = &self.dialling.credentials;
         if !credentials.is_expired() {
             let opened = self.open(master).await;
-            let Err(LinkError::Denied { call, source }) = opened else { return opened };
+            let Err(LinkError::Denied { call, source }) = opened else {
+                return opened;
+            };
             // An expired certificate may connect and renew, and do nothing else. This host's idea
             // of the time may be wrong, so whether it is expired is asked and not computed.
             tracing::info!("the master did not permit the control stream; trying to renew");
@@ -171,15 +178,15 @@ impl Session {
     /// Renews on a connection that serves for nothing else.
     async fn renew_apart(&self, master: &MasterAddress) -> Result<(), LinkError> {
         let Dialled { channel, refusal } = self.dial(master).await?;
-        renew_and_adopt(&self.dialling.credentials, channel).await.map_err(|source| {
-            match (refusal.get(), source) {
+        renew_and_adopt(&self.dialling.credentials, channel)
+            .await
+            .map_err(|source| match (refusal.get(), source) {
                 (Some(source), _) => LinkError::Refused { source },
                 (None, RenewError::Call { source }) => {
                     LinkError::from_status("renew", *source, &refusal)
                 }
                 (None, source) => LinkError::Renew { source },
-            }
-        })
+            })
     }
 
     /// Renews over the living connection and opens the one that takes its place.
@@ -200,7 +207,12 @@ impl Session {
         master: &MasterAddress,
         shutdown: &CancellationToken,
     ) -> Served {
-        let Control { outbound, mut inbound, dialled, welcome } = *control;
+        let Control {
+            outbound,
+            mut inbound,
+            dialled,
+            welcome,
+        } = *control;
         self.obey.set_floor(welcome.floor).await;
         self.obey.observe().await;
 
@@ -293,7 +305,9 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("masters", &self.dialling.masters).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("masters", &self.dialling.masters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -380,10 +394,18 @@ impl Outbox {
     /// Waits for news; never ends when there can be none.
     async fn changed(&mut self) {
         let reports = async {
-            if self.reports_end { pending().await } else { self.reports.changed().await }
+            if self.reports_end {
+                pending().await
+            } else {
+                self.reports.changed().await
+            }
         };
         let progress = async {
-            if self.progress_end { pending().await } else { self.progress.changed().await }
+            if self.progress_end {
+                pending().await
+            } else {
+                self.progress.changed().await
+            }
         };
         tokio::select! {
             changed = reports => {
@@ -415,7 +437,9 @@ impl Outbox {
         self.heartbeat = false;
         // A report that changed meanwhile is news of its own, and comes next.
         let report = Arc::clone(&self.reports.borrow());
-        let mut health = session.vitals.sample(&session.data, session.spool.borrow().events);
+        let mut health = session
+            .vitals
+            .sample(&session.data, session.spool.borrow().events);
         health.engine_ok &= self.engine_is_heard(&report);
         wire::heartbeat(&report, self.digest, health)
     }
@@ -458,8 +482,8 @@ impl Renewal {
     /// the hours that a host was asleep.
     fn is_due(&self) -> bool {
         let held = self.not_before.is_some_and(|until| Instant::now() < until);
-        let aged = self.credentials.identity().renew_at(self.jitter)
-            <= self.credentials.master_now();
+        let aged =
+            self.credentials.identity().renew_at(self.jitter) <= self.credentials.master_now();
         self.running.is_none() && !held && (self.asked || aged)
     }
 

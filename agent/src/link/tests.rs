@@ -93,7 +93,10 @@ impl Agent {
     async fn joined(master: &Master, at: time::OffsetDateTime) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let credentials = master.credentials(directory.path(), at, DAY);
-        let bounds = Bounds { bytes: 1 << 30, events: 1_000_000 };
+        let bounds = Bounds {
+            bytes: 1 << 30,
+            events: 1_000_000,
+        };
         let notices = Arc::new(Notices::new(Arc::new(now)));
         let spool = Spool::open(directory.path(), bounds, notices, now()).await;
         Self {
@@ -136,13 +139,18 @@ impl Agent {
 
     fn start(&mut self, session: Session) {
         let work = session.run(self.shutdown.clone());
-        self.tasks.push(task::spawn("session", tracing::Span::none(), work));
+        self.tasks
+            .push(task::spawn("session", tracing::Span::none(), work));
     }
 
     fn start_bulk(&mut self) {
-        let bulk = Bulk { dialling: self.dialling(), spool: Arc::clone(&self.spool) };
+        let bulk = Bulk {
+            dialling: self.dialling(),
+            spool: Arc::clone(&self.spool),
+        };
         let work = bulk.run(self.shutdown.clone());
-        self.tasks.push(task::spawn("bulk", tracing::Span::none(), work));
+        self.tasks
+            .push(task::spawn("bulk", tracing::Span::none(), work));
     }
 
     async fn collect(&self, events: std::ops::Range<u32>) {
@@ -182,7 +190,12 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 async fn body(control: &mut Control) -> agent_message::Body {
-    control.hear().await.expect("a message").body.expect("a body")
+    control
+        .hear()
+        .await
+        .expect("a message")
+        .body
+        .expect("a body")
 }
 
 /// The next report, whatever heartbeats come before it.
@@ -207,7 +220,11 @@ fn order(body: master_message::Body) -> v1::MasterMessage {
 }
 
 fn seen() -> HostReport {
-    HostReport { observed: Some(Inventory::default()), phase: Phase::Idle, ..blank() }
+    HostReport {
+        observed: Some(Inventory::default()),
+        phase: Phase::Idle,
+        ..blank()
+    }
 }
 
 // The control connection.
@@ -220,7 +237,9 @@ async fn hello_comes_first_and_tells_the_row_without_what_was_observed() {
     agent.start_session();
 
     let mut control = master.control().await;
-    let agent_message::Body::Hello(hello) = body(&mut control).await else { panic!("no hello") };
+    let agent_message::Body::Hello(hello) = body(&mut control).await else {
+        panic!("no hello")
+    };
     assert_eq!(hello.agent_version, VERSION);
     assert_eq!(hello.report.expect("the row").observed, None);
     // Nothing is asked of the engine before the master has spoken.
@@ -228,7 +247,10 @@ async fn hello_comes_first_and_tells_the_row_without_what_was_observed() {
 
     control.say(super::scripted::welcome(NEVER)).await;
     let first = body(&mut control).await;
-    assert!(matches!(&first, agent_message::Body::Report(it) if it.observed.is_some()), "{first:?}");
+    assert!(
+        matches!(&first, agent_message::Body::Report(it) if it.observed.is_some()),
+        "{first:?}"
+    );
     let beat = heartbeat(&mut control).await;
     assert_eq!(beat.observed_digest, wire::observed_digest(&seen()));
     assert!(beat.health.expect("health").disk_free_mib > 0);
@@ -245,7 +267,10 @@ async fn assignments_are_handed_on_and_a_malformed_one_costs_nothing_else() {
 
     let assign = |generation, topology_id: Vec<u8>| {
         order(master_message::Body::Assign(v1::Assign {
-            fence: Some(v1::Fence { epoch: 3, generation }),
+            fence: Some(v1::Fence {
+                epoch: 3,
+                generation,
+            }),
             topology_id,
             version_hash: VersionHash::new([1; 32]).bytes().to_vec(),
             hydrated: Bytes::from_static(b"doc"),
@@ -255,13 +280,23 @@ async fn assignments_are_handed_on_and_a_malformed_one_costs_nothing_else() {
     control.say(assign(6, vec![7; 3])).await;
     control.say(v1::MasterMessage { body: None }).await;
     control.say(assign(7, Vec::new())).await;
-    control.say(order(master_message::Body::ReportWanted(v1::ReportWanted {}))).await;
+    control
+        .say(order(master_message::Body::ReportWanted(
+            v1::ReportWanted {},
+        )))
+        .await;
 
     let obey = Arc::clone(&agent.obey);
     eventually("all is handed on", || obey.told().len() == 5).await;
     assert_eq!(
         agent.obey.told(),
-        ["floor 3.4", "observe", "offer 3.5 Some(b\"doc\")", "offer 3.7 None", "observe"]
+        [
+            "floor 3.4",
+            "observe",
+            "offer 3.5 Some(b\"doc\")",
+            "offer 3.7 None",
+            "observe"
+        ]
     );
     agent.stop().await;
 }
@@ -280,10 +315,17 @@ async fn a_change_is_reported_at_once_and_the_heartbeat_refers_to_it() {
     assert_ne!(after.observed_digest, before.observed_digest);
     assert_eq!(after.observed_digest, wire::observed_digest(&seen()));
 
-    let progress = Progress { fence: Fence::new(3, 5), done: 2, total: 9 };
+    let progress = Progress {
+        fence: Fence::new(3, 5),
+        done: 2,
+        total: 9,
+    };
     agent.obey.progress.send_replace(Some(progress));
     let said = body(&mut control).await;
-    assert!(matches!(&said, agent_message::Body::Progress(it) if it.total == 9), "{said:?}");
+    assert!(
+        matches!(&said, agent_message::Body::Progress(it) if it.total == 9),
+        "{said:?}"
+    );
     agent.stop().await;
 }
 
@@ -315,7 +357,10 @@ async fn without_a_master_the_engine_is_looked_at_once_to_collect() {
     let master = Master::start().await;
     let mut agent = Agent::of(&master).await;
     drop(master);
-    let session = Session { without_master: Duration::from_millis(10), ..agent.session() };
+    let session = Session {
+        without_master: Duration::from_millis(10),
+        ..agent.session()
+    };
     agent.start(session);
     let obey = Arc::clone(&agent.obey);
     eventually("it looks", || obey.told() == ["observe"]).await;
@@ -336,7 +381,11 @@ async fn a_revoked_host_is_told_so_by_name_and_does_not_hammer() {
     let error = refused.expect_err("revoked");
     assert!(matches!(error, LinkError::Refused { .. }), "{error:?}");
     assert_eq!(error.reason(), "refused by master");
-    assert!(error.next_step().contains("join with the new token"), "{}", error.next_step());
+    assert!(
+        error.next_step().contains("join with the new token"),
+        "{}",
+        error.next_step()
+    );
     agent.stop().await;
 }
 
@@ -349,8 +398,15 @@ async fn an_unreachable_master_is_named_as_such() {
     let mut refused = None;
     // The port closes a moment after the master has ended.
     for _ in 0..100 {
-        let error = prove(&agent.credentials, &address, &blank()).await.expect_err("no master");
-        if matches!(&error, LinkError::Connect { source: ConnectError::PortClosed { .. } }) {
+        let error = prove(&agent.credentials, &address, &blank())
+            .await
+            .expect_err("no master");
+        if matches!(
+            &error,
+            LinkError::Connect {
+                source: ConnectError::PortClosed { .. }
+            }
+        ) {
             refused = Some(error);
             break;
         }
@@ -358,7 +414,11 @@ async fn an_unreachable_master_is_named_as_such() {
     }
     let error = refused.expect("a closed port");
     assert_eq!(error.reason(), "unreachable");
-    assert!(error.next_step().contains("decnet-master runs there"), "{}", error.next_step());
+    assert!(
+        error.next_step().contains("decnet-master runs there"),
+        "{}",
+        error.next_step()
+    );
 }
 
 // Renewal.
@@ -373,35 +433,63 @@ async fn renewal_moves_both_connections_and_loses_no_event() {
     let old_key = control.host().key;
     agent.collect(0..10).await;
     let mut bulk = master.bulk().await;
-    assert_ne!(bulk.peer.address, control.peer.address, "two connections, not one");
+    assert_ne!(
+        bulk.peer.address, control.peer.address,
+        "two connections, not one"
+    );
     let batch = bulk.hear().await.expect("a batch");
 
-    control.say(order(master_message::Body::RenewNow(v1::RenewNow {}))).await;
+    control
+        .say(order(master_message::Body::RenewNow(v1::RenewNow {})))
+        .await;
     let mut new_control = master.control().await;
     // As the master does: the newer connection of a host ends the older one, and may do so before
     // its own welcome has arrived.
-    control.end(tonic::Status::aborted("a newer connection took over")).await;
+    control
+        .end(tonic::Status::aborted("a newer connection took over"))
+        .await;
     assert!(new_control.hear().await.is_some());
     new_control.say(super::scripted::welcome(NEVER)).await;
     assert_ne!(new_control.host().key, old_key);
-    assert_eq!(agent.credentials.identity().key().fingerprint(), new_control.host().key);
+    assert_eq!(
+        agent.credentials.identity().key().fingerprint(),
+        new_control.host().key
+    );
     control.ended().await;
     heartbeat(&mut new_control).await;
     // What was sent over the old connection is acknowledged over it, and only then does it end.
     let new_bulk = master.bulk();
     agent.collect(10..20).await;
-    bulk.say(v1::EventReceipt { spool_id: batch.spool_id, through: 10, refused: 0 }).await;
+    bulk.say(v1::EventReceipt {
+        spool_id: batch.spool_id,
+        through: 10,
+        refused: 0,
+    })
+    .await;
     let mut new_bulk = new_bulk.await;
     bulk.ended().await;
     let rest = new_bulk.hear().await.expect("the next batch");
-    assert_eq!(rest.events.iter().map(|it| it.sequence).collect::<Vec<_>>(), (11..=20).collect::<Vec<_>>());
-    new_bulk.say(v1::EventReceipt { spool_id: rest.spool_id, through: 20, refused: 0 }).await;
+    assert_eq!(
+        rest.events.iter().map(|it| it.sequence).collect::<Vec<_>>(),
+        (11..=20).collect::<Vec<_>>()
+    );
+    new_bulk
+        .say(v1::EventReceipt {
+            spool_id: rest.spool_id,
+            through: 20,
+            refused: 0,
+        })
+        .await;
     agent.acknowledged(20).await;
     assert_eq!(new_bulk.host().key, new_control.host().key);
     assert_eq!(master.renewals(), 1);
 
     let stored = crate::identity::Credentials::load(agent.directory.path(), Arc::new(now));
-    let stored = stored.expect("a stored identity").identity().key().fingerprint();
+    let stored = stored
+        .expect("a stored identity")
+        .identity()
+        .key()
+        .fingerprint();
     assert_eq!(stored, new_control.host().key);
     agent.stop().await;
 }
@@ -448,14 +536,21 @@ async fn a_host_whose_clock_hides_that_it_expired_renews_when_it_is_refused() {
     assert!(!control.host().expired);
     // The master's clock is known from then on.
     let skew = agent.credentials.membership().skew;
-    assert!((skew - time::Duration::hours(2)).abs() < time::Duration::seconds(10), "{skew}");
+    assert!(
+        (skew - time::Duration::hours(2)).abs() < time::Duration::seconds(10),
+        "{skew}"
+    );
     agent.stop().await;
 }
 
 // Evidence.
 
 fn lines(batch: &v1::EventBatch) -> Vec<String> {
-    batch.events.iter().map(|it| String::from_utf8_lossy(&it.line).into_owned()).collect()
+    batch
+        .events
+        .iter()
+        .map(|it| String::from_utf8_lossy(&it.line).into_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -468,9 +563,21 @@ async fn evidence_is_sent_in_order_and_removed_when_the_master_has_it() {
     let batch = bulk.hear().await.expect("a batch");
     assert_eq!(batch.spool_id, agent.spool.id().uuid().as_bytes());
     assert_eq!(lines(&batch), ["0", "1", "2"]);
-    bulk.say(v1::EventReceipt { spool_id: batch.spool_id, through: 3, refused: 0 }).await;
+    bulk.say(v1::EventReceipt {
+        spool_id: batch.spool_id,
+        through: 3,
+        refused: 0,
+    })
+    .await;
     agent.acknowledged(3).await;
-    assert!(agent.spool.read(0, 10, 1000).await.expect("readable").is_empty());
+    assert!(
+        agent
+            .spool
+            .read(0, 10, 1000)
+            .await
+            .expect("readable")
+            .is_empty()
+    );
     agent.stop().await;
 }
 
@@ -491,8 +598,16 @@ async fn no_more_than_four_batches_are_under_way() {
     }
     let more = tokio::time::timeout(Duration::from_millis(100), bulk.hear()).await;
     assert!(more.is_err(), "a fifth batch came without a receipt");
-    bulk.say(v1::EventReceipt { spool_id: id, through: last, refused: 0 }).await;
-    assert_eq!(bulk.hear().await.expect("the next").events[0].sequence, last + 1);
+    bulk.say(v1::EventReceipt {
+        spool_id: id,
+        through: last,
+        refused: 0,
+    })
+    .await;
+    assert_eq!(
+        bulk.hear().await.expect("the next").events[0].sequence,
+        last + 1
+    );
     agent.stop().await;
 }
 
@@ -505,7 +620,12 @@ async fn what_was_not_acknowledged_is_sent_again_under_the_same_numbers() {
     let mut bulk = master.bulk().await;
     let first = bulk.hear().await.expect("a batch");
     let second = bulk.hear().await.expect("a batch");
-    bulk.say(v1::EventReceipt { spool_id: first.spool_id, through: 512, refused: 0 }).await;
+    bulk.say(v1::EventReceipt {
+        spool_id: first.spool_id,
+        through: 512,
+        refused: 0,
+    })
+    .await;
     agent.acknowledged(512).await;
     drop(bulk);
 
@@ -523,11 +643,21 @@ async fn a_receipt_for_what_was_never_sent_removes_nothing() {
     let mut bulk = master.bulk().await;
     let batch = bulk.hear().await.expect("a batch");
     let spool_id = batch.spool_id.clone();
-    bulk.say(v1::EventReceipt { spool_id: vec![0; 16], through: 3, refused: 0 }).await;
+    bulk.say(v1::EventReceipt {
+        spool_id: vec![0; 16],
+        through: 3,
+        refused: 0,
+    })
+    .await;
     bulk.ended().await;
     let mut bulk = master.bulk().await;
     assert_eq!(bulk.hear().await.expect("all of it again"), batch);
-    bulk.say(v1::EventReceipt { spool_id, through: 4, refused: 0 }).await;
+    bulk.say(v1::EventReceipt {
+        spool_id,
+        through: 4,
+        refused: 0,
+    })
+    .await;
     bulk.ended().await;
     assert_eq!(agent.spool.figures().borrow().acked, 0);
     agent.stop().await;

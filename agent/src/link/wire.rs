@@ -10,8 +10,8 @@ use proto::convert::{self, InvalidMessage, bytes32, fence, invalid, millis, uuid
 use proto::v1::{self, agent_message, master_message};
 use time::OffsetDateTime;
 
-use crate::health::Health;
 use crate::apply::{Offer, Progress};
+use crate::health::Health;
 
 /// What the master says first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,12 @@ pub(super) fn order(message: v1::MasterMessage) -> Result<Order, InvalidMessage>
 }
 
 fn offer(wire: v1::Assign) -> Result<Offer, InvalidMessage> {
-    let v1::Assign { fence: order, topology_id, version_hash, hydrated } = wire;
+    let v1::Assign {
+        fence: order,
+        topology_id,
+        version_hash,
+        hydrated,
+    } = wire;
     let topology = if topology_id.is_empty() {
         None
     } else {
@@ -66,12 +71,19 @@ fn offer(wire: v1::Assign) -> Result<Offer, InvalidMessage> {
         let hash = VersionHash::new(bytes32(&version_hash, "assign.version_hash")?);
         Some((id, hash, hydrated))
     };
-    Ok(Offer { fence: fence(order, "assign.fence")?, topology })
+    Ok(Offer {
+        fence: fence(order, "assign.fence")?,
+        topology,
+    })
 }
 
 pub(super) fn hello(report: &HostReport, now: OffsetDateTime) -> v1::AgentMessage {
     // The row alone: what was observed before this stream began may no longer be so.
-    let row = v1::Report { observed: None, drift: Vec::new(), ..v1::Report::from(report) };
+    let row = v1::Report {
+        observed: None,
+        drift: Vec::new(),
+        ..v1::Report::from(report)
+    };
     agent(agent_message::Body::Hello(v1::Hello {
         agent_version: super::VERSION.to_owned(),
         report: Some(row),
@@ -84,9 +96,18 @@ pub(super) fn report(report: &HostReport) -> v1::AgentMessage {
 }
 
 pub(super) fn heartbeat(report: &HostReport, digest: u64, health: Health) -> v1::AgentMessage {
-    let hash = report.content.map(|(_, hash)| hash.bytes().to_vec()).unwrap_or_default();
-    let Health { engine_ok, collect_ok, spool_ok, disk_free_mib, memory_free_mib, spool_events } =
-        health;
+    let hash = report
+        .content
+        .map(|(_, hash)| hash.bytes().to_vec())
+        .unwrap_or_default();
+    let Health {
+        engine_ok,
+        collect_ok,
+        spool_ok,
+        disk_free_mib,
+        memory_free_mib,
+        spool_events,
+    } = health;
     agent(agent_message::Body::Heartbeat(v1::Heartbeat {
         fence: Some(report.fence.into()),
         version_hash: hash,
@@ -106,7 +127,11 @@ pub(super) fn heartbeat(report: &HostReport, digest: u64, health: Health) -> v1:
 
 pub(super) fn progress(progress: Progress) -> v1::AgentMessage {
     let Progress { fence, done, total } = progress;
-    agent(agent_message::Body::Progress(v1::Progress { fence: Some(fence.into()), done, total }))
+    agent(agent_message::Body::Progress(v1::Progress {
+        fence: Some(fence.into()),
+        done,
+        total,
+    }))
 }
 
 /// The digest that a heartbeat carries of the last report.
@@ -131,7 +156,10 @@ mod tests {
             fence: Fence::new(u64::MAX, u64::MAX),
             phase: Phase::Applied,
             in_flight: true,
-            content: Some((TopologyId::new(Uuid::from_u128(7)), VersionHash::new([7; 32]))),
+            content: Some((
+                TopologyId::new(Uuid::from_u128(7)),
+                VersionHash::new([7; 32]),
+            )),
             applied_at: None,
             failure: None,
             refusal: None,
@@ -157,7 +185,11 @@ mod tests {
     #[test]
     fn the_digest_depends_on_what_is_observed_and_on_nothing_else() {
         let report = full_report();
-        let moved = HostReport { fence: Fence::new(1, 2), phase: Phase::Failed, ..report.clone() };
+        let moved = HostReport {
+            fence: Fence::new(1, 2),
+            phase: Phase::Failed,
+            ..report.clone()
+        };
         assert_eq!(observed_digest(&report), observed_digest(&moved));
         let seen = HostReport {
             observed: Some(domain::observe::Inventory::default()),
@@ -173,9 +205,13 @@ mod tests {
             topology_id: vec![1; 15],
             ..v1::Assign::default()
         };
-        let message =
-            v1::MasterMessage { body: Some(master_message::Body::Assign(short)) };
+        let message = v1::MasterMessage {
+            body: Some(master_message::Body::Assign(short)),
+        };
         assert_eq!(order(message).err(), Some(invalid("assign.topology_id")));
-        assert_eq!(order(v1::MasterMessage { body: None }).err(), Some(invalid("body")));
+        assert_eq!(
+            order(v1::MasterMessage { body: None }).err(),
+            Some(invalid("body"))
+        );
     }
 }

@@ -1,13 +1,19 @@
 use std::path::Path;
 
+use bytes::Bytes;
 use domain::event::Payload;
+use domain::id::{BootId, TopologyId};
 use pki::clock::Clock;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::*;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-const ROOMY: Bounds = Bounds { bytes: 1 << 30, events: 1_000_000 };
+const ROOMY: Bounds = Bounds {
+    bytes: 1 << 30,
+    events: 1_000_000,
+};
 
 fn clock() -> Clock {
     Arc::new(|| NOW)
@@ -15,7 +21,9 @@ fn clock() -> Clock {
 
 async fn open(directory: &Path, bounds: Bounds) -> Spool {
     let notices = Arc::new(Notices::new(clock()));
-    Spool::open(directory, bounds, notices, NOW).await.expect("a writable directory")
+    Spool::open(directory, bounds, notices, NOW)
+        .await
+        .expect("a writable directory")
 }
 
 fn fresh() -> TempDir {
@@ -45,18 +53,27 @@ fn numbered(range: std::ops::Range<u32>) -> Vec<NewEvent> {
 }
 
 async fn all(spool: &Spool) -> Vec<SpooledEvent> {
-    spool.read(0, usize::MAX >> 1, usize::MAX).await.expect("readable")
+    spool
+        .read(0, usize::MAX >> 1, usize::MAX)
+        .await
+        .expect("readable")
 }
 
 async fn texts(spool: &Spool) -> Vec<String> {
-    all(spool).await.iter().map(|event| String::from_utf8_lossy(&event.line).into_owned()).collect()
+    all(spool)
+        .await
+        .iter()
+        .map(|event| String::from_utf8_lossy(&event.line).into_owned())
+        .collect()
 }
 
 /// The counts of the `dropped` notices, by decky.
 async fn dropped(spool: &Spool) -> BTreeMap<DeckyId, u64> {
     let mut counts = BTreeMap::new();
     for event in all(spool).await {
-        let Ok(line) = proto::line::decode(&event.line) else { continue };
+        let Ok(line) = proto::line::decode(&event.line) else {
+            continue;
+        };
         if let Payload::Lifecycle { state, count, .. } = line.sighting.payload
             && state == "dropped"
         {
@@ -76,14 +93,25 @@ async fn events_are_numbered_from_one_and_read_in_order() {
     let read = all(&spool).await;
     let numbers: Vec<_> = read.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, (1..=160).collect::<Vec<_>>());
-    assert!(read.iter().enumerate().all(|(at, event)| event.line == at.to_string()));
+    assert!(
+        read.iter()
+            .enumerate()
+            .all(|(at, event)| event.line == at.to_string())
+    );
 
     let some = spool.read(100, 5, usize::MAX).await.expect("readable");
-    assert_eq!(some.iter().map(|event| event.sequence).collect::<Vec<_>>(), [101, 102, 103, 104, 105]);
+    assert_eq!(
+        some.iter().map(|event| event.sequence).collect::<Vec<_>>(),
+        [101, 102, 103, 104, 105]
+    );
     let few = spool.read(0, 100, 3).await.expect("readable");
     assert_eq!(few.len(), 3);
     let one = spool.read(20, 100, 1).await.expect("readable");
-    assert_eq!(one.len(), 1, "an event that is larger than the limit is still read");
+    assert_eq!(
+        one.len(),
+        1,
+        "an event that is larger than the limit is still read"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +123,10 @@ async fn what_is_acknowledged_is_gone_and_its_numbers_are_never_used_again() {
     spool.ack(10).await.expect("writable");
     assert!(all(&spool).await.is_empty());
     let empty = *spool.figures().borrow();
-    assert_eq!((empty.events, empty.bytes, empty.acked, empty.last), (0, 0, 10, 10));
+    assert_eq!(
+        (empty.events, empty.bytes, empty.acked, empty.last),
+        (0, 0, 10, 10)
+    );
     spool.close().await.expect("closable");
 
     let spool = open(directory.path(), ROOMY).await;
@@ -103,7 +134,10 @@ async fn what_is_acknowledged_is_gone_and_its_numbers_are_never_used_again() {
     spool.append(&numbered(10..11), &[]).await.expect("room");
     assert_eq!(all(&spool).await[0].sequence, 11);
     spool.ack(3).await.expect("an old receipt changes nothing");
-    spool.ack(99).await.expect("no more is acknowledged than there is");
+    spool
+        .ack(99)
+        .await
+        .expect("no more is acknowledged than there is");
     assert_eq!(spool.figures().borrow().acked, 11);
 }
 
@@ -118,7 +152,11 @@ async fn a_process_that_dies_without_closing_loses_nothing() {
         at: NOW + time::Duration::nanoseconds(1_234_567_891),
         config: "abc".to_owned(),
     };
-    let raw = Mark { boot: None, counter: 3, ..mark.clone() };
+    let raw = Mark {
+        boot: None,
+        counter: 3,
+        ..mark.clone()
+    };
     let marks = [mark.clone(), raw.clone()];
     spool.append(&numbered(0..600), &marks).await.expect("room");
     spool.ack(200).await.expect("writable");
@@ -148,16 +186,32 @@ async fn a_mark_moves_on_with_the_events_that_it_belongs_to() {
         at: NOW,
         config: String::new(),
     };
-    spool.append(&numbered(0..1), &[mark(1)]).await.expect("room");
-    spool.append(&numbered(1..2), &[mark(2)]).await.expect("room");
-    assert_eq!(spool.marks(&Handle::new("c1")).await.expect("readable"), [mark(2)]);
+    spool
+        .append(&numbered(0..1), &[mark(1)])
+        .await
+        .expect("room");
+    spool
+        .append(&numbered(1..2), &[mark(2)])
+        .await
+        .expect("room");
+    assert_eq!(
+        spool.marks(&Handle::new("c1")).await.expect("readable"),
+        [mark(2)]
+    );
     assert_eq!(spool.marks(&Handle::new("c2")).await.expect("readable"), []);
 }
 
 #[tokio::test]
 async fn a_full_spool_drops_the_oldest_noise_first_and_counts_it() {
     let directory = fresh();
-    let spool = open(directory.path(), Bounds { bytes: 1 << 30, events: 100 }).await;
+    let spool = open(
+        directory.path(),
+        Bounds {
+            bytes: 1 << 30,
+            events: 100,
+        },
+    )
+    .await;
     let mut events = Vec::new();
     for number in 0..60 {
         events.push(event(1, Class::Evidence, &format!("e{number}")));
@@ -167,7 +221,10 @@ async fn a_full_spool_drops_the_oldest_noise_first_and_counts_it() {
 
     // 120 went in, 95 may stay, and the two accounts come on top of them.
     assert_eq!(gone, 25);
-    assert_eq!(dropped(&spool).await, BTreeMap::from([(decky(2), 13), (decky(3), 12)]));
+    assert_eq!(
+        dropped(&spool).await,
+        BTreeMap::from([(decky(2), 13), (decky(3), 12)])
+    );
     let left = texts(&spool).await;
     assert_eq!(left.iter().filter(|text| text.starts_with('e')).count(), 60);
     assert!(!left.contains(&"n24".to_owned()));
@@ -180,32 +237,57 @@ async fn a_full_spool_drops_the_oldest_noise_first_and_counts_it() {
 #[tokio::test]
 async fn without_noise_the_oldest_evidence_goes_and_accounts_are_merged_and_kept() {
     let directory = fresh();
-    let bounds = Bounds { bytes: 100 * (ROW_COST + 1), events: 1000 };
+    let bounds = Bounds {
+        bytes: 100 * (ROW_COST + 1),
+        events: 1000,
+    };
     let spool = open(directory.path(), bounds).await;
     let mut total = 0;
     for _ in 0..20 {
         total += 40;
-        spool.append(&vec![event(1, Class::Evidence, "x"); 40], &[]).await.expect("room is made");
+        spool
+            .append(&vec![event(1, Class::Evidence, "x"); 40], &[])
+            .await
+            .expect("room is made");
     }
     let figures = *spool.figures().borrow();
     let left = all(&spool).await;
     let kept = left.iter().filter(|event| event.line == "x").count();
     // Every event is there, or counted; and one account says it all.
-    assert_eq!(dropped(&spool).await[&decky(1)] + u64::try_from(kept).expect("few"), total);
+    assert_eq!(
+        dropped(&spool).await[&decky(1)] + u64::try_from(kept).expect("few"),
+        total
+    );
     assert_eq!(left.len(), kept + 1);
     assert!(figures.bytes <= bounds.bytes + 1000, "{figures:?}");
     let sum: usize = left.iter().map(|event| event.line.len()).sum();
     let rows = u64::try_from(left.len()).expect("few");
-    assert_eq!(figures.bytes, rows * ROW_COST + u64::try_from(sum).expect("small"));
+    assert_eq!(
+        figures.bytes,
+        rows * ROW_COST + u64::try_from(sum).expect("small")
+    );
 }
 
 #[tokio::test]
 async fn what_the_master_may_already_have_is_not_dropped() {
     let directory = fresh();
-    let spool = open(directory.path(), Bounds { bytes: 1 << 30, events: 100 }).await;
-    spool.append(&vec![event(1, Class::Noise, "shown"); 80], &[]).await.expect("room");
+    let spool = open(
+        directory.path(),
+        Bounds {
+            bytes: 1 << 30,
+            events: 100,
+        },
+    )
+    .await;
+    spool
+        .append(&vec![event(1, Class::Noise, "shown"); 80], &[])
+        .await
+        .expect("room");
     spool.sync(80).await.expect("a disk");
-    spool.append(&vec![event(1, Class::Noise, "new"); 40], &[]).await.expect("room is made");
+    spool
+        .append(&vec![event(1, Class::Noise, "new"); 40], &[])
+        .await
+        .expect("room is made");
     let left = texts(&spool).await;
     assert_eq!(left.iter().filter(|text| *text == "shown").count(), 80);
     assert_eq!(dropped(&spool).await[&decky(1)], 25);
@@ -213,7 +295,10 @@ async fn what_the_master_may_already_have_is_not_dropped() {
 
 #[tokio::test]
 async fn a_damaged_spool_is_moved_aside_and_a_new_one_begins() {
-    for damage in [b"not a database at all, but long enough".to_vec(), Vec::new()] {
+    for damage in [
+        b"not a database at all, but long enough".to_vec(),
+        Vec::new(),
+    ] {
         let directory = fresh();
         let first = open(directory.path(), ROOMY).await;
         let id = first.id();
@@ -260,10 +345,18 @@ async fn a_full_disk_refuses_the_whole_batch_and_takes_it_later() {
 #[tokio::test]
 async fn peeking_shows_the_figures_and_writes_nothing() {
     let directory = fresh();
-    assert_eq!(Spool::peek(directory.path()).await.expect("no spool is no error"), None);
+    assert_eq!(
+        Spool::peek(directory.path())
+            .await
+            .expect("no spool is no error"),
+        None
+    );
     let spool = open(directory.path(), ROOMY).await;
     spool.append(&numbered(0..7), &[]).await.expect("room");
-    let live = Spool::peek(directory.path()).await.expect("readable").expect("there");
+    let live = Spool::peek(directory.path())
+        .await
+        .expect("readable")
+        .expect("there");
     assert_eq!(live, *spool.figures().borrow());
     spool.close().await.expect("closable");
 
@@ -276,7 +369,10 @@ async fn peeking_shows_the_figures_and_writes_nothing() {
         names
     };
     let before = names();
-    let closed = Spool::peek(directory.path()).await.expect("readable").expect("there");
+    let closed = Spool::peek(directory.path())
+        .await
+        .expect("readable")
+        .expect("there");
     assert_eq!(closed.events, 7);
     assert_eq!(names(), before);
 }

@@ -111,6 +111,13 @@ pub struct Resolved {
     pub findings: Vec<Finding>,
     /// Deckies of which an edge could not be read: rules about edges have nothing to say on them.
     pub incomplete: BTreeSet<DeckyId>,
+    /// Where each LAN of the topology stands in the draft: those that could not be read are left
+    /// out.
+    pub lan_places: Vec<usize>,
+    /// Where each decky of the topology stands in the draft.
+    pub decky_places: Vec<usize>,
+    /// How many LANs the draft has.
+    pub lans_written: usize,
 }
 
 /// An edge that was read, before an address is chosen where none was asked for.
@@ -145,13 +152,14 @@ pub fn resolve(
         TopologyName::parse("unnamed").expect("`unnamed` is seven letters")
     });
     let id = TopologyId::new(this.entropy.uuid());
-    let lans = this.lans(draft, limits);
+    let (lans, lan_places) = this.lans(draft, limits);
     let mut allocators: BTreeMap<LanId, AddressAllocator> =
         lans.iter().map(|lan| (lan.id, AddressAllocator::new(lan.subnet))).collect();
     let by_name: BTreeMap<String, (LanId, Ipv4Net)> =
         lans.iter().map(|lan| (lan.name.folded(), (lan.id, lan.subnet))).collect();
 
     let mut deckies = Vec::new();
+    let mut decky_places = Vec::new();
     let mut pending: Vec<PendingEdge> = Vec::new();
     let mut names = BTreeSet::new();
     for (index, written) in draft.deckies.iter().take(limits.deckies).enumerate() {
@@ -192,6 +200,7 @@ pub fn resolve(
             });
         }
         deckies.push(decky);
+        decky_places.push(index);
     }
 
     // Addresses that were asked for are taken before any is chosen, whatever the order. A clash
@@ -238,6 +247,9 @@ pub fn resolve(
         },
         findings: this.findings,
         incomplete: this.incomplete,
+        lan_places,
+        decky_places,
+        lans_written: draft.lans.len(),
     }
 }
 
@@ -279,8 +291,10 @@ impl Resolver<'_> {
         }
     }
 
-    fn lans(&mut self, draft: &Draft, limits: &Limits) -> Vec<Lan> {
+    /// The LANs that could be read, and where each stands in the draft.
+    fn lans(&mut self, draft: &Draft, limits: &Limits) -> (Vec<Lan>, Vec<usize>) {
         let mut lans: Vec<Lan> = Vec::new();
+        let mut places = Vec::new();
         for (index, written) in draft.lans.iter().take(limits.lans).enumerate() {
             let path = format!("lans[{index}]");
             let target = format!("lan {}", clip(&written.name));
@@ -319,8 +333,9 @@ impl Resolver<'_> {
             };
             let id = LanId::new(self.entropy.uuid());
             lans.push(Lan { id, name, subnet, kind, driver });
+            places.push(index);
         }
-        lans
+        (lans, places)
     }
 
     fn subnet(&mut self, text: &str, path: &str, target: &str) -> Option<Ipv4Net> {

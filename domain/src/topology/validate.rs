@@ -26,19 +26,68 @@ impl Default for Limits {
     }
 }
 
-/// Findings of a draft: those of reading it and those of the rules, sorted.
+/// Findings of a draft: those of reading it and those of the rules, sorted, with the places of
+/// the draft.
 pub fn check(resolved: &Resolved) -> Vec<Finding> {
     let mut findings = resolved.findings.clone();
-    // What could not be read is reported as such; that the decky then lacks an edge, or a LAN
-    // its way to the DMZ, is no second fault.
-    let secondary = |code| matches!(code, Code::DeckyOrphan | Code::DmzOrphan);
-    findings.extend(
-        validate(&resolved.topology)
-            .into_iter()
-            .filter(|finding| resolved.findings.is_empty() || !secondary(finding.code)),
-    );
+    let topology = &resolved.topology;
+    let broken_lans = resolved.lan_places.len() < resolved.lans_written;
+    for mut finding in validate(topology) {
+        let decky = index(&finding.path, "deckies[");
+        // What could not be read is reported as such; that the decky then lacks an edge, or a
+        // LAN its way to the DMZ, is no second fault.
+        let secondary = match finding.code {
+            Code::DeckyOrphan => decky
+                .and_then(|place| topology.deckies.get(place))
+                .is_some_and(|decky| resolved.incomplete.contains(&decky.id)),
+            Code::DmzOrphan => broken_lans || !resolved.incomplete.is_empty(),
+            Code::DmzMissing => broken_lans,
+            Code::DmzMultiple
+            | Code::LanNameDup
+            | Code::DeckyNameDup
+            | Code::NameInvalid
+            | Code::ValueInvalid
+            | Code::IpMalformed
+            | Code::IpOutOfSubnet
+            | Code::IpCollision
+            | Code::IpReserved
+            | Code::IpExhausted
+            | Code::SubnetMalformed
+            | Code::SubnetOverlap
+            | Code::SubnetReserved
+            | Code::UnknownService
+            | Code::ServiceCfgUndeclared
+            | Code::ServiceCfgInvalid
+            | Code::PortCollision
+            | Code::GatewayNotInDmz
+            | Code::PublishCollision
+            | Code::PublishUnserved
+            | Code::EdgeDup
+            | Code::EdgeUnknown
+            | Code::TooLarge => false,
+        };
+        if secondary {
+            continue;
+        }
+        for (list, places) in
+            [("lans[", &resolved.lan_places), ("deckies[", &resolved.decky_places)]
+        {
+            if let Some(place) = index(&finding.path, list)
+                && let Some(written) = places.get(place)
+            {
+                let tail = &finding.path[list.len() + place.to_string().len()..];
+                finding.path = format!("{list}{written}{tail}");
+            }
+        }
+        findings.push(finding);
+    }
     sort(&mut findings);
     findings
+}
+
+/// The index of a path that begins with an element of this list.
+fn index(path: &str, list: &str) -> Option<usize> {
+    path.strip_prefix(list)?.split_once(']')?.0.parse().ok()
 }
 
 /// Findings of every rule, sorted.

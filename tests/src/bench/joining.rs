@@ -27,14 +27,27 @@ pub(super) fn join(report: &mut Report) -> Result<()> {
     let (mut joined, mut ready) = (Vec::new(), Vec::new());
     for number in 0..JOINS {
         let name = format!("edge-{number}");
-        let enrollment: Enrollment = world.api()?.post("/api/v1/tokens", &json!({ "name": name }))?;
+        let enrollment: Enrollment = world
+            .api()?
+            .post("/api/v1/tokens", &json!({ "name": name }))?;
         let directory = world.host_dir(&name).to_string_lossy().into_owned();
         let start = Instant::now();
-        let arguments = ["join", &enrollment.master_url, "--token-stdin", "--data-dir", &directory];
+        let arguments = [
+            "join",
+            &enrollment.master_url,
+            "--token-stdin",
+            "--data-dir",
+            &directory,
+        ];
         cli::run(&binary("decnet-agent")?, &arguments, &[], &enrollment.token)?.ok()?;
         joined.push(start.elapsed().as_secs_f64());
         let run = ["run", "--data-dir", &directory].map(str::to_owned);
-        let agent = Daemon::start("decnet-agent", &run, &[], &world.root().join(format!("{name}.log")))?;
+        let agent = Daemon::start(
+            "decnet-agent",
+            &run,
+            &[],
+            &world.root().join(format!("{name}.log")),
+        )?;
         await_ready(&world, &name, start)?;
         ready.push(start.elapsed().as_secs_f64());
         agent.stop(SOON)?;
@@ -60,32 +73,37 @@ fn await_ready(world: &World, name: &str, since: Instant) -> Result<()> {
 pub(super) fn revoke(report: &mut Report) -> Result<()> {
     let mut world = plain_world()?;
     let runtime = fleet::runtime()?;
-    let names: Vec<String> = (0..REVOCATIONS).map(|number| format!("edge-{number}")).collect();
-    std::fs::create_dir_all(world.master_dir())?;
-    let identities = runtime.block_on(sim::found_fleet(&world.master_dir(), &names))?;
-    world.start_master(&[])?;
+    let names = fleet::names(REVOCATIONS);
+    let identities = fleet::found(&mut world, &runtime, &names)?;
     let address = world.fleet_address()?.to_owned();
     let (mut accepted, mut cut) = (Vec::new(), Vec::new());
     for (number, (identity, name)) in identities.iter().zip(&names).enumerate() {
         let tally = Arc::new(Tally::default());
         let control = {
-            let (identity, address, tally) = (identity.clone(), address.clone(), Arc::clone(&tally));
+            let (identity, address) = (Arc::clone(identity), address.clone());
             runtime.spawn(async move { sim::live(&identity, &address, Beat::AsTold, tally).await })
         };
         let file = fleet::herd(&world.slot, u8::try_from(number)?, name, 1);
         let deckies = fleet::assign(&world, &file, name)?;
         let (say, mut heard) = mpsc::unbounded_channel();
         let thief = runtime.spawn({
-            let (identity, address) = (identity.clone(), address.clone());
+            let (identity, address) = (Arc::clone(identity), address.clone());
             async move {
                 let channel = wire::channel(&identity, &address).await?;
                 let (send, batches) = mpsc::channel(1);
                 let mut spring = Spring::new(&deckies)?;
                 // For as long as anybody listens.
-                let pump = tokio::spawn(async move { while send.send(spring.batch(1)).await.is_ok() {} });
-                let mut receipts = FleetClient::new(channel).events(ReceiverStream::new(batches)).await?.into_inner();
+                let pump =
+                    tokio::spawn(async move { while send.send(spring.batch(1)).await.is_ok() {} });
+                let mut receipts = FleetClient::new(channel)
+                    .events(ReceiverStream::new(batches))
+                    .await?
+                    .into_inner();
                 while let Ok(Some(receipt)) = receipts.message().await {
-                    ensure!(receipt.refused == 0, "events of the host's own decky were refused");
+                    ensure!(
+                        receipt.refused == 0,
+                        "events of the host's own decky were refused"
+                    );
                     say.send(Instant::now())?;
                 }
                 pump.abort();
@@ -97,7 +115,11 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
             first.context("the stream is not served")?;
         }
         let start = Instant::now();
-        world.api()?.answer("POST", &format!("/api/v1/hosts/{name}/revoke"), Some(&json!({})))?;
+        world.api()?.answer(
+            "POST",
+            &format!("/api/v1/hosts/{name}/revoke"),
+            Some(&json!({})),
+        )?;
         let ended = runtime.block_on(tokio::time::timeout(SOON, thief))???;
         let mut last = start;
         while let Ok(at) = heard.try_recv() {
@@ -106,11 +128,26 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
         accepted.push((last - start).as_secs_f64() * 1000.0);
         cut.push(ended.saturating_duration_since(start).as_secs_f64() * 1000.0);
         // The control stream is cut as well, or the master would still speak with that host.
-        ensure!(runtime.block_on(tokio::time::timeout(SOON, control))??.is_err(), "the control stream went on");
+        ensure!(
+            runtime
+                .block_on(tokio::time::timeout(SOON, control))??
+                .is_err(),
+            "the control stream went on"
+        );
         let again = runtime.block_on(fleet::is_let_in(identity, &address));
         ensure!(!again, "a revoked host was let in again");
     }
-    report.add("revoke: request to last acknowledged event", "ms", &accepted, "≤ 1000");
-    report.add("revoke: request to the end of the streams", "ms", &cut, "≤ 1000");
+    report.add(
+        "revoke: request to last acknowledged event",
+        "ms",
+        &accepted,
+        "≤ 1000",
+    );
+    report.add(
+        "revoke: request to the end of the streams",
+        "ms",
+        &cut,
+        "≤ 1000",
+    );
     world.done()
 }

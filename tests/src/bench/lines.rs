@@ -15,9 +15,19 @@ use uuid::Uuid;
 
 /// Different lines that go round: writing each anew would measure the writer of lines.
 const DIFFERENT: u64 = 4096;
-const NAMES: [&str; 8] = ["root", "admin", "ubuntu", "oracle", "postgres", "test", "git", "deploy"];
-const SECRETS: [&str; 8] =
-    ["123456", "password", "admin123", "P@ssw0rd!", "qwerty2024", "letmein", "root", "changeme"];
+const NAMES: [&str; 8] = [
+    "root", "admin", "ubuntu", "oracle", "postgres", "test", "git", "deploy",
+];
+const SECRETS: [&str; 8] = [
+    "123456",
+    "password",
+    "admin123",
+    "P@ssw0rd!",
+    "qwerty2024",
+    "letmein",
+    "root",
+    "changeme",
+];
 
 /// A topology and a decky of it, as they stand in events.
 pub(super) type Owner = (Uuid, Uuid);
@@ -35,7 +45,21 @@ impl Spring {
     pub(super) fn new(owners: &[Owner]) -> Result<Self> {
         let boot = BootId::new(Uuid::now_v7());
         let lines: Vec<Bytes> = (0..DIFFERENT).map(|number| login(boot, number)).collect();
-        Ok(Self { spool: Uuid::now_v7(), owners: owners.into(), lines: lines.into(), sequence: 0 })
+        Ok(Self {
+            spool: Uuid::now_v7(),
+            owners: owners.into(),
+            lines: lines.into(),
+            sequence: 0,
+        })
+    }
+
+    /// The same lines from the start of another spool.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            spool: Uuid::now_v7(),
+            sequence: 0,
+            ..self.clone()
+        }
     }
 
     /// The number of the last event that was given out.
@@ -47,7 +71,10 @@ impl Spring {
     pub(super) fn batch(&mut self, events: usize) -> EventBatch {
         let collected_at = micros(OffsetDateTime::now_utc());
         let events = (0..events).map(|_| self.next(collected_at)).collect();
-        EventBatch { spool_id: self.spool.as_bytes().to_vec(), events }
+        EventBatch {
+            spool_id: self.spool.as_bytes().to_vec(),
+            events,
+        }
     }
 
     fn next(&mut self, collected_at: i64) -> SpooledEvent {
@@ -74,7 +101,10 @@ fn login(boot: BootId, number: u64) -> Bytes {
     let attacker = IpAddr::V4(Ipv4Addr::new(203, 0, third, fourth));
     let port = 32_768 + u16::from(fourth);
     let line = Line {
-        position: Position { boot, counter: number },
+        position: Position {
+            boot,
+            counter: number,
+        },
         sighting: Sighting {
             at: OffsetDateTime::now_utc(),
             service: Some(ServiceKind::Ssh),

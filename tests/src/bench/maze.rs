@@ -23,7 +23,14 @@ const LOOK: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(180);
 
 /// Who goes in which order: neither side always meets the fresher machine.
-const TURNS: [Side; 6] = [Side::Ours, Side::Raw, Side::Raw, Side::Ours, Side::Ours, Side::Raw];
+const TURNS: [Side; 6] = [
+    Side::Ours,
+    Side::Raw,
+    Side::Raw,
+    Side::Ours,
+    Side::Ours,
+    Side::Raw,
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -80,8 +87,18 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
             }
         }
     }
-    report.compare("20 LANs, 100 deckies: request to every decky answering", "s", (&ours.up, &theirs.up), "≤ 1.05 × raw API");
-    report.compare("20 LANs, 100 deckies: teardown", "s", (&ours.down, &theirs.down), "≤ 1.05 × raw API");
+    report.compare(
+        "20 LANs, 100 deckies: request to every decky answering",
+        "s",
+        (&ours.up, &theirs.up),
+        "≤ 1.05 × raw API",
+    );
+    report.compare(
+        "20 LANs, 100 deckies: teardown",
+        "s",
+        (&ours.down, &theirs.down),
+        "≤ 1.05 × raw API",
+    );
     world.done()
 }
 
@@ -94,7 +111,11 @@ fn await_status(world: &World, name: &str, status: &str) -> Result<()> {
             return Ok(());
         }
         if state.topology.status == "failed" || Instant::now() > end {
-            bail!("{name} is {} ({})", state.topology.status, state.topology.reason);
+            bail!(
+                "{name} is {} ({})",
+                state.topology.status,
+                state.topology.reason
+            );
         }
         std::thread::sleep(LOOK);
     }
@@ -102,7 +123,11 @@ fn await_status(world: &World, name: &str, status: &str) -> Result<()> {
 
 fn deploy(world: &World, raw: &Raw, name: &str, doors: &[SocketAddr]) -> Result<f64> {
     let start = Instant::now();
-    world.api()?.answer("POST", &format!("/api/v1/topologies/{name}/deploy"), Some(&json!({})))?;
+    world.api()?.answer(
+        "POST",
+        &format!("/api/v1/topologies/{name}/deploy"),
+        Some(&json!({})),
+    )?;
     await_status(world, name, "active")?;
     raw.runtime.block_on(probe::all_answer(doors))?;
     Ok(start.elapsed().as_secs_f64())
@@ -110,7 +135,11 @@ fn deploy(world: &World, raw: &Raw, name: &str, doors: &[SocketAddr]) -> Result<
 
 fn teardown(world: &World, name: &str) -> Result<f64> {
     let start = Instant::now();
-    world.api()?.answer("POST", &format!("/api/v1/topologies/{name}/teardown"), Some(&json!({})))?;
+    world.api()?.answer(
+        "POST",
+        &format!("/api/v1/topologies/{name}/teardown"),
+        Some(&json!({})),
+    )?;
     await_status(world, name, "torn_down")?;
     Ok(start.elapsed().as_secs_f64())
 }
@@ -154,9 +183,15 @@ pub(super) fn in_slot(mut file: TopologyFile, slot: &Slot) -> Result<TopologyFil
     }
     let mut port = 0;
     for decky in &mut file.deckies {
-        for address in decky.edges.iter_mut().filter_map(|edge| edge.address.as_mut()) {
+        for address in decky
+            .edges
+            .iter_mut()
+            .filter_map(|edge| edge.address.as_mut())
+        {
             let (prefix, host) = address.rsplit_once('.').context("an address is IPv4")?;
-            let own = prefixes.get(prefix).with_context(|| format!("{address} is in no LAN"))?;
+            let own = prefixes
+                .get(prefix)
+                .with_context(|| format!("{address} is in no LAN"))?;
             *address = format!("{own}.{host}");
         }
         for publish in &mut decky.publish {

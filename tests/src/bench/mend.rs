@@ -32,9 +32,20 @@ const SPARE: u8 = 200;
 
 /// One LAN with some deckies, from `.10` on.
 fn row(slot: &Slot) -> TopologyFile {
-    let deckies = (0..DECKIES)
-        .map(|number| shapes::decky(slot, &format!("node-{number}"), 10 + number, &[0], &["http"]));
-    TopologyFile { name: NAME.to_owned(), lans: vec![shapes::lan(slot, 0)], deckies: deckies.collect() }
+    let deckies = (0..DECKIES).map(|number| {
+        shapes::decky(
+            slot,
+            &format!("node-{number}"),
+            10 + number,
+            &[0],
+            &["http"],
+        )
+    });
+    TopologyFile {
+        name: NAME.to_owned(),
+        lans: vec![shapes::lan(slot, 0)],
+        deckies: deckies.collect(),
+    }
 }
 
 fn http(address: &str) -> Result<SocketAddr> {
@@ -54,9 +65,18 @@ fn one_raw(raw: &Raw, twin: &Twin, door: SocketAddr) -> Result<f64> {
 }
 
 /// Waits until a decky's container is started and it answers.
-async fn is_back(starts: &mut BoxStream<'static, String>, decky: &str, door: SocketAddr) -> Result<Instant> {
-    let started = async { while starts.next().await.context("the events of Docker ended")? != decky {} Ok::<_, anyhow::Error>(()) };
-    timeout(LONG, started).await.with_context(|| format!("{decky} was not started"))??;
+async fn is_back(
+    starts: &mut BoxStream<'static, String>,
+    decky: &str,
+    door: SocketAddr,
+) -> Result<Instant> {
+    let started = async {
+        while starts.next().await.context("the events of Docker ended")? != decky {}
+        Ok::<_, anyhow::Error>(())
+    };
+    timeout(LONG, started)
+        .await
+        .with_context(|| format!("{decky} was not started"))??;
     probe::answers(door).await?;
     Ok(Instant::now())
 }
@@ -72,7 +92,10 @@ pub(super) fn drift(report: &mut Report) -> Result<()> {
     let seat = world.seat(HOST)?;
     let (host, data) = (seat.id.clone(), seat.data_dir.clone());
     let spare = world.slot.address(0, SPARE);
-    let twin = raw.record(&host, &data, On::TheHosts)?.swap_remove(0).at(&spare);
+    let twin = raw
+        .record(&host, &data, On::TheHosts)?
+        .swap_remove(0)
+        .at(&spare);
     let (mut detected, mut repaired, mut baseline) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..RUNS {
         baseline.push(one_raw(&raw, &twin, http(&spare)?)?);
@@ -85,23 +108,39 @@ pub(super) fn drift(report: &mut Report) -> Result<()> {
         raw.runtime.block_on(raw.remove(&container.id))?;
         let gone = Instant::now();
         detected.push(await_detection(&world, gone)?);
-        let back = raw.runtime.block_on(is_back(&mut starts, container.decky(), door))?;
+        let back = raw
+            .runtime
+            .block_on(is_back(&mut starts, container.decky(), door))?;
         repaired.push((back - gone).as_secs_f64() * 1000.0);
 
         world.await_converged(NAME, LONG)?;
         let after = ids_by_decky(&host)?;
-        let changed: Vec<_> = before.iter().filter(|(decky, id)| after.get(*decky) != Some(id)).collect();
-        ensure!(changed.len() == 1, "other containers were made anew: {changed:?}");
+        let changed: Vec<_> = before
+            .iter()
+            .filter(|(decky, id)| after.get(*decky) != Some(id))
+            .collect();
+        ensure!(
+            changed.len() == 1,
+            "other containers were made anew: {changed:?}"
+        );
     }
     report.add("drift: removed to detected", "ms", &detected, "≤ 200");
-    report.compare("drift: removed to repaired", "ms", (&repaired, &baseline), "≤ 1.2 × create + start");
+    report.compare(
+        "drift: removed to repaired",
+        "ms",
+        (&repaired, &baseline),
+        "≤ 1.2 × create + start",
+    );
     world.teardown(NAME)?;
     world.done()
 }
 
 fn ids_by_decky(host: &str) -> Result<BTreeMap<String, String>> {
     let containers = docker::containers(host)?;
-    Ok(containers.into_iter().map(|one| (one.decky().to_owned(), one.id)).collect())
+    Ok(containers
+        .into_iter()
+        .map(|one| (one.decky().to_owned(), one.id))
+        .collect())
 }
 
 /// Milliseconds until the master says that something is missing, or has begun to repair it.
@@ -128,16 +167,33 @@ pub(super) fn one_more(report: &mut Report) -> Result<()> {
     let raw = Raw::new(&world.slot)?;
     let seat = world.seat(HOST)?;
     let spare = world.slot.address(0, SPARE);
-    let twin = raw.record(&seat.id, &seat.data_dir, On::TheHosts)?.swap_remove(0).at(&spare);
+    let twin = raw
+        .record(&seat.id, &seat.data_dir, On::TheHosts)?
+        .swap_remove(0)
+        .at(&spare);
 
-    let document = world.api()?.answer("GET", &format!("/api/v1/topologies/{NAME}/hydrated"), None)?.body;
+    let document = world
+        .api()?
+        .answer("GET", &format!("/api/v1/topologies/{NAME}/hydrated"), None)?
+        .body;
     let whole = hydrated::decode(document.as_bytes())?;
     let mut without = whole.clone();
     let extra = without.deckies.pop().context("a topology with deckies")?;
-    let door = SocketAddr::new(extra.interfaces.first().context("with an interface")?.address.into(), 80);
+    let door = SocketAddr::new(
+        extra
+            .interfaces
+            .first()
+            .context("with an interface")?
+            .address
+            .into(),
+        80,
+    );
     let decky = extra.id.to_string();
     let desired = state.desired.context("it was assigned")?;
-    let mut fence = v1::Fence { epoch: desired.epoch, generation: desired.generation };
+    let mut fence = v1::Fence {
+        epoch: desired.epoch,
+        generation: desired.generation,
+    };
 
     let address = world.fleet_address()?.to_owned();
     world.stop_master()?;
@@ -157,9 +213,17 @@ pub(super) fn one_more(report: &mut Report) -> Result<()> {
         ours.push((there - start).as_secs_f64() * 1000.0);
         await_applied(&master, fence)?;
         let after: BTreeSet<String> = ids_by_decky(&world.seat(HOST)?.id)?.into_values().collect();
-        ensure!(before.values().all(|id| after.contains(id)), "other containers were made anew");
+        ensure!(
+            before.values().all(|id| after.contains(id)),
+            "other containers were made anew"
+        );
     }
-    report.compare("one more decky, live: assignment to answering", "ms", (&ours, &baseline), "≤ 1.2 × create + start");
+    report.compare(
+        "one more decky, live: assignment to answering",
+        "ms",
+        (&ours, &baseline),
+        "≤ 1.2 × create + start",
+    );
     master.stop()?;
     // Nobody commands this host any more: the world removes what it holds.
     drop(raw);
@@ -167,7 +231,11 @@ pub(super) fn one_more(report: &mut Report) -> Result<()> {
     world.done()
 }
 
-fn assign(master: &ScriptedMaster, fence: &mut v1::Fence, topology: &HydratedTopology) -> Result<()> {
+fn assign(
+    master: &ScriptedMaster,
+    fence: &mut v1::Fence,
+    topology: &HydratedTopology,
+) -> Result<()> {
     fence.generation += 1;
     master.say(Body::Assign(v1::Assign {
         fence: Some(*fence),

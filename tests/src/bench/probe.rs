@@ -16,7 +16,11 @@ use crate::world::LONG;
 pub(super) fn door(decky: &FileDecky) -> Result<SocketAddr> {
     let edge = decky.edges.first().context("a decky has an edge")?;
     let address = edge.address.as_deref().context("the edge has an address")?;
-    let service: ServiceKind = decky.services.first().context("a decky has a service")?.parse()?;
+    let service: ServiceKind = decky
+        .services
+        .first()
+        .context("a decky has a service")?
+        .parse()?;
     let port = service.ports().first().context("a service has a port")?;
     Ok(SocketAddr::new(address.parse()?, *port))
 }
@@ -43,5 +47,7 @@ pub(super) async fn answers(door: SocketAddr) -> Result<()> {
 
 /// Waits until all of them answer.
 pub(super) async fn all_answer(doors: &[SocketAddr]) -> Result<()> {
-    try_join_all(doors.iter().map(|door| answers(*door))).await.map(drop)
+    try_join_all(doors.iter().map(|door| answers(*door)))
+        .await
+        .map(drop)
 }

@@ -65,9 +65,14 @@ pub(super) struct Raw {
 
 impl Raw {
     pub(super) fn new(slot: &Slot) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let docker = runtime.block_on(async {
-            Docker::connect_with_unix_defaults()?.negotiate_version().await
+            Docker::connect_with_unix_defaults()?
+                .negotiate_version()
+                .await
         })?;
         let this = Self {
             docker,
@@ -133,10 +138,19 @@ impl Raw {
 
     async fn twin(&self, container: &docker::Container, agent_data: &Path, on: On) -> Result<Twin> {
         let options = None::<query::InspectContainerOptions>;
-        let seen = self.docker.inspect_container(&container.id, options).await?;
-        let mut body: ContainerCreateBody = serde_json::from_value(serde_json::to_value(seen.config)?)?;
-        let mut host = seen.host_config.context("a container has a host configuration")?;
-        let decky = container.labels.get(DECKY).context("a container of ours names its decky")?;
+        let seen = self
+            .docker
+            .inspect_container(&container.id, options)
+            .await?;
+        let mut body: ContainerCreateBody =
+            serde_json::from_value(serde_json::to_value(seen.config)?)?;
+        let mut host = seen
+            .host_config
+            .context("a container has a host configuration")?;
+        let decky = container
+            .labels
+            .get(DECKY)
+            .context("a container of ours names its decky")?;
         let copy = self.directory.path().join(decky);
         copy_directory(&agent_data.join("deckies").join(decky), &copy)?;
         for mount in host.mounts.iter_mut().flatten() {
@@ -146,9 +160,15 @@ impl Raw {
             On::Own => own_name(name),
             On::TheHosts => name.to_owned(),
         };
-        let first = host.network_mode.clone().context("a container has a network mode")?;
+        let first = host
+            .network_mode
+            .clone()
+            .context("a container has a network mode")?;
         host.network_mode = Some(renamed(&first));
-        let endpoints = seen.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let endpoints = seen
+            .network_settings
+            .and_then(|settings| settings.networks)
+            .unwrap_or_default();
         let wanted = |endpoint: &EndpointSettings| EndpointSettings {
             ipam_config: endpoint.ipam_config.clone(),
             ..EndpointSettings::default()
@@ -164,7 +184,11 @@ impl Raw {
         body.host_config = Some(host);
         body.labels = Some(self.labels());
         let also = also.into_iter().map(rename).collect();
-        Ok(Twin { name: own_name(&container.name), body, also })
+        Ok(Twin {
+            name: own_name(&container.name),
+            body,
+            also,
+        })
     }
 
     /// Makes networks.
@@ -183,8 +207,13 @@ impl Raw {
 
     /// Makes a container, connects it and starts it.
     pub(super) async fn make_one(&self, twin: &Twin) -> Result<()> {
-        let options = query::CreateContainerOptionsBuilder::default().name(&twin.name).build();
-        let made = self.docker.create_container(Some(options), twin.body.clone()).await?;
+        let options = query::CreateContainerOptionsBuilder::default()
+            .name(&twin.name)
+            .build();
+        let made = self
+            .docker
+            .create_container(Some(options), twin.body.clone())
+            .await?;
         for (network, endpoint) in &twin.also {
             let request = NetworkConnectRequest {
                 container: made.id.clone(),
@@ -192,7 +221,9 @@ impl Raw {
             };
             self.docker.connect_network(network, request).await?;
         }
-        self.docker.start_container(&made.id, None::<query::StartContainerOptions>).await?;
+        self.docker
+            .start_container(&made.id, None::<query::StartContainerOptions>)
+            .await?;
         Ok(())
     }
 
@@ -203,13 +234,22 @@ impl Raw {
 
     /// Removes a container by force, as `docker rm -f` does.
     pub(super) async fn remove(&self, container: &str) -> Result<()> {
-        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        Ok(self.docker.remove_container(container, Some(options)).await?)
+        let options = query::RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        Ok(self
+            .docker
+            .remove_container(container, Some(options))
+            .await?)
     }
 
     /// Removes networks.
     pub(super) async fn unmake_networks(&self, nets: &[Net]) -> Result<()> {
-        each(nets, |net| async move { Ok(self.docker.remove_network(&net.0.name).await?) }).await
+        each(nets, |net| async move {
+            Ok(self.docker.remove_network(&net.0.name).await?)
+        })
+        .await
     }
 
     /// The deckies whose containers are started from now on.
@@ -220,10 +260,14 @@ impl Raw {
         ]);
         // The request leaves with the first poll; what happens until then is replayed.
         let now = docker::now()?;
-        let options = query::EventsOptionsBuilder::default().since(&now).filters(&filters).build();
-        let stream = self.docker.events(Some(options)).filter_map(|event| async move {
-            event.ok()?.actor?.attributes?.remove(DECKY)
-        });
+        let options = query::EventsOptionsBuilder::default()
+            .since(&now)
+            .filters(&filters)
+            .build();
+        let stream = self
+            .docker
+            .events(Some(options))
+            .filter_map(|event| async move { event.ok()?.actor?.attributes?.remove(DECKY) });
         Ok(stream.boxed())
     }
 }

@@ -74,7 +74,9 @@ impl Report {
             unit,
             value,
             baseline,
-            ratio: baseline.filter(|baseline| *baseline > 0.0).map(|baseline| value / baseline),
+            ratio: baseline
+                .filter(|baseline| *baseline > 0.0)
+                .map(|baseline| value / baseline),
             runs: runs.len(),
             spread: most - least,
             reach,
@@ -87,12 +89,15 @@ impl Report {
             std::fs::create_dir_all(directory)?;
         }
         let text = serde_json::to_string_pretty(&self.entries)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("could not write {}", path.display()))
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("could not write {}", path.display()))
     }
 
     /// The table.
     pub fn table(&self) -> String {
-        let head = ["#", "figure", "unit", "value", "baseline", "ratio", "runs", "spread", "reach"];
+        let head = [
+            "#", "figure", "unit", "value", "baseline", "ratio", "runs", "spread", "reach",
+        ];
         let mut rows = vec![head.map(str::to_owned)];
         for entry in &self.entries {
             let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
@@ -102,21 +107,34 @@ impl Report {
                 entry.unit.to_owned(),
                 number(entry.value),
                 optional(entry.baseline),
-                entry.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}")),
+                entry
+                    .ratio
+                    .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}")),
                 entry.runs.to_string(),
                 number(entry.spread),
                 entry.reach.to_owned(),
             ]);
         }
         let width = |column: usize| {
-            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or_default()
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         let line = |row: &[String; 9]| {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                let is_number = matches!(column, 0 | 3..=7);
-                if is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, width))| {
+                    let is_number = matches!(column, 0 | 3..=7);
+                    if is_number {
+                        format!("{cell:>width$}")
+                    } else {
+                        format!("{cell:<width$}")
+                    }
+                });
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         rows.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -138,7 +156,7 @@ fn number(value: f64) -> String {
 }
 
 /// The middle one; 0 of nothing.
-pub fn median(runs: &[f64]) -> f64 {
+pub(super) fn median(runs: &[f64]) -> f64 {
     percentile(runs, 0.5)
 }
 
@@ -149,10 +167,12 @@ pub fn median(runs: &[f64]) -> f64 {
     clippy::cast_precision_loss,
     reason = "a place in a list of measurements"
 )]
-pub fn percentile(runs: &[f64], share: f64) -> f64 {
+pub(super) fn percentile(runs: &[f64], share: f64) -> f64 {
     let mut sorted = runs.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
     let place = share.clamp(0.0, 1.0) * last as f64;
     let (below, above) = (place.floor() as usize, place.ceil() as usize);
     sorted[below] + (sorted[above] - sorted[below]) * (place - place.floor())

@@ -1,89 +1,60 @@
-//! `make bench`: measures and prints; what is measured is in `tests::bench`.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a measurement is printed"
-)]
+//! `make bench`: reads what is wished and prints what was measured. The measurements are in
+//! `tests::bench`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use tests::bench::{FIGURES, Row, json, table};
+use anyhow::{Context as _, Result, bail};
+
+const USAGE: &str = "usage: bench [--only 1,5] [--out FILE]";
 
 struct Wish {
     only: Vec<u32>,
-    out: Option<PathBuf>,
+    out: PathBuf,
 }
 
-fn wish() -> Result<Wish> {
+fn wish(mut arguments: impl Iterator<Item = String>) -> Result<Wish> {
     let mut wish = Wish {
         only: Vec::new(),
-        out: None,
+        out: PathBuf::from("target/bench/latest.json"),
     };
-    let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let value = arguments
             .next()
-            .with_context(|| format!("{argument} needs a value"))?;
+            .with_context(|| format!("{argument} needs a value; {USAGE}"))?;
         match argument.as_str() {
             "--only" => {
-                for number in value.split(',') {
-                    wish.only.push(
-                        number
-                            .trim()
-                            .parse()
-                            .with_context(|| format!("{number:?} is no figure"))?,
-                    );
+                for number in value.split([',', ' ']).filter(|number| !number.is_empty()) {
+                    let number = number
+                        .parse()
+                        .with_context(|| format!("{number:?} is no figure"))?;
+                    wish.only.push(number);
                 }
             }
-            "--out" => wish.out = Some(value.into()),
-            _ => anyhow::bail!("unknown argument {argument}: --only 1,5 --out FILE"),
+            "--out" => wish.out = value.into(),
+            _ => bail!("unknown argument {argument}; {USAGE}"),
         }
     }
     Ok(wish)
 }
 
+#[allow(clippy::print_stdout, reason = "a measurement is printed")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "a measurement that was not made says why"
+)]
 fn main() -> ExitCode {
-    let wish = match wish() {
-        Ok(wish) => wish,
+    let done = wish(std::env::args().skip(1))
+        .and_then(|wish| tests::bench::run(&wish.only, &wish.out, say));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench: {error:#}");
-            return ExitCode::from(2);
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
-    };
-    let mut rows: Vec<Row> = Vec::new();
-    let mut failed = false;
-    for (numbers, what, measure) in FIGURES {
-        if !wish.only.is_empty() && !numbers.iter().any(|number| wish.only.contains(number)) {
-            continue;
-        }
-        eprintln!("==> {numbers:?} {what}");
-        match measure() {
-            Ok(more) => {
-                eprint!("{}", table(&more));
-                rows.extend(more);
-            }
-            Err(error) => {
-                failed = true;
-                eprintln!("bench: {what}: {error:#}");
-            }
-        }
-    }
-    print!("{}", table(&rows));
-    if let Some(out) = wish.out {
-        let written = out
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&out, json(&rows)));
-        if let Err(error) = written {
-            eprintln!("bench: could not write {}: {error}", out.display());
-            failed = true;
-        }
-    }
-    if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
     }
 }

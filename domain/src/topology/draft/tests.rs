@@ -70,6 +70,28 @@ fn each_fault_is_found_under_its_own_code() {
 }
 
 #[test]
+fn one_fault_hides_no_other_and_each_has_its_place_in_the_draft() {
+    let draft = edited(|draft| {
+        draft.deckies[0].name = "-".to_owned();
+        draft.deckies[1].services.push("gopher".to_owned());
+        draft.deckies[2].edges.clear();
+    });
+    let resolved = resolve(&draft, None, &Limits::default(), &mut Counting::default());
+    let places: Vec<_> = check(&resolved)
+        .iter()
+        .map(|finding| format!("{} {}", finding.code.as_str(), finding.path))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "DECKY_ORPHAN deckies[2].edges",
+            "NAME_INVALID deckies[0].name",
+            "UNKNOWN_SERVICE deckies[1].services[2]",
+        ]
+    );
+}
+
+#[test]
 fn two_deckies_of_one_address_or_one_port_of_the_host_collide() {
     let collided = edited(|draft| {
         draft.deckies[1].edges[0].address = Some("10.9.1.7".to_owned());
