@@ -2,7 +2,10 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=decnet");
-    #[allow(clippy::disallowed_methods, reason = "how cargo tells a build script its features")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "how cargo tells a build script its features"
+    )]
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
     if !grpc {
         return Ok(());

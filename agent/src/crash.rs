@@ -46,7 +46,9 @@ mod armed {
         let point = POINTS
             .iter()
             .find(|point| **point == name)
-            .ok_or_else(|| UnknownPoint { name: name.chars().take(64).collect() })?;
+            .ok_or_else(|| UnknownPoint {
+                name: name.chars().take(64).collect(),
+            })?;
         ARMED.get_or_init(|| point);
         Ok(())
     }
@@ -83,5 +85,7 @@ pub const fn point(_name: &str) {}
 /// Refuses: this build has no crash points.
 #[cfg(not(feature = "crash-points"))]
 pub fn arm(name: &str) -> Result<(), UnknownPoint> {
-    Err(UnknownPoint { name: name.chars().take(64).collect() })
+    Err(UnknownPoint {
+        name: name.chars().take(64).collect(),
+    })
 }

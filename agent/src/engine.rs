@@ -180,4 +180,3 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Subnets in use on the host that are not ours, for a clear refusal before anything is made.
     async fn foreign_subnets(&self) -> Result<Vec<(String, ipnet::Ipv4Net)>, EngineError>;
 }
-

@@ -49,7 +49,11 @@ pub fn judge(
         return Verdict::Stale;
     }
     if offered.fence > row.fence {
-        return if in_flight { Verdict::Supersede } else { Verdict::Begin };
+        return if in_flight {
+            Verdict::Supersede
+        } else {
+            Verdict::Begin
+        };
     }
     if offered.content != row.content() {
         return Verdict::Conflict;
@@ -88,8 +92,15 @@ mod tests {
     }
 
     fn failed(held: Option<Held>) -> AppliedState {
-        let reason = ApplyFailure { code: FailureCode::EngineRefused, message: String::new() };
-        AppliedState::Failed { held, reason, at: AT }
+        let reason = ApplyFailure {
+            code: FailureCode::EngineRefused,
+            message: String::new(),
+        };
+        AppliedState::Failed {
+            held,
+            reason,
+            at: AT,
+        }
     }
 
     fn content(hash: u8) -> Content {
@@ -97,7 +108,10 @@ mod tests {
     }
 
     fn applied(hash: u8) -> AppliedState {
-        AppliedState::Applied { held: held(hash), at: AT }
+        AppliedState::Applied {
+            held: held(hash),
+            at: AT,
+        }
     }
 
     #[test]
@@ -108,45 +122,251 @@ mod tests {
         let (run, rest, sound, drift) = (true, false, false, true);
         let cases = [
             // older
-            (applied(1), rest, none, six, content(1), sound, Verdict::Stale),
-            (applied(1), rest, none, Fence::new(0, 99), content(1), drift, Verdict::Stale),
-            (AppliedState::Applying(held(1)), run, none, six, content(2), sound, Verdict::Stale),
-            (AppliedState::Idle, rest, eight, seven, None, sound, Verdict::Stale),
+            (
+                applied(1),
+                rest,
+                none,
+                six,
+                content(1),
+                sound,
+                Verdict::Stale,
+            ),
+            (
+                applied(1),
+                rest,
+                none,
+                Fence::new(0, 99),
+                content(1),
+                drift,
+                Verdict::Stale,
+            ),
+            (
+                AppliedState::Applying(held(1)),
+                run,
+                none,
+                six,
+                content(2),
+                sound,
+                Verdict::Stale,
+            ),
+            (
+                AppliedState::Idle,
+                rest,
+                eight,
+                seven,
+                None,
+                sound,
+                Verdict::Stale,
+            ),
             // equal, other content
-            (applied(1), rest, none, seven, content(2), sound, Verdict::Conflict),
-            (applied(1), rest, none, seven, None, sound, Verdict::Conflict),
-            (AppliedState::Idle, rest, none, seven, content(1), sound, Verdict::Conflict),
-            (AppliedState::Applying(held(1)), run, none, seven, content(2), sound, Verdict::Conflict),
+            (
+                applied(1),
+                rest,
+                none,
+                seven,
+                content(2),
+                sound,
+                Verdict::Conflict,
+            ),
+            (
+                applied(1),
+                rest,
+                none,
+                seven,
+                None,
+                sound,
+                Verdict::Conflict,
+            ),
+            (
+                AppliedState::Idle,
+                rest,
+                none,
+                seven,
+                content(1),
+                sound,
+                Verdict::Conflict,
+            ),
+            (
+                AppliedState::Applying(held(1)),
+                run,
+                none,
+                seven,
+                content(2),
+                sound,
+                Verdict::Conflict,
+            ),
             // equal, in flight
-            (AppliedState::Applying(held(1)), run, none, seven, content(1), sound, Verdict::Attach),
-            (AppliedState::Clearing, run, none, seven, None, drift, Verdict::Attach),
-            (applied(1), run, none, seven, content(1), drift, Verdict::Attach),
+            (
+                AppliedState::Applying(held(1)),
+                run,
+                none,
+                seven,
+                content(1),
+                sound,
+                Verdict::Attach,
+            ),
+            (
+                AppliedState::Clearing,
+                run,
+                none,
+                seven,
+                None,
+                drift,
+                Verdict::Attach,
+            ),
+            (
+                applied(1),
+                run,
+                none,
+                seven,
+                content(1),
+                drift,
+                Verdict::Attach,
+            ),
             // equal, done
-            (applied(1), rest, none, seven, content(1), sound, Verdict::Nothing),
-            (AppliedState::Idle, rest, none, seven, None, sound, Verdict::Nothing),
-            (applied(1), rest, seven, seven, content(1), sound, Verdict::Nothing),
+            (
+                applied(1),
+                rest,
+                none,
+                seven,
+                content(1),
+                sound,
+                Verdict::Nothing,
+            ),
+            (
+                AppliedState::Idle,
+                rest,
+                none,
+                seven,
+                None,
+                sound,
+                Verdict::Nothing,
+            ),
+            (
+                applied(1),
+                rest,
+                seven,
+                seven,
+                content(1),
+                sound,
+                Verdict::Nothing,
+            ),
             // equal, failed or interrupted
-            (failed(Some(held(1))), rest, none, seven, content(1), sound, Verdict::RunAgain),
-            (failed(None), rest, none, seven, None, drift, Verdict::RunAgain),
-            (AppliedState::Applying(held(1)), rest, none, seven, content(1), sound, Verdict::RunAgain),
-            (AppliedState::Clearing, rest, none, seven, None, sound, Verdict::RunAgain),
+            (
+                failed(Some(held(1))),
+                rest,
+                none,
+                seven,
+                content(1),
+                sound,
+                Verdict::RunAgain,
+            ),
+            (
+                failed(None),
+                rest,
+                none,
+                seven,
+                None,
+                drift,
+                Verdict::RunAgain,
+            ),
+            (
+                AppliedState::Applying(held(1)),
+                rest,
+                none,
+                seven,
+                content(1),
+                sound,
+                Verdict::RunAgain,
+            ),
+            (
+                AppliedState::Clearing,
+                rest,
+                none,
+                seven,
+                None,
+                sound,
+                Verdict::RunAgain,
+            ),
             // equal, drifted
-            (applied(1), rest, none, seven, content(1), drift, Verdict::Repair),
-            (AppliedState::Idle, rest, none, seven, None, drift, Verdict::Repair),
+            (
+                applied(1),
+                rest,
+                none,
+                seven,
+                content(1),
+                drift,
+                Verdict::Repair,
+            ),
+            (
+                AppliedState::Idle,
+                rest,
+                none,
+                seven,
+                None,
+                drift,
+                Verdict::Repair,
+            ),
             // newer
-            (applied(1), rest, none, eight, content(1), sound, Verdict::Begin),
+            (
+                applied(1),
+                rest,
+                none,
+                eight,
+                content(1),
+                sound,
+                Verdict::Begin,
+            ),
             (applied(1), rest, eight, eight, None, sound, Verdict::Begin),
-            (failed(Some(held(1))), rest, none, later, content(2), sound, Verdict::Begin),
+            (
+                failed(Some(held(1))),
+                rest,
+                none,
+                later,
+                content(2),
+                sound,
+                Verdict::Begin,
+            ),
             // newer, in the middle of something
-            (AppliedState::Applying(held(1)), run, none, eight, content(2), sound, Verdict::Supersede),
-            (AppliedState::Clearing, run, none, later, content(2), sound, Verdict::Supersede),
-            (applied(1), run, none, eight, None, drift, Verdict::Supersede),
+            (
+                AppliedState::Applying(held(1)),
+                run,
+                none,
+                eight,
+                content(2),
+                sound,
+                Verdict::Supersede,
+            ),
+            (
+                AppliedState::Clearing,
+                run,
+                none,
+                later,
+                content(2),
+                sound,
+                Verdict::Supersede,
+            ),
+            (
+                applied(1),
+                run,
+                none,
+                eight,
+                None,
+                drift,
+                Verdict::Supersede,
+            ),
         ];
         for (state, in_flight, floor, fence, content, drifted, verdict) in cases {
-            let row = Row { fence: seven, state };
+            let row = Row {
+                fence: seven,
+                state,
+            };
             let offered = Offered { fence, content };
             let said = judge(&row, in_flight, floor, &offered, drifted);
-            assert_eq!(said, verdict, "{row:?} {in_flight} {floor} {offered:?} {drifted}");
+            assert_eq!(
+                said, verdict,
+                "{row:?} {in_flight} {floor} {offered:?} {drifted}"
+            );
         }
     }
 

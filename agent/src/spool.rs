@@ -11,7 +11,6 @@
 //! cannot come back with another event, and what is undone (events and positions together) is
 //! collected again from the engine.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,17 +18,18 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::id::{DeckyId, SpoolId};
+use domain::id::SpoolId;
 use domain::observe::Handle;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, watch};
 
-use crate::notice::{Notice, Notices, random_uuid};
+use crate::notice::{Notices, random_uuid};
 use crate::task;
 
 mod rows;
+mod shrink;
 mod types;
 
 #[cfg(test)]
@@ -38,6 +38,7 @@ mod tests;
 pub use types::{Bounds, Class, Figures, Mark, NewEvent, OpenError, SpoolError, SpooledEvent};
 
 use rows::{blob_uuid, classify, log_path, mark, micros, move_aside, nanos, spooled, unsigned};
+use shrink::shrink;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "spool.db";
@@ -49,7 +50,6 @@ const ROW_COST: u64 = 96;
 const LOW_WATER: u64 = 95;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
-const DROP_STEP: i64 = 1024;
 /// Positions of containers that nobody has heard for so long are forgotten.
 const MARK_LIFE: time::Duration = time::Duration::days(30);
 
@@ -354,12 +354,6 @@ impl std::fmt::Debug for Spool {
 
 // === impl Writer ===
 
-/// Dropped events of one decky.
-#[derive(Default)]
-struct Tally {
-    missing: u64,
-}
-
 impl Writer {
     async fn append(
         &mut self,
@@ -450,104 +444,6 @@ async fn insert(
         }
         query.execute(&mut *connection).await?;
     }
-    Ok(())
-}
-
-/// Drops the oldest noise, then the oldest of anything but accounts of drops, until the spool is
-/// below `low`; then accounts for it, one event per decky, older unseen accounts merged in.
-async fn shrink(
-    connection: &mut SqliteConnection,
-    low: Bounds,
-    shown: u64,
-    now: OffsetDateTime,
-    notices: &Notices,
-    next: &mut Figures,
-) -> Result<(), sqlx::Error> {
-    const NOISE: &str = "SELECT sequence, topology, decky, length(line) FROM events \
-         WHERE class = 1 AND sequence > ? ORDER BY sequence LIMIT ?";
-    const ANYTHING: &str = "SELECT sequence, topology, decky, length(line) FROM events \
-         WHERE class <> 2 AND sequence > ? ORDER BY sequence LIMIT ?";
-    const DROP_NOISE: &str = "DELETE FROM events WHERE class = 1 AND sequence BETWEEN ? AND ?";
-    const DROP_ANYTHING: &str = "DELETE FROM events WHERE class <> 2 AND sequence BETWEEN ? AND ?";
-
-    let mut tallies: BTreeMap<(Vec<u8>, Vec<u8>), Tally> = BTreeMap::new();
-    for (find, drop) in [(NOISE, DROP_NOISE), (ANYTHING, DROP_ANYTHING)] {
-        while next.bytes > low.bytes || next.events > low.events {
-            let rows = sqlx::query(find)
-                .bind(shown.cast_signed())
-                .bind(DROP_STEP)
-                .fetch_all(&mut *connection)
-                .await?;
-            let mut through = None;
-            for row in &rows {
-                if next.bytes <= low.bytes && next.events <= low.events {
-                    break;
-                }
-                through = Some(row.try_get::<i64, _>(0)?);
-                tallies
-                    .entry((row.try_get(1)?, row.try_get(2)?))
-                    .or_default()
-                    .missing += 1;
-                next.remove(1, unsigned(row, 3)?);
-                next.dropped += 1;
-            }
-            // Only what the master may already have is left.
-            let Some(through) = through else { break };
-            sqlx::query(drop)
-                .bind(shown.cast_signed() + 1)
-                .bind(through)
-                .execute(&mut *connection)
-                .await?;
-        }
-    }
-    for ((topology, decky), tally) in tallies {
-        account(
-            connection,
-            shown,
-            now,
-            notices,
-            next,
-            (topology, decky, tally),
-        )
-        .await?;
-    }
-    Ok(())
-}
-
-async fn account(
-    connection: &mut SqliteConnection,
-    shown: u64,
-    now: OffsetDateTime,
-    notices: &Notices,
-    next: &mut Figures,
-    (topology, decky, tally): (Vec<u8>, Vec<u8>, Tally),
-) -> Result<(), sqlx::Error> {
-    let mut missing = tally.missing;
-    let merged = sqlx::query(
-        "DELETE FROM events WHERE class = 2 AND sequence > ? AND topology = ? AND decky = ? \
-         RETURNING missing, length(line)",
-    )
-    .bind(shown.cast_signed())
-    .bind(topology.clone())
-    .bind(decky.clone())
-    .fetch_all(&mut *connection)
-    .await?;
-    for row in &merged {
-        missing += unsigned(row, 0)?;
-        next.remove(1, unsigned(row, 1)?);
-    }
-    let id = DeckyId::new(blob_uuid(&decky)?);
-    let line = notices.line(id, Notice::Dropped { missing });
-    sqlx::query(AssertSqlSafe(Arc::clone(&INSERTS[CHUNKS.len() - 1])))
-        .bind(next.add(line.len()).cast_signed())
-        .bind(topology)
-        .bind(decky)
-        .bind(micros(now))
-        .bind(2_i64)
-        .bind(missing.cast_signed())
-        .bind(line.to_vec())
-        .execute(&mut *connection)
-        .await?;
     Ok(())
 }
 

@@ -87,7 +87,10 @@ pub struct Row {
 
 impl Row {
     /// The row of an agent that has never been told anything.
-    pub const EMPTY: Self = Self { fence: Fence::new(0, 0), state: AppliedState::Idle };
+    pub const EMPTY: Self = Self {
+        fence: Fence::new(0, 0),
+        state: AppliedState::Idle,
+    };
 
     /// The phase.
     pub const fn phase(&self) -> Phase {
@@ -157,8 +160,10 @@ impl Store {
         match Self::try_open(path).await {
             Ok(store) => Ok(store),
             Err(source) if is_broken(&source) => {
-                let aside = set_aside(path)
-                    .map_err(|source| StoreError::SetAside { path: path.to_owned(), source })?;
+                let aside = set_aside(path).map_err(|source| StoreError::SetAside {
+                    path: path.to_owned(),
+                    source,
+                })?;
                 tracing::error!(
                     error = %Chain(&source),
                     aside = %aside.display(),
@@ -167,9 +172,15 @@ impl Store {
                 );
                 Self::try_open(path)
                     .await
-                    .map_err(|source| StoreError::Open { path: path.to_owned(), source })
+                    .map_err(|source| StoreError::Open {
+                        path: path.to_owned(),
+                        source,
+                    })
             }
-            Err(source) => Err(StoreError::Open { path: path.to_owned(), source }),
+            Err(source) => Err(StoreError::Open {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
@@ -190,7 +201,10 @@ impl Store {
             .max_connections(1)
             .connect_with(options)
             .await
-            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+            .map_err(|source| StoreError::Open {
+                path: path.to_owned(),
+                source,
+            })?;
         let store = Self { pool };
         let row = store.load().await;
         store.pool.close().await;
@@ -206,7 +220,10 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
         let store = Self { pool };
         match store.prepare().await {
             Ok(()) => Ok(store),
@@ -218,7 +235,9 @@ impl Store {
     }
 
     async fn prepare(&self) -> Result<(), sqlx::Error> {
-        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&self.pool).await?;
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+            .fetch_one(&self.pool)
+            .await?;
         if version == VERSION {
             // A file that is only half there is found here and not in the middle of an apply.
             sqlx::query(COLUMNS).fetch_optional(&self.pool).await?;
@@ -226,12 +245,19 @@ impl Store {
         }
         let fence = self.other_fence().await;
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("DROP TABLE IF EXISTS agent").execute(&mut *transaction).await?;
+        sqlx::query("DROP TABLE IF EXISTS agent")
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(SCHEMA).execute(&mut *transaction).await?;
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+        sqlx::query("PRAGMA user_version = 1")
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         if fence > Fence::default() {
-            let row = Row { fence, state: AppliedState::Idle };
+            let row = Row {
+                fence,
+                state: AppliedState::Idle,
+            };
             self.write(&row).await?;
             tracing::info!(fence = %fence, "the store is of another release; its fence was kept");
         }
@@ -240,7 +266,9 @@ impl Store {
 
     /// The fence of a row of another version: every release keeps these two columns.
     async fn other_fence(&self) -> Fence {
-        let row = sqlx::query("SELECT epoch, generation FROM agent").fetch_optional(&self.pool).await;
+        let row = sqlx::query("SELECT epoch, generation FROM agent")
+            .fetch_optional(&self.pool)
+            .await;
         match row {
             Ok(Some(row)) => Fence::new(counter(&row, 0), counter(&row, 1)),
             Ok(None) | Err(_) => Fence::default(),
@@ -249,8 +277,13 @@ impl Store {
 
     /// Reads the row. One that says what cannot be keeps its fence and is idle.
     pub async fn load(&self) -> Result<Row, StoreError> {
-        let row = sqlx::query(COLUMNS).fetch_optional(&self.pool).await.map_err(StoreError::Load)?;
-        let Some(row) = row else { return Ok(Row::EMPTY) };
+        let row = sqlx::query(COLUMNS)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(StoreError::Load)?;
+        let Some(row) = row else {
+            return Ok(Row::EMPTY);
+        };
         let fence = Fence::new(counter(&row, 0), counter(&row, 1));
         let state = read_state(&row).unwrap_or_else(|| {
             tracing::error!(
@@ -308,10 +341,12 @@ impl Store {
             .fetch_one(&self.pool)
             .await
             .expect("it is SQL");
-        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")))
-            .execute(&self.pool)
-            .await
-            .expect("it is SQL");
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "PRAGMA max_page_count = {pages}"
+        )))
+        .execute(&self.pool)
+        .await
+        .expect("it is SQL");
     }
 }
 
@@ -325,7 +360,11 @@ fn counter(row: &SqliteRow, index: usize) -> u64 {
 fn read_state(row: &SqliteRow) -> Option<AppliedState> {
     let text = |index: usize| row.try_get::<Option<String>, _>(index).ok();
     let phase: Phase = text(2)??.parse().ok()?;
-    let held = match (text(3)?, text(4)?, row.try_get::<Option<Vec<u8>>, _>(5).ok()?) {
+    let held = match (
+        text(3)?,
+        text(4)?,
+        row.try_get::<Option<Vec<u8>>, _>(5).ok()?,
+    ) {
         (Some(topology), Some(hash), Some(hydrated)) => Some(Held {
             topology: topology.parse().ok()?,
             hash: hash.parse().ok()?,
@@ -345,8 +384,15 @@ fn read_state(row: &SqliteRow) -> Option<AppliedState> {
         (Phase::Applied, Some(held)) => Some(AppliedState::Applied { held, at: at()? }),
         (Phase::Failed, held) => {
             let code: FailureCode = text(6)??.parse().ok()?;
-            let reason = ApplyFailure { code, message: text(7)?? };
-            Some(AppliedState::Failed { held, reason, at: at()? })
+            let reason = ApplyFailure {
+                code,
+                message: text(7)??,
+            };
+            Some(AppliedState::Failed {
+                held,
+                reason,
+                at: at()?,
+            })
         }
         (Phase::Idle | Phase::Clearing, Some(_)) | (Phase::Applying | Phase::Applied, None) => None,
     }
@@ -357,7 +403,8 @@ fn read_state(row: &SqliteRow) -> Option<AppliedState> {
 fn is_broken(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     // Primary result codes: 1 ERROR (no such column), 11 CORRUPT, 26 NOTADB; the low byte.
-    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| [1, 11, 26].contains(&(code & 0xff)))
+    code.and_then(|code| code.parse::<u32>().ok())
+        .is_some_and(|code| [1, 11, 26].contains(&(code & 0xff)))
 }
 
 /// Moves the file and its two companions to the first free name.

@@ -47,8 +47,13 @@ pub struct UnknownWord {
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Self; 5] =
-        [Self::Idle, Self::Applying, Self::Applied, Self::Failed, Self::Clearing];
+    pub const ALL: [Self; 5] = [
+        Self::Idle,
+        Self::Applying,
+        Self::Applied,
+        Self::Failed,
+        Self::Clearing,
+    ];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -72,10 +77,13 @@ impl FromStr for Phase {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| UnknownWord {
-            noun: "phase",
-            text: text.chars().take(64).collect(),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|phase| phase.as_str() == text)
+            .ok_or_else(|| UnknownWord {
+                noun: "phase",
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -147,10 +155,16 @@ impl FailureCode {
             Self::Invalid => "correct the topology and deploy again",
             Self::EngineUnreachable => "start the Docker daemon on the host, then retry",
             Self::EngineTimeout => "look at the load and the log of the Docker daemon, then retry",
-            Self::SubnetInUse => "remove what uses the subnet on the host or choose another, then retry",
-            Self::PortTaken => "stop what listens on the port of the host or publish another, then retry",
+            Self::SubnetInUse => {
+                "remove what uses the subnet on the host or choose another, then retry"
+            }
+            Self::PortTaken => {
+                "stop what listens on the port of the host or publish another, then retry"
+            }
             Self::ImageMissing => "install the decnet-decky binary beside decnet-agent, then retry",
-            Self::EngineRefused => "read the message of the Docker daemon, mend its cause, then retry",
+            Self::EngineRefused => {
+                "read the message of the Docker daemon, mend its cause, then retry"
+            }
             Self::Store => "free space in the agent's data directory, then retry",
         }
     }
@@ -160,10 +174,13 @@ impl FromStr for FailureCode {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|code| code.as_str() == text).ok_or_else(|| UnknownWord {
-            noun: "failure code",
-            text: text.chars().take(64).collect(),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|code| code.as_str() == text)
+            .ok_or_else(|| UnknownWord {
+                noun: "failure code",
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -178,7 +195,13 @@ pub struct ApplyFailure {
 
 impl fmt::Display for ApplyFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.code.as_str(), self.message, self.code.next_step())
+        write!(
+            f,
+            "{}: {}; {}",
+            self.code.as_str(),
+            self.message,
+            self.code.next_step()
+        )
     }
 }
 

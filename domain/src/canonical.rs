@@ -66,7 +66,12 @@ impl FromIterator<Canonical> for Canonical {
 impl Canonical {
     /// An object of the given members.
     pub fn object<const N: usize>(members: [(&str, Canonical); N]) -> Self {
-        Self::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        Self::Object(
+            members
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        )
     }
 
     /// The one text of the value.
@@ -145,9 +150,19 @@ mod tests {
     #[test]
     fn keys_sort_by_utf16_and_texts_escape_as_rfc_8785_shows() {
         // The key order of RFC 8785, section 3.2.3, without its numbers.
-        let keys = ["\u{20ac}", "\r", "\u{fb33}", "1", "\u{1f600}", "\u{80}", "\u{f6}"];
+        let keys = [
+            "\u{20ac}",
+            "\r",
+            "\u{fb33}",
+            "1",
+            "\u{1f600}",
+            "\u{80}",
+            "\u{f6}",
+        ];
         let object = Canonical::Object(
-            keys.iter().map(|key| ((*key).to_owned(), Canonical::Null)).collect(),
+            keys.iter()
+                .map(|key| ((*key).to_owned(), Canonical::Null))
+                .collect(),
         );
         assert_eq!(
             object.text(),

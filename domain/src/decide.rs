@@ -38,12 +38,18 @@ pub enum HostAction {
 
 /// Decides what to send to a host.
 pub fn decide_host(view: &HostView<'_>) -> HostAction {
-    let Some(report) = view.report else { return HostAction::Rest };
+    let Some(report) = view.report else {
+        return HostAction::Rest;
+    };
     let assignment = view.assignment;
     if report.fence > assignment.fence {
         return HostAction::Supersede;
     }
-    if report.refusal.as_ref().is_some_and(|refusal| refusal.fence == assignment.fence) {
+    if report
+        .refusal
+        .as_ref()
+        .is_some_and(|refusal| refusal.fence == assignment.fence)
+    {
         return HostAction::Rest;
     }
     let push = match view.not_before {
@@ -149,7 +155,11 @@ fn decide_desired(view: &TopologyView<'_>) -> TopologyAction {
         if overdue {
             return Withdraw("the host did not answer before the deadline".to_owned());
         }
-        return if deploying { Await("the host does not answer") } else { Rest };
+        return if deploying {
+            Await("the host does not answer")
+        } else {
+            Rest
+        };
     };
     if let Some(refusal) = &report.refusal
         && refusal.fence == view.assignment.fence

@@ -63,8 +63,13 @@ pub struct UnknownStanding {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 5] =
-        [Self::Open, Self::Cordoned, Self::Draining, Self::Revoked, Self::Removed];
+    pub const ALL: [Self; 5] = [
+        Self::Open,
+        Self::Cordoned,
+        Self::Draining,
+        Self::Revoked,
+        Self::Removed,
+    ];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -101,7 +106,9 @@ impl FromStr for Standing {
         Self::ALL
             .into_iter()
             .find(|standing| standing.as_str() == text)
-            .ok_or_else(|| UnknownStanding { text: text.chars().take(64).collect() })
+            .ok_or_else(|| UnknownStanding {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -121,9 +128,17 @@ pub fn state(
     let heard = last_seen.filter(|seen| *seen >= listening_since);
     let silence = now - heard.unwrap_or(listening_since);
     if silence <= period * 1.5 {
-        if heard.is_some() { HostState::Ready } else { HostState::Unknown }
+        if heard.is_some() {
+            HostState::Ready
+        } else {
+            HostState::Unknown
+        }
     } else if silence <= period * 2.5 {
-        if heard.is_some() { HostState::Late } else { HostState::Unknown }
+        if heard.is_some() {
+            HostState::Late
+        } else {
+            HostState::Unknown
+        }
     } else {
         HostState::Lost
     }

@@ -9,7 +9,9 @@ pub const MAX_NAME: usize = 63;
 
 /// A text that breaks the rule for names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{noun} name {text:?} must be 1 to 63 letters, digits or hyphens and start with a letter or digit")]
+#[error(
+    "{noun} name {text:?} must be 1 to 63 letters, digits or hyphens and start with a letter or digit"
+)]
 pub struct InvalidName {
     noun: &'static str,
     text: String,

@@ -32,8 +32,14 @@ pub struct UnknownPersona {
 
 impl Persona {
     /// Every persona.
-    pub const ALL: [Self; 6] =
-        [Self::Linux, Self::Windows, Self::WindowsServer, Self::Bsd, Self::Embedded, Self::Cisco];
+    pub const ALL: [Self; 6] = [
+        Self::Linux,
+        Self::Windows,
+        Self::WindowsServer,
+        Self::Bsd,
+        Self::Embedded,
+        Self::Cisco,
+    ];
 
     /// The word for it in files and URLs.
     pub const fn as_str(self) -> &'static str {
@@ -100,7 +106,10 @@ impl Persona {
     /// The hardware address of a decky's `index`-th interface: a vendor that fits, the rest from
     /// the seed, one vendor for a whole machine.
     pub fn mac(self, seed: &Seed, index: usize) -> Mac {
-        let vendor = seed.choose("mac vendor", self.vendors()).copied().unwrap_or([2, 0, 0]);
+        let vendor = seed
+            .choose("mac vendor", self.vendors())
+            .copied()
+            .unwrap_or([2, 0, 0]);
         let rest = seed.derive(&format!("mac {index}"));
         Mac([vendor[0], vendor[1], vendor[2], rest[0], rest[1], rest[2]])
     }
@@ -119,7 +128,9 @@ impl FromStr for Persona {
         Self::ALL
             .into_iter()
             .find(|persona| persona.as_str() == text)
-            .ok_or_else(|| UnknownPersona { text: text.chars().take(64).collect() })
+            .ok_or_else(|| UnknownPersona {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -151,11 +162,16 @@ impl FromStr for Mac {
     type Err = InvalidMac;
 
     fn from_str(text: &str) -> Result<Self, InvalidMac> {
-        let invalid = || InvalidMac { text: text.chars().take(64).collect() };
+        let invalid = || InvalidMac {
+            text: text.chars().take(64).collect(),
+        };
         let mut bytes = [0_u8; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(invalid)?;
             hex::decode_to_slice(part, std::slice::from_mut(byte)).map_err(|_| invalid())?;
         }
         // The lowest bit of the first byte marks a group address (IEEE 802, section 8.2).

@@ -115,24 +115,25 @@ impl Action {
 /// each decky on its own.
 pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
     let mut planner = Planner::new(observed);
-    let (lans, deckies): (&[_], &[_]) =
-        desired.topology.map_or((&[], &[]), |topology| (&topology.lans, &topology.deckies));
+    let (lans, deckies): (&[_], &[_]) = desired
+        .topology
+        .map_or((&[], &[]), |topology| (&topology.lans, &topology.deckies));
     let owner = desired.topology.map(|topology| topology.id);
     let depths = desired.topology.map(depths).unwrap_or_default();
 
     // LANs: keep the first object that fits, remove every other one.
     let mut kept_lans: BTreeMap<LanId, &ObservedLan> = BTreeMap::new();
     for lan in &observed.lans {
-        let wanted = lans.iter().find(|wanted| wanted.id == lan.id && Some(lan.topology) == owner);
+        let wanted = lans
+            .iter()
+            .find(|wanted| wanted.id == lan.id && Some(lan.topology) == owner);
         match wanted {
-            Some(wanted) if lan.spec == Some(wanted.spec()) => {
-                match kept_lans.entry(lan.id) {
-                    Entry::Vacant(place) => drop(place.insert(lan)),
-                    Entry::Occupied(_) => {
-                        planner.remove_lan(lan, DriftKind::Stray, wanted.name.as_str());
-                    }
+            Some(wanted) if lan.spec == Some(wanted.spec()) => match kept_lans.entry(lan.id) {
+                Entry::Vacant(place) => drop(place.insert(lan)),
+                Entry::Occupied(_) => {
+                    planner.remove_lan(lan, DriftKind::Stray, wanted.name.as_str());
                 }
-            }
+            },
             Some(wanted) => planner.remove_lan(lan, DriftKind::Changed, wanted.name.as_str()),
             None => planner.remove_lan(lan, DriftKind::Stray, &lan.id.to_string()),
         }
@@ -143,10 +144,15 @@ pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
         .map(|lan| (depths.get(&lan.id).copied().unwrap_or(u32::MAX), lan))
         .collect();
     missing.sort_by_key(|(depth, lan)| (*depth, lan.id));
-    planner.create_lans.extend(missing.into_iter().map(|(depth, lan)| Step {
-        action: Action::CreateLan { lan: lan.id, depth },
-        reason: Drift { kind: DriftKind::Missing, object: format!("lan {}", lan.name) },
-    }));
+    planner
+        .create_lans
+        .extend(missing.into_iter().map(|(depth, lan)| Step {
+            action: Action::CreateLan { lan: lan.id, depth },
+            reason: Drift {
+                kind: DriftKind::Missing,
+                object: format!("lan {}", lan.name),
+            },
+        }));
 
     // Deckies: keep the one container that fits best, remove every other one.
     let mut seen: BTreeMap<DeckyId, Vec<&ObservedDecky>> = BTreeMap::new();
@@ -162,7 +168,10 @@ pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
         let mut candidates = seen.remove(&wanted.id).unwrap_or_default();
         // A running one before a stopped one, then the one that was seen first.
         candidates.sort_by_key(|decky| {
-            (decky.spec != Some(wanted.spec()), decky.state != RunState::Running)
+            (
+                decky.spec != Some(wanted.spec()),
+                decky.state != RunState::Running,
+            )
         });
         let mut candidates = candidates.into_iter();
         match candidates.next() {
@@ -178,8 +187,10 @@ pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
 
 /// What differs, one entry an object and kind, foreign objects included.
 pub fn drift(desired: Desired<'_>, observed: &Inventory) -> Vec<Drift> {
-    let mut found: BTreeSet<Drift> =
-        plan(desired, observed).into_iter().map(|step| step.reason).collect();
+    let mut found: BTreeSet<Drift> = plan(desired, observed)
+        .into_iter()
+        .map(|step| step.reason)
+        .collect();
     found.extend(observed.foreign.iter().map(|foreign| Drift {
         kind: DriftKind::Foreign,
         object: format!("{} {}", foreign.noun, foreign.name),
@@ -201,7 +212,10 @@ pub fn depths(topology: &HydratedTopology) -> BTreeMap<LanId, u32> {
             .deckies
             .iter()
             .filter(|decky| {
-                decky.interfaces.iter().any(|interface| depths.get(&interface.lan) == Some(&depth))
+                decky
+                    .interfaces
+                    .iter()
+                    .any(|interface| depths.get(&interface.lan) == Some(&depth))
             })
             .flat_map(|decky| decky.interfaces.iter().map(|interface| interface.lan))
             .filter(|lan| !depths.contains_key(lan))
@@ -239,8 +253,14 @@ impl<'a> Planner<'a> {
         self.remove_lans.push((
             lan.depth,
             Step {
-                action: Action::RemoveLan { handle: lan.handle.clone(), lan: lan.id },
-                reason: Drift { kind, object: format!("lan {name}") },
+                action: Action::RemoveLan {
+                    handle: lan.handle.clone(),
+                    lan: lan.id,
+                },
+                reason: Drift {
+                    kind,
+                    object: format!("lan {name}"),
+                },
             },
         ));
     }
@@ -249,8 +269,14 @@ impl<'a> Planner<'a> {
         self.remove_deckies.push((
             self.observed.depth_of(decky),
             Step {
-                action: Action::RemoveDecky { handle: decky.handle.clone(), decky: decky.id },
-                reason: Drift { kind, object: format!("decky {name}") },
+                action: Action::RemoveDecky {
+                    handle: decky.handle.clone(),
+                    decky: decky.id,
+                },
+                reason: Drift {
+                    kind,
+                    object: format!("decky {name}"),
+                },
             },
         ));
     }
@@ -258,7 +284,10 @@ impl<'a> Planner<'a> {
     fn create_decky(&mut self, wanted: &HydratedDecky, kind: DriftKind) {
         self.deckies.push(Step {
             action: Action::CreateDecky { decky: wanted.id },
-            reason: Drift { kind, object: format!("decky {}", wanted.name) },
+            reason: Drift {
+                kind,
+                object: format!("decky {}", wanted.name),
+            },
         });
     }
 
@@ -288,8 +317,11 @@ impl<'a> Planner<'a> {
                         || (!running && attachment.address.is_none()))
             })
         };
-        let missing: Vec<_> =
-            wanted.interfaces.iter().filter(|interface| !on_right_network(interface)).collect();
+        let missing: Vec<_> = wanted
+            .interfaces
+            .iter()
+            .filter(|interface| !on_right_network(interface))
+            .collect();
         let surplus: Vec<_> = decky
             .attachments
             .iter()
@@ -318,7 +350,10 @@ impl<'a> Planner<'a> {
                     decky: wanted.id,
                     network: attachment.network.clone(),
                 },
-                reason: Drift { kind: DriftKind::Attached, object: object.clone() },
+                reason: Drift {
+                    kind: DriftKind::Attached,
+                    object: object.clone(),
+                },
             });
         }
         for interface in missing {
@@ -328,26 +363,43 @@ impl<'a> Planner<'a> {
                     decky: wanted.id,
                     interface: *interface,
                 },
-                reason: Drift { kind: DriftKind::Detached, object: object.clone() },
+                reason: Drift {
+                    kind: DriftKind::Detached,
+                    object: object.clone(),
+                },
             });
         }
         if !running {
             self.deckies.push(Step {
-                action: Action::StartDecky { handle: decky.handle.clone(), decky: wanted.id },
-                reason: Drift { kind: DriftKind::Stopped, object },
+                action: Action::StartDecky {
+                    handle: decky.handle.clone(),
+                    decky: wanted.id,
+                },
+                reason: Drift {
+                    kind: DriftKind::Stopped,
+                    object,
+                },
             });
         } else if decky.config.is_some() && decky.config.as_deref() != config {
             self.deckies.push(Step {
-                action: Action::Configure { handle: decky.handle.clone(), decky: wanted.id },
-                reason: Drift { kind: DriftKind::Reconfigured, object },
+                action: Action::Configure {
+                    handle: decky.handle.clone(),
+                    decky: wanted.id,
+                },
+                reason: Drift {
+                    kind: DriftKind::Reconfigured,
+                    object,
+                },
             });
         }
     }
 
     fn steps(mut self) -> Vec<Step> {
         // Stable sorts: equals stay in the order in which they were found.
-        self.remove_deckies.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
-        self.remove_lans.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        self.remove_deckies
+            .sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        self.remove_lans
+            .sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         let mut steps: Vec<Step> = Vec::new();
         steps.extend(self.remove_deckies.into_iter().map(|(_, step)| step));
         steps.extend(self.disconnect);

@@ -52,7 +52,10 @@ pub struct Fence {
 impl Fence {
     /// Pairs the two counters.
     pub const fn new(epoch: u64, generation: u64) -> Self {
-        Self { epoch: Epoch::new(epoch), generation: Generation::new(generation) }
+        Self {
+            epoch: Epoch::new(epoch),
+            generation: Generation::new(generation),
+        }
     }
 }
 

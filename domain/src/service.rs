@@ -60,10 +60,18 @@ impl ServiceKind {
             help: "password attempts of one connection after which a login succeeds; 0 never lets anybody in",
         };
         const fn text(name: &'static str, max: usize, help: &'static str) -> OptionSchema {
-            OptionSchema { name, rule: OptionRule::Text { max }, help }
+            OptionSchema {
+                name,
+                rule: OptionRule::Text { max },
+                help,
+            }
         }
         const FTP: &[OptionSchema] = &[
-            text("banner", 200, "text of the 220 greeting; from the seed when left out"),
+            text(
+                "banner",
+                200,
+                "text of the 220 greeting; from the seed when left out",
+            ),
             OptionSchema {
                 name: "anonymous",
                 rule: OptionRule::Boolean,
@@ -71,17 +79,36 @@ impl ServiceKind {
             },
         ];
         const HTTP: &[OptionSchema] = &[
-            text("server", 100, "value of the Server header; from the seed when left out"),
-            text("title", 100, "title of the start page; from the seed when left out"),
+            text(
+                "server",
+                100,
+                "value of the Server header; from the seed when left out",
+            ),
+            text(
+                "title",
+                100,
+                "title of the start page; from the seed when left out",
+            ),
         ];
-        const REDIS: &[OptionSchema] =
-            &[text("requirepass", 100, "password that AUTH must give; none when left out")];
+        const REDIS: &[OptionSchema] = &[text(
+            "requirepass",
+            100,
+            "password that AUTH must give; none when left out",
+        )];
         const SSH: &[OptionSchema] = &[
-            text("banner", 200, "what follows `SSH-2.0-`; from the seed when left out"),
+            text(
+                "banner",
+                200,
+                "what follows `SSH-2.0-`; from the seed when left out",
+            ),
             ACCEPT_AFTER,
         ];
         const TELNET: &[OptionSchema] = &[
-            text("banner", 200, "text before the login prompt; from the seed when left out"),
+            text(
+                "banner",
+                200,
+                "text before the login prompt; from the seed when left out",
+            ),
             ACCEPT_AFTER,
         ];
         match self {
@@ -107,7 +134,9 @@ impl FromStr for ServiceKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| UnknownService { text: text.chars().take(64).collect() })
+            .ok_or_else(|| UnknownService {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -231,7 +260,10 @@ impl ServiceOptions {
         value: OptionValue,
     ) -> Result<(), InvalidOption> {
         let Some(schema) = service.schema().iter().find(|option| option.name == name) else {
-            return Err(InvalidOption::Unknown { service, name: name.chars().take(64).collect() });
+            return Err(InvalidOption::Unknown {
+                service,
+                name: name.chars().take(64).collect(),
+            });
         };
         if !schema.rule.admits(&value) {
             return Err(InvalidOption::Value {

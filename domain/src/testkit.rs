@@ -45,7 +45,10 @@ pub(crate) fn draft(inner: usize, deckies: &[(usize, bool, Vec<ServiceKind>)]) -
         .enumerate()
         .map(|(index, (lan, gateway, services))| {
             let lan = lan % (inner + 1);
-            let mut edges = vec![DraftEdge { lan: format!("lan-{lan}"), ..DraftEdge::default() }];
+            let mut edges = vec![DraftEdge {
+                lan: format!("lan-{lan}"),
+                ..DraftEdge::default()
+            }];
             if *gateway && lan > 0 {
                 edges.push(DraftEdge {
                     lan: format!("lan-{}", lan - 1),
@@ -63,7 +66,10 @@ pub(crate) fn draft(inner: usize, deckies: &[(usize, bool, Vec<ServiceKind>)]) -
             };
             DraftDecky {
                 name: format!("decky-{index}"),
-                services: services.iter().map(|kind| kind.as_str().to_owned()).collect(),
+                services: services
+                    .iter()
+                    .map(|kind| kind.as_str().to_owned())
+                    .collect(),
                 forwards_l3: *gateway,
                 publish,
                 edges,
@@ -71,7 +77,11 @@ pub(crate) fn draft(inner: usize, deckies: &[(usize, bool, Vec<ServiceKind>)]) -
             }
         })
         .collect();
-    Draft { name: "maze".to_owned(), lans, deckies }
+    Draft {
+        name: "maze".to_owned(),
+        lans,
+        deckies,
+    }
 }
 
 /// A topology from a draft without a finding of reading.

@@ -99,7 +99,10 @@ pub struct UnknownKind {
 
 impl UnknownKind {
     fn new(text: &str, known: &'static str) -> Self {
-        Self { text: text.chars().take(64).collect(), known }
+        Self {
+            text: text.chars().take(64).collect(),
+            known,
+        }
     }
 }
 
@@ -165,7 +168,13 @@ pub struct Publish {
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ip = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        write!(f, "{ip}:{}->{}/{}", self.host_port, self.decky_port, self.protocol.as_str())
+        write!(
+            f,
+            "{ip}:{}->{}/{}",
+            self.host_port,
+            self.decky_port,
+            self.protocol.as_str()
+        )
     }
 }
 

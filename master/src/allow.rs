@@ -19,14 +19,20 @@ pub struct AllowTable {
 impl AllowTable {
     /// Replaces the list.
     pub fn swap(&self, keys: Vec<AllowedKey>) {
-        let table =
-            keys.into_iter().map(|allowed| ((allowed.host, allowed.key), allowed.standing)).collect();
+        let table = keys
+            .into_iter()
+            .map(|allowed| ((allowed.host, allowed.key), allowed.standing))
+            .collect();
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
     /// What the operator has decided about the host that owns this key.
     pub fn get(&self, host: HostId, key: &KeyFingerprint) -> Option<Standing> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let table = self
+            .table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         table.get(&(host, *key)).copied()
     }
 

@@ -109,7 +109,10 @@ impl Bus {
             state: Mutex::default(),
             filled: Notify::new(),
         });
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         subscribers.retain(|queue| queue.strong_count() > 0);
         subscribers.push(Arc::downgrade(&queue));
         Subscription { queue }
@@ -117,8 +120,14 @@ impl Bus {
 
     /// Gives a message to whoever has subscribed to its subject.
     pub fn publish(&self, subject: impl Into<Arc<str>>, body: Value) {
-        let message = Message { subject: subject.into(), body: Arc::new(body) };
-        let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = Message {
+            subject: subject.into(),
+            body: Arc::new(body),
+        };
+        let subscribers = self
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for queue in subscribers.iter().filter_map(Weak::upgrade) {
             if matches(&queue.pattern, &message.subject) {
                 queue.put(message.clone());
@@ -164,7 +173,9 @@ mod tests {
         }
         bus.publish("host.x.state", serde_json::json!("other"));
         assert_eq!(subscription.next().await, Delivery::Dropped(3));
-        let Delivery::Message(first) = subscription.next().await else { panic!("a message") };
+        let Delivery::Message(first) = subscription.next().await else {
+            panic!("a message")
+        };
         assert_eq!(*first.body, serde_json::json!(3));
     }
 }

@@ -6,6 +6,9 @@ use time::OffsetDateTime;
 
 /// The system's clock.
 pub fn system() -> Clock {
-    #[allow(clippy::disallowed_methods, reason = "the one place of the master that reads the time")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place of the master that reads the time"
+    )]
     Arc::new(OffsetDateTime::now_utc)
 }

@@ -94,8 +94,10 @@ pub enum ConfigError {
 impl ConfigFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
@@ -103,7 +105,9 @@ impl ConfigFile {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
             let message = error.to_string();
-            let hint = settings::hint(&message).map(|hint| format!("; {hint}")).unwrap_or_default();
+            let hint = settings::hint(&message)
+                .map(|hint| format!("; {hint}"))
+                .unwrap_or_default();
             ConfigError::Malformed {
                 path: path.to_owned(),
                 message: message.trim_end().to_owned(),
@@ -116,8 +120,10 @@ impl ConfigFile {
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let span = |key: &'static str, text: Option<String>, default: &str, bounds: [u64; 2]| {
             let text = text.unwrap_or_else(|| default.to_owned());
-            let value = settings::duration(&text)
-                .map_err(|error| ConfigError::Value { key, message: error.to_string() })?;
+            let value = settings::duration(&text).map_err(|error| ConfigError::Value {
+                key,
+                message: error.to_string(),
+            })?;
             let [least, most] = bounds.map(Duration::from_millis);
             if value < least || value > most {
                 let message = format!("{text} is not between {least:?} and {most:?}");
@@ -131,12 +137,19 @@ impl ConfigFile {
             Some("json") => LogFormat::Json,
             Some(other) => {
                 let message = format!("{other:?} is neither text nor json");
-                return Err(ConfigError::Value { key: "log_format", message });
+                return Err(ConfigError::Value {
+                    key: "log_format",
+                    message,
+                });
             }
         };
         Ok(Config {
-            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/decnet")),
-            api_listen: self.api_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            data_dir: self
+                .data_dir
+                .unwrap_or_else(|| PathBuf::from("/var/lib/decnet")),
+            api_listen: self
+                .api_listen
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             fleet_listen: self
                 .fleet_listen
                 .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7443))),
@@ -169,7 +182,9 @@ mod tests {
         let path = Path::new("decnet-master.example.toml");
         let config = ConfigFile::parse(&uncommented, path).expect("every key is known");
         let config = config.resolve().expect("every value is in its bounds");
-        let default = ConfigFile::default().resolve().expect("defaults are in their bounds");
+        let default = ConfigFile::default()
+            .resolve()
+            .expect("defaults are in their bounds");
         assert_eq!(config.heartbeat, default.heartbeat);
         assert_eq!(config.api_listen, default.api_listen);
         assert_eq!(config.fleet_listen, default.fleet_listen);
@@ -181,6 +196,9 @@ mod tests {
     fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         let error = ConfigFile::parse("heart_beat = \"5s\"\n", Path::new("x.toml"))
             .expect_err("the key is unknown");
-        assert!(error.to_string().contains("did you mean `heartbeat`?"), "{error}");
+        assert!(
+            error.to_string().contains("did you mean `heartbeat`?"),
+            "{error}"
+        );
     }
 }

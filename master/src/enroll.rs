@@ -111,7 +111,15 @@ impl Enroll {
         life: Duration,
         master_url: String,
     ) -> Self {
-        Self { store, authority, fleet, clock, life, master_url, tries: Mutex::default() }
+        Self {
+            store,
+            authority,
+            fleet,
+            clock,
+            life,
+            master_url,
+            tries: Mutex::default(),
+        }
     }
 
     /// What hosts are told to dial.
@@ -151,8 +159,16 @@ impl Enroll {
             creator,
             redeemed_by: None,
         };
-        self.store.insert_token(row).await.map_err(MintError::Store)?;
-        Ok(Minted { token: token.encode(), id, expires_at, master_url: self.master_url.clone() })
+        self.store
+            .insert_token(row)
+            .await
+            .map_err(MintError::Store)?;
+        Ok(Minted {
+            token: token.encode(),
+            id,
+            expires_at,
+            master_url: self.master_url.clone(),
+        })
     }
 
     /// Redeems a token for a certificate of the key in `csr`. The same token with the same key
@@ -174,13 +190,17 @@ impl Enroll {
             agent_version: join.agent_version.chars().take(64).collect(),
             now,
         };
-        let redeemed = self.store.redeem(redemption).await.map_err(|error| match error {
-            RedeemError::Refused(cause) => {
-                tracing::warn!(peer.addr = %from, ?cause, "join token refused");
-                JoinError::Refused
-            }
-            RedeemError::Store(source) => JoinError::Store(source),
-        })?;
+        let redeemed = self
+            .store
+            .redeem(redemption)
+            .await
+            .map_err(|error| match error {
+                RedeemError::Refused(cause) => {
+                    tracing::warn!(peer.addr = %from, ?cause, "join token refused");
+                    JoinError::Refused
+                }
+                RedeemError::Store(source) => JoinError::Store(source),
+            })?;
         crash::point("enroll.redeemed");
         let certificate = match redeemed.certificate {
             Some(certificate) => certificate,
@@ -201,7 +221,10 @@ impl Enroll {
                 leaf.certificate_der
             }
         };
-        self.fleet.reload_allow_list().await.map_err(JoinError::Store)?;
+        self.fleet
+            .reload_allow_list()
+            .await
+            .map_err(JoinError::Store)?;
         tracing::info!(host.id = %redeemed.host, host.name = %redeemed.name, "host enrolled");
         Ok(Issued {
             certificate,
@@ -226,7 +249,10 @@ impl Enroll {
             .add_key(peer.id, leaf.key, peer.key, now, now)
             .await
             .map_err(JoinError::Store)?;
-        self.fleet.reload_allow_list().await.map_err(JoinError::Store)?;
+        self.fleet
+            .reload_allow_list()
+            .await
+            .map_err(JoinError::Store)?;
         tracing::info!(host.id = %peer.id, not_after = %leaf.not_after, "certificate renewed");
         Ok(Issued {
             certificate: leaf.certificate_der,
@@ -244,7 +270,11 @@ impl Enroll {
         }
         let (_, count) = tries.entry(from).or_insert((now, 0));
         *count += 1;
-        if *count > TRIES { Err(JoinError::TooMany) } else { Ok(()) }
+        if *count > TRIES {
+            Err(JoinError::TooMany)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub fn uuid_v7(now: OffsetDateTime) -> Uuid {
 /// Random bytes from the operating system.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0_u8; N];
-    OsRng.try_fill_bytes(&mut bytes).expect("Linux hands out randomness once it has booted");
+    OsRng
+        .try_fill_bytes(&mut bytes)
+        .expect("Linux hands out randomness once it has booted");
     bytes
 }

@@ -148,7 +148,15 @@ pub struct FleetParts {
 impl Fleet {
     /// A fleet that listens from this moment on, with the allow-list of the store.
     pub async fn open(parts: FleetParts) -> Result<Arc<Self>, StoreError> {
-        let FleetParts { store, allow, connections, bus, waker, clock, period } = parts;
+        let FleetParts {
+            store,
+            allow,
+            connections,
+            bus,
+            waker,
+            clock,
+            period,
+        } = parts;
         allow.swap(store.allowed_keys().await?);
         let listening_since = clock();
         Ok(Arc::new(Self {
@@ -177,14 +185,25 @@ impl Fleet {
 
     /// The fence below which no assignment will ever come to a host.
     pub async fn floor(&self, host: HostId) -> Result<Fence, StoreError> {
-        Ok(self.store.host(host).await?.map(|row| row.assignment.fence).unwrap_or_default())
+        Ok(self
+            .store
+            .host(host)
+            .await?
+            .map(|row| row.assignment.fence)
+            .unwrap_or_default())
     }
 
     /// Over how long agents spread their reconnections after this master has ended: so that each
     /// second sees at most 200 of them.
     pub fn reconnect_spread_ms(&self) -> u32 {
-        let connected = self.hosts().values().filter(|entry| entry.session.is_some()).count();
-        u32::try_from(connected.saturating_mul(5)).unwrap_or(u32::MAX).min(10_000)
+        let connected = self
+            .hosts()
+            .values()
+            .filter(|entry| entry.session.is_some())
+            .count();
+        u32::try_from(connected.saturating_mul(5))
+            .unwrap_or(u32::MAX)
+            .min(10_000)
     }
 
     /// Registers a control stream; an older one of the same host is told to end.
@@ -217,13 +236,22 @@ impl Fleet {
         entry.report_asked = true;
         drop(hosts);
         self.waker.connected(host);
-        Session { fleet: Arc::clone(self), host, number, orders, superseded }
+        Session {
+            fleet: Arc::clone(self),
+            host,
+            number,
+            orders,
+            superseded,
+        }
     }
 
     fn ended(&self, host: HostId, number: u64) {
         let mut hosts = self.hosts();
         if let Some(entry) = hosts.get_mut(&host)
-            && entry.session.as_ref().is_some_and(|(current, ..)| *current == number)
+            && entry
+                .session
+                .as_ref()
+                .is_some_and(|(current, ..)| *current == number)
         {
             entry.session = None;
             entry.live.connected = false;
@@ -237,7 +265,9 @@ impl Fleet {
     /// Takes a report. Wakes the reconciler when it says anything new.
     pub fn reported(&self, host: HostId, report: HostReport, digest: u64) {
         let mut hosts = self.hosts();
-        let Some(entry) = hosts.get_mut(&host) else { return };
+        let Some(entry) = hosts.get_mut(&host) else {
+            return;
+        };
         entry.live.last_seen = Some((self.clock)());
         entry.observed_digest = digest;
         entry.report_asked = false;
@@ -253,14 +283,25 @@ impl Fleet {
     }
 
     /// Takes a heartbeat: memory only. Asks for a report when it does not fit the last one.
-    pub fn heartbeat(&self, host: HostId, fence: Fence, digest: u64, in_flight: bool, health: Health) {
+    pub fn heartbeat(
+        &self,
+        host: HostId,
+        fence: Fence,
+        digest: u64,
+        in_flight: bool,
+        health: Health,
+    ) {
         self.heartbeats.fetch_add(1, Ordering::Relaxed);
         let mut hosts = self.hosts();
-        let Some(entry) = hosts.get_mut(&host) else { return };
+        let Some(entry) = hosts.get_mut(&host) else {
+            return;
+        };
         entry.live.last_seen = Some((self.clock)());
         entry.live.health = Some(health);
         let known = entry.live.report.as_ref().is_some_and(|report| {
-            report.fence == fence && report.in_flight == in_flight && entry.observed_digest == digest
+            report.fence == fence
+                && report.in_flight == in_flight
+                && entry.observed_digest == digest
         });
         if !known && !entry.report_asked {
             entry.report_asked = true;
@@ -301,14 +342,20 @@ impl Fleet {
 
     /// The state of a host.
     pub fn state_of(&self, row: &HostRow, now: OffsetDateTime) -> HostState {
-        let heard = self.hosts().get(&row.id).and_then(|entry| entry.live.last_seen);
+        let heard = self
+            .hosts()
+            .get(&row.id)
+            .and_then(|entry| entry.live.last_seen);
         let period = time::Duration::try_from(self.period).unwrap_or(time::Duration::MINUTE);
         domain::host::state(row.standing, heard, self.listening_since, period, now)
     }
 
     /// When a host was last heard: by this master, or as the database has it.
     pub fn last_seen(&self, row: &HostRow) -> Option<OffsetDateTime> {
-        self.hosts().get(&row.id).and_then(|entry| entry.live.last_seen).max(row.last_seen)
+        self.hosts()
+            .get(&row.id)
+            .and_then(|entry| entry.live.last_seen)
+            .max(row.last_seen)
     }
 
     /// Changes what is decided about a host. Nothing of a revoked host has effect after this.
@@ -319,8 +366,13 @@ impl Fleet {
         force: Force,
         actor: Actor,
     ) -> Result<HostRow, StandingError> {
-        let row = self.store.set_standing(host, to, force, actor, (self.clock)()).await?;
-        self.reload_allow_list().await.map_err(StandingError::Store)?;
+        let row = self
+            .store
+            .set_standing(host, to, force, actor, (self.clock)())
+            .await?;
+        self.reload_allow_list()
+            .await
+            .map_err(StandingError::Store)?;
         if matches!(to, Standing::Revoked | Standing::Removed) {
             // The list was swapped before, so whoever reconnects now meets it.
             let cut = self.connections.cut(host);
@@ -342,7 +394,11 @@ impl Fleet {
             .hosts()
             .iter()
             .filter_map(|(host, entry)| {
-                Some((*host, entry.live.last_seen?, entry.live.agent_version.clone()))
+                Some((
+                    *host,
+                    entry.live.last_seen?,
+                    entry.live.agent_version.clone(),
+                ))
             })
             .collect();
         if seen.is_empty() {

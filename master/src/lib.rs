@@ -5,7 +5,10 @@
 
 #![cfg_attr(
     test,
-    allow(clippy::wildcard_enum_match_arm, reason = "a test panics on what it does not expect")
+    allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "a test panics on what it does not expect"
+    )
 )]
 
 pub mod allow;

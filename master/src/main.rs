@@ -76,7 +76,12 @@ struct Settings {
 
 impl Settings {
     fn resolve(self) -> Result<Config, ConfigError> {
-        let mut file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+        let mut file = self
+            .config
+            .as_deref()
+            .map(ConfigFile::read)
+            .transpose()?
+            .unwrap_or_default();
         fn over<T>(flag: Option<T>, value: &mut Option<T>) {
             if flag.is_some() {
                 *value = flag;
@@ -93,13 +98,20 @@ impl Settings {
     }
 }
 
-#[allow(clippy::print_stderr, clippy::print_stdout, reason = "the command line speaks to a person")]
+#[allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the command line speaks to a person"
+)]
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(args),
-        Command::Config { command: ConfigCommand::Check(settings) } => {
-            settings.resolve().map(|config| println!("{config:#?}")).map_err(anyhow::Error::from)
-        }
+        Command::Config {
+            command: ConfigCommand::Check(settings),
+        } => settings
+            .resolve()
+            .map(|config| println!("{config:#?}"))
+            .map_err(anyhow::Error::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,13 +129,17 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         master::crash::arm(point);
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().init(),
     }
     pki::install_crypto_provider();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;

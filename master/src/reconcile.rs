@@ -52,12 +52,22 @@ impl Waker {
 
     /// A host has connected: what was sent on its last connection may not have arrived.
     pub fn connected(&self, host: HostId) {
-        self.inner.connected.lock().unwrap_or_else(PoisonError::into_inner).push(host);
+        self.inner
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(host);
         self.wake();
     }
 
     fn take_connected(&self) -> Vec<HostId> {
-        std::mem::take(&mut *self.inner.connected.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .inner
+                .connected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 
@@ -70,7 +80,11 @@ pub struct Conditions {
 impl Conditions {
     /// What is awaited of a topology, if anything.
     pub fn of(&self, topology: TopologyId) -> Option<String> {
-        self.texts.lock().unwrap_or_else(PoisonError::into_inner).get(&topology).cloned()
+        self.texts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&topology)
+            .cloned()
     }
 
     fn replace(&self, texts: HashMap<TopologyId, String>) {
@@ -174,7 +188,15 @@ pub struct ReconcilerParts {
 impl Reconciler {
     /// A reconciler that has done nothing yet.
     pub fn new(parts: ReconcilerParts) -> Self {
-        let ReconcilerParts { store, fleet, bus, waker, conditions, counts, clock } = parts;
+        let ReconcilerParts {
+            store,
+            fleet,
+            bus,
+            waker,
+            conditions,
+            counts,
+            clock,
+        } = parts;
         Self {
             store,
             fleet,
@@ -235,7 +257,9 @@ impl Reconciler {
             .collect();
 
         for topology in &views.topologies {
-            let Some((row, live)) = hosts.get(&topology.host) else { continue };
+            let Some((row, live)) = hosts.get(&topology.host) else {
+                continue;
+            };
             if let Some(condition) = self.settle(topology, row, live).await? {
                 awaits = Awaits::Something;
                 conditions.insert(topology.id, condition);
@@ -312,11 +336,15 @@ impl Reconciler {
             actor: Actor::Reconciler,
             now,
         };
-        let after = self.store.settle(settlement).await.map_err(|source| PassError::Settle {
-            topology: topology.id,
-            event,
-            source,
-        })?;
+        let after = self
+            .store
+            .settle(settlement)
+            .await
+            .map_err(|source| PassError::Settle {
+                topology: topology.id,
+                event,
+                source,
+            })?;
         crash::point("reconcile.settled");
         if let Some(status) = after {
             tracing::info!(
@@ -350,7 +378,9 @@ impl Reconciler {
         row: &HostRow,
         live: &LiveHost,
     ) -> Result<(), PassError> {
-        let Some(report) = live.report.as_deref() else { return Ok(()) };
+        let Some(report) = live.report.as_deref() else {
+            return Ok(());
+        };
         let (Some((assigned, hash)), Some(at)) = (row.assignment.content, report.applied_at) else {
             return Ok(());
         };
@@ -361,9 +391,13 @@ impl Reconciler {
         if !fresh || self.recorded.get(&topology.id) == Some(&report.fence) {
             return Ok(());
         }
-        self.store.record_applied(topology.id, (report.fence, hash, at)).await.map_err(
-            |source| PassError::Applied { topology: topology.id, source },
-        )?;
+        self.store
+            .record_applied(topology.id, (report.fence, hash, at))
+            .await
+            .map_err(|source| PassError::Applied {
+                topology: topology.id,
+                source,
+            })?;
         self.recorded.insert(topology.id, report.fence);
         crash::point("report.recorded");
         Ok(())
@@ -377,7 +411,10 @@ impl Reconciler {
         status: Option<domain::topology::status::TopologyStatus>,
     ) -> Result<Awaits, PassError> {
         let now = (self.clock)();
-        let back_off = self.back_offs.get(&row.id).filter(|it| it.fence == row.assignment.fence);
+        let back_off = self
+            .back_offs
+            .get(&row.id)
+            .filter(|it| it.fence == row.assignment.fence);
         let action = decide_host(&HostView {
             assignment: &row.assignment,
             status,
@@ -399,10 +436,18 @@ impl Reconciler {
             }
             HostAction::Wait => Ok(Awaits::Something),
             HostAction::Supersede => {
-                let above = live.report.as_ref().map_or(row.assignment.fence, |it| it.fence);
-                let raised = self.store.supersede(row.id, above).await.map_err(|source| {
-                    PassError::Supersede { host: row.id, source }
-                })?;
+                let above = live
+                    .report
+                    .as_ref()
+                    .map_or(row.assignment.fence, |it| it.fence);
+                let raised = self
+                    .store
+                    .supersede(row.id, above)
+                    .await
+                    .map_err(|source| PassError::Supersede {
+                        host: row.id,
+                        source,
+                    })?;
                 tracing::warn!(
                     host.id = %row.id,
                     was = %row.assignment.fence,
@@ -429,10 +474,19 @@ impl Reconciler {
                     .store
                     .assigned_document(row.id)
                     .await
-                    .map_err(|source| PassError::Document { host: row.id, source })?;
+                    .map_err(|source| PassError::Document {
+                        host: row.id,
+                        source,
+                    })?;
                 // Assigned anew between the two reads: the next pass has the newer one.
-                let Some(document) = document else { return Ok(()) };
-                Some(AssignedDocument { topology, hash, document: Bytes::from(document) })
+                let Some(document) = document else {
+                    return Ok(());
+                };
+                Some(AssignedDocument {
+                    topology,
+                    hash,
+                    document: Bytes::from(document),
+                })
             }
         };
         let generation = fence.generation;
@@ -452,8 +506,17 @@ impl Reconciler {
             .get(&row.id)
             .filter(|it| it.fence == fence)
             .map_or(0, |it| it.attempts.saturating_add(1));
-        let wait = Duration::from_secs(1).saturating_mul(1_u32 << attempts.min(6)).min(LONGEST);
-        self.back_offs.insert(row.id, BackOff { fence, attempts, not_before: now + wait });
+        let wait = Duration::from_secs(1)
+            .saturating_mul(1_u32 << attempts.min(6))
+            .min(LONGEST);
+        self.back_offs.insert(
+            row.id,
+            BackOff {
+                fence,
+                attempts,
+                not_before: now + wait,
+            },
+        );
         Ok(())
     }
 }

@@ -127,7 +127,11 @@ impl Enrollment for Rpc {
             expected_name: &wire.name,
             agent_version: &wire.agent_version,
         };
-        let issued = self.enroll.join(from, join).await.map_err(|error| join_status(&error))?;
+        let issued = self
+            .enroll
+            .join(from, join)
+            .await
+            .map_err(|error| join_status(&error))?;
         Ok(Response::new(v1::JoinReply {
             certificate: issued.certificate,
             ca: issued.ca,
@@ -150,8 +154,11 @@ impl FleetRpc for Rpc {
         self.admit(&peer)?;
         Span::current().record("host.id", tracing::field::display(peer.id));
         let csr = request.into_inner().csr;
-        let issued =
-            self.enroll.renew(&peer, &csr).await.map_err(|error| join_status(&error))?;
+        let issued = self
+            .enroll
+            .renew(&peer, &csr)
+            .await
+            .map_err(|error| join_status(&error))?;
         Ok(Response::new(v1::RenewReply {
             certificate: issued.certificate,
             ca: issued.ca,
@@ -214,7 +221,9 @@ impl Rpc {
             .await
             .map_err(|_| Status::deadline_exceeded("no hello in ten seconds"))??;
         let Some(v1::agent_message::Body::Hello(hello)) = first.and_then(|it| it.body) else {
-            return Err(Status::invalid_argument("the first message must be a hello"));
+            return Err(Status::invalid_argument(
+                "the first message must be a hello",
+            ));
         };
         let mut session = self.welcome(peer, hello, replies).await?;
         tracing::info!("host connected");
@@ -229,7 +238,9 @@ impl Rpc {
         hello: v1::Hello,
         replies: &Replies,
     ) -> Result<Session, Status> {
-        let row = hello.report.ok_or_else(|| malformed(&convert::invalid("hello.report")))?;
+        let row = hello
+            .report
+            .ok_or_else(|| malformed(&convert::invalid("hello.report")))?;
         let row = HostReport::try_from(row).map_err(|it| malformed(&it))?;
         let now = (self.clock)();
         let skew = hello.agent_time.saturating_sub(convert::millis(Some(now)));
@@ -245,7 +256,9 @@ impl Rpc {
             master_time: now.unix_timestamp(),
         };
         send(replies, v1::master_message::Body::Welcome(welcome)).await?;
-        Ok(self.fleet.register(peer.id, &hello.agent_version, skew, row))
+        Ok(self
+            .fleet
+            .register(peer.id, &hello.agent_version, skew, row))
     }
 
     async fn serve(
@@ -283,8 +296,8 @@ impl Rpc {
     fn take(&self, peer: &HostPeer, message: v1::AgentMessage) -> Result<(), Status> {
         match message.body {
             Some(v1::agent_message::Body::Heartbeat(beat)) => {
-                let fence = convert::fence(beat.fence, "heartbeat.fence")
-                    .map_err(|it| malformed(&it))?;
+                let fence =
+                    convert::fence(beat.fence, "heartbeat.fence").map_err(|it| malformed(&it))?;
                 let health = beat.health.unwrap_or_default();
                 let health = Health {
                     engine_ok: health.engine_ok,
@@ -294,7 +307,8 @@ impl Rpc {
                     memory_free_mib: health.memory_free_mib,
                     spool_events: health.spool_events,
                 };
-                self.fleet.heartbeat(peer.id, fence, beat.observed_digest, beat.in_flight, health);
+                self.fleet
+                    .heartbeat(peer.id, fence, beat.observed_digest, beat.in_flight, health);
             }
             Some(v1::agent_message::Body::Report(wire)) => {
                 let digest = convert::observed_digest(&wire);
@@ -304,7 +318,8 @@ impl Rpc {
             Some(v1::agent_message::Body::Progress(progress)) => {
                 let fence = convert::fence(progress.fence, "progress.fence")
                     .map_err(|it| malformed(&it))?;
-                self.fleet.progressed(peer.id, fence, progress.done, progress.total);
+                self.fleet
+                    .progressed(peer.id, fence, progress.done, progress.total);
             }
             Some(v1::agent_message::Body::Hello(_)) => {
                 return Err(Status::invalid_argument("hello was said before"));
@@ -330,7 +345,9 @@ impl Rpc {
             };
             let Some(batch) = batch else { return Ok(()) };
             if !self.allow.is_heard(peer.id, &peer.key) {
-                return Err(Status::permission_denied("events of this host are not taken"));
+                return Err(Status::permission_denied(
+                    "events of this host are not taken",
+                ));
             }
             let spool = SpoolId::new(
                 convert::uuid(&batch.spool_id, "spool_id").map_err(|it| malformed(&it))?,
@@ -341,15 +358,21 @@ impl Rpc {
                 .map(spooled)
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|it| malformed(&it))?;
-            let receipt = self.ingest.ingest(peer.id, spool, events).await.map_err(|error| {
-                let text = Chain(&error).to_string();
-                match error {
-                    IngestError::TooLarge { .. } | IngestError::Order { .. } => {
-                        Status::invalid_argument(text)
+            let receipt = self
+                .ingest
+                .ingest(peer.id, spool, events)
+                .await
+                .map_err(|error| {
+                    let text = Chain(&error).to_string();
+                    match error {
+                        IngestError::TooLarge { .. } | IngestError::Order { .. } => {
+                            Status::invalid_argument(text)
+                        }
+                        IngestError::Store { .. } | IngestError::Stopped => {
+                            Status::unavailable(text)
+                        }
                     }
-                    IngestError::Store { .. } | IngestError::Stopped => Status::unavailable(text),
-                }
-            })?;
+                })?;
             crate::crash::point("events.committed");
             self.metrics.events_stored_total.add(receipt.stored);
             self.metrics.events_refused_total.add(receipt.refused);

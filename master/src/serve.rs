@@ -54,7 +54,9 @@ pub enum ServeError {
         path: PathBuf,
     },
     /// The API would be served in clear beyond this machine.
-    #[error("--api-listen {address} is not a loopback address; bind 127.0.0.1 and reach it through a tunnel")]
+    #[error(
+        "--api-listen {address} is not a loopback address; bind 127.0.0.1 and reach it through a tunnel"
+    )]
     OpenApi {
         /// The address.
         address: SocketAddr,
@@ -109,13 +111,17 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     if !config.api_listen.ip().is_loopback() {
-        return Err(ServeError::OpenApi { address: config.api_listen });
+        return Err(ServeError::OpenApi {
+            address: config.api_listen,
+        });
     }
     let _lock = prepare(&config.data_dir)?;
     let data = config.data_dir.as_path();
     let started_at = clock();
     let metrics = Arc::new(Metrics::default());
-    let store = SqliteStore::open(&data.join("master.db")).await.map_err(ServeError::Open)?;
+    let store = SqliteStore::open(&data.join("master.db"))
+        .await
+        .map_err(ServeError::Open)?;
     let store: Arc<dyn Store> = Arc::new(store.counted_in(Arc::clone(&metrics)));
     let authority = Arc::new(
         CertificateAuthority::load_or_create(data, started_at).map_err(ServeError::Authority)?,
@@ -160,8 +166,13 @@ pub async fn serve(
     let leaf = authority
         .issue_master(&advertised.names, MASTER_LIFE, started_at)
         .map_err(ServeError::Leaf)?;
-    let tls = ServerTls::new(leaf, &authority.bundle(), Arc::clone(&allow) as _, Arc::clone(&clock))
-        .map_err(ServeError::Tls)?;
+    let tls = ServerTls::new(
+        leaf,
+        &authority.bundle(),
+        Arc::clone(&allow) as _,
+        Arc::clone(&clock),
+    )
+    .map_err(ServeError::Tls)?;
     let tls = Arc::new(tls);
 
     spawn(&tracker, "reconcile", {
@@ -176,12 +187,26 @@ pub async fn serve(
         });
         reconciler.run(shutdown.clone())
     });
-    spawn(&tracker, "fleet.flush", flush(Arc::clone(&fleet), shutdown.clone()));
-    spawn(&tracker, "host.states", watch_states(Arc::clone(&fleet), Arc::clone(&store), shutdown.clone()));
+    spawn(
+        &tracker,
+        "fleet.flush",
+        flush(Arc::clone(&fleet), shutdown.clone()),
+    );
+    spawn(
+        &tracker,
+        "host.states",
+        watch_states(Arc::clone(&fleet), Arc::clone(&store), shutdown.clone()),
+    );
     spawn(
         &tracker,
         "tls.renew",
-        renew_leaf(Arc::clone(&tls), Arc::clone(&authority), advertised.names, Arc::clone(&clock), shutdown.clone()),
+        renew_leaf(
+            Arc::clone(&tls),
+            Arc::clone(&authority),
+            advertised.names,
+            Arc::clone(&clock),
+            shutdown.clone(),
+        ),
     );
 
     let rpc = Rpc {
@@ -273,8 +298,15 @@ fn spawn(
 /// Makes the data directory, closes it to others, and takes its lock.
 fn prepare(path: &Path) -> Result<std::fs::File, ServeError> {
     use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-    let failed = |source| ServeError::DataDir { path: path.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let failed = |source| ServeError::DataDir {
+        path: path.to_owned(),
+        source,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
     let lock = std::fs::OpenOptions::new()
         .create(true)
@@ -285,9 +317,9 @@ fn prepare(path: &Path) -> Result<std::fs::File, ServeError> {
         .map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(ServeError::Locked { path: path.to_owned() })
-        }
+        Err(std::fs::TryLockError::WouldBlock) => Err(ServeError::Locked {
+            path: path.to_owned(),
+        }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
 }
@@ -295,7 +327,11 @@ fn prepare(path: &Path) -> Result<std::fs::File, ServeError> {
 async fn listen(noun: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address)
         .await
-        .map_err(|source| ServeError::Listen { noun, address, source })
+        .map_err(|source| ServeError::Listen {
+            noun,
+            address,
+            source,
+        })
 }
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
@@ -314,7 +350,9 @@ impl Advertised {
         let (name, port) = match text {
             None => (outward(listening.ip()).to_string(), listening.port()),
             Some(text) => {
-                let bad = || ServeError::Advertise { text: text.to_owned() };
+                let bad = || ServeError::Advertise {
+                    text: text.to_owned(),
+                };
                 if let Ok(address) = text.parse::<SocketAddr>() {
                     (address.ip().to_string(), address.port())
                 } else if text.parse::<IpAddr>().is_ok() {
@@ -333,8 +371,15 @@ impl Advertised {
                 names.push(also.parse().map_err(|_| bad())?);
             }
         }
-        let host = if name.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{name}]") } else { name };
-        Ok(Self { url: format!("https://{host}:{port}"), names })
+        let host = if name.parse::<std::net::Ipv6Addr>().is_ok() {
+            format!("[{name}]")
+        } else {
+            name
+        };
+        Ok(Self {
+            url: format!("https://{host}:{port}"),
+            names,
+        })
     }
 }
 
@@ -345,7 +390,11 @@ fn outward(listening: IpAddr) -> IpAddr {
     }
     // Nothing is sent: connecting a datagram socket only picks the route (TEST-NET-1, RFC 5737).
     UdpSocket::bind("0.0.0.0:0")
-        .and_then(|socket| socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()))
+        .and_then(|socket| {
+            socket
+                .connect("192.0.2.1:9")
+                .and_then(|()| socket.local_addr())
+        })
         .map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
 }
 

@@ -247,8 +247,7 @@ impl CertificateAuthority {
                     })?;
                 let copy = pem::certificate(&copy);
                 let loaded = Self::load(directory, &key, copy.as_bytes())?;
-                write_public(&path, copy.as_bytes())
-                    .map_err(|source| CaError::Write { source })?;
+                write_public(&path, copy.as_bytes()).map_err(|source| CaError::Write { source })?;
                 Ok(loaded)
             }
             (None, Some(_)) => Err(CaError::CertificateWithoutKey {

@@ -42,7 +42,8 @@ pub fn bytes32(bytes: &[u8], field: &'static str) -> Result<[u8; 32], InvalidMes
 
 /// Milliseconds since the epoch; 0 for never.
 pub fn millis(at: Option<OffsetDateTime>) -> i64 {
-    at.and_then(|at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()).unwrap_or(0)
+    at.and_then(|at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok())
+        .unwrap_or(0)
 }
 
 /// Reads milliseconds since the epoch; none for 0 and for what no calendar has.
@@ -55,13 +56,17 @@ pub fn from_millis(millis: i64) -> Option<OffsetDateTime> {
 
 impl From<Fence> for v1::Fence {
     fn from(fence: Fence) -> Self {
-        Self { epoch: fence.epoch.get(), generation: fence.generation.get() }
+        Self {
+            epoch: fence.epoch.get(),
+            generation: fence.generation.get(),
+        }
     }
 }
 
 /// Reads a fence; an absent one is no fence.
 pub fn fence(wire: Option<v1::Fence>, field: &'static str) -> Result<Fence, InvalidMessage> {
-    wire.map(|wire| Fence::new(wire.epoch, wire.generation)).ok_or(invalid(field))
+    wire.map(|wire| Fence::new(wire.epoch, wire.generation))
+        .ok_or(invalid(field))
 }
 
 impl From<Phase> for v1::Phase {
@@ -122,7 +127,10 @@ fn content_from_wire(wire: Option<v1::Content>) -> Result<Content, InvalidMessag
 }
 
 fn failure_to_wire(failure: &ApplyFailure) -> v1::Failure {
-    v1::Failure { code: failure.code.as_str().to_owned(), message: failure.message.clone() }
+    v1::Failure {
+        code: failure.code.as_str().to_owned(),
+        message: failure.message.clone(),
+    }
 }
 
 fn failure_from_wire(wire: v1::Failure) -> Result<ApplyFailure, InvalidMessage> {
@@ -202,7 +210,10 @@ impl TryFrom<v1::Report> for HostReport {
                         .into_iter()
                         .find(|kind| kind.as_str() == wire.kind)
                         .ok_or(invalid("drift.kind"))?;
-                    Ok(Drift { kind, object: wire.object.chars().take(256).collect() })
+                    Ok(Drift {
+                        kind,
+                        object: wire.object.chars().take(256).collect(),
+                    })
                 })
                 .collect::<Result<_, _>>()?,
         })
@@ -222,7 +233,11 @@ fn spec_from(bytes: &[u8]) -> Result<Option<SpecDigest>, InvalidMessage> {
 
 impl From<&Inventory> for v1::Inventory {
     fn from(inventory: &Inventory) -> Self {
-        let Inventory { lans, deckies, foreign } = inventory;
+        let Inventory {
+            lans,
+            deckies,
+            foreign,
+        } = inventory;
         Self {
             lans: lans
                 .iter()
@@ -269,12 +284,26 @@ impl TryFrom<v1::Inventory> for Inventory {
     type Error = InvalidMessage;
 
     fn try_from(wire: v1::Inventory) -> Result<Self, InvalidMessage> {
-        if wire.lans.len().max(wire.deckies.len()).max(wire.foreign.len()) > MAX_OBJECTS {
+        if wire
+            .lans
+            .len()
+            .max(wire.deckies.len())
+            .max(wire.foreign.len())
+            > MAX_OBJECTS
+        {
             return Err(invalid("observed"));
         }
         Ok(Self {
-            lans: wire.lans.into_iter().map(observed_lan).collect::<Result<_, _>>()?,
-            deckies: wire.deckies.into_iter().map(observed_decky).collect::<Result<_, _>>()?,
+            lans: wire
+                .lans
+                .into_iter()
+                .map(observed_lan)
+                .collect::<Result<_, _>>()?,
+            deckies: wire
+                .deckies
+                .into_iter()
+                .map(observed_decky)
+                .collect::<Result<_, _>>()?,
             foreign: wire
                 .foreign
                 .into_iter()
@@ -283,7 +312,10 @@ impl TryFrom<v1::Inventory> for Inventory {
                         .into_iter()
                         .find(|noun| *noun == wire.noun)
                         .ok_or(invalid("foreign.noun"))?;
-                    Ok(Foreign { noun, name: wire.name.chars().take(256).collect() })
+                    Ok(Foreign {
+                        noun,
+                        name: wire.name.chars().take(256).collect(),
+                    })
                 })
                 .collect::<Result<_, _>>()?,
         })

@@ -115,8 +115,9 @@ impl DeckyConfig {
                 .services
                 .iter()
                 .map(|(kind, options)| {
-                    let options =
-                        options.iter().map(|(name, value)| (name.to_owned(), value.into()));
+                    let options = options
+                        .iter()
+                        .map(|(name, value)| (name.to_owned(), value.into()));
                     (kind.as_str().to_owned(), options.collect())
                 })
                 .collect(),
@@ -135,7 +136,8 @@ impl DeckyConfig {
             let kind: ServiceKind = name.parse().map_err(InvalidConfig::Service)?;
             let mut set = ServiceOptions::default();
             for (option, value) in options {
-                set.set(kind, &option, value.into()).map_err(InvalidConfig::Option)?;
+                set.set(kind, &option, value.into())
+                    .map_err(InvalidConfig::Option)?;
             }
             services.insert(kind, set);
         }

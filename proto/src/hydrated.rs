@@ -117,7 +117,10 @@ struct WireLimits {
 }
 
 fn field<E: std::fmt::Display>(field: &'static str) -> impl Fn(E) -> InvalidHydrated {
-    move |error| InvalidHydrated::Field { field, cause: error.to_string().into_boxed_str() }
+    move |error| InvalidHydrated::Field {
+        field,
+        cause: error.to_string().into_boxed_str(),
+    }
 }
 
 /// The bytes that are hashed, sent and stored.
@@ -132,7 +135,11 @@ pub fn decode_announced(
 ) -> Result<HydratedTopology, InvalidHydrated> {
     let topology = decode(bytes)?;
     let got = topology.version_hash();
-    if got == announced { Ok(topology) } else { Err(InvalidHydrated::Hash { got, announced }) }
+    if got == announced {
+        Ok(topology)
+    } else {
+        Err(InvalidHydrated::Hash { got, announced })
+    }
 }
 
 /// Reads a document.
@@ -147,7 +154,11 @@ pub fn decode(bytes: &[u8]) -> Result<HydratedTopology, InvalidHydrated> {
     Ok(HydratedTopology {
         id: wire.id.parse().map_err(field("id"))?,
         lans: wire.lans.into_iter().map(lan).collect::<Result<_, _>>()?,
-        deckies: wire.deckies.into_iter().map(decky).collect::<Result<_, _>>()?,
+        deckies: wire
+            .deckies
+            .into_iter()
+            .map(decky)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -155,7 +166,10 @@ fn lan(wire: WireLan) -> Result<HydratedLan, InvalidHydrated> {
     Ok(HydratedLan {
         id: wire.id.parse().map_err(field("lans.id"))?,
         name: LanName::parse(&wire.name).map_err(field("lans.name"))?,
-        subnet: wire.subnet.parse::<Ipv4Net>().map_err(field("lans.subnet"))?,
+        subnet: wire
+            .subnet
+            .parse::<Ipv4Net>()
+            .map_err(field("lans.subnet"))?,
         gateway: wire.gateway,
         kind: wire.kind.parse().map_err(field("lans.kind"))?,
         driver: wire.driver.parse().map_err(field("lans.driver"))?,
@@ -168,7 +182,8 @@ fn decky(wire: WireDecky) -> Result<HydratedDecky, InvalidHydrated> {
         let kind: ServiceKind = name.parse().map_err(field("deckies.services"))?;
         let mut set = ServiceOptions::default();
         for (option, value) in options {
-            set.set(kind, &option, value.into()).map_err(field("deckies.services"))?;
+            set.set(kind, &option, value.into())
+                .map_err(field("deckies.services"))?;
         }
         services.insert(kind, set);
     }
@@ -198,8 +213,16 @@ fn decky(wire: WireDecky) -> Result<HydratedDecky, InvalidHydrated> {
         seed: wire.seed.parse().map_err(field("deckies.seed"))?,
         forwards_l3: wire.forwards_l3,
         services,
-        interfaces: wire.interfaces.into_iter().map(interface).collect::<Result<_, _>>()?,
-        publish: wire.publish.into_iter().map(publish).collect::<Result<_, _>>()?,
+        interfaces: wire
+            .interfaces
+            .into_iter()
+            .map(interface)
+            .collect::<Result<_, _>>()?,
+        publish: wire
+            .publish
+            .into_iter()
+            .map(publish)
+            .collect::<Result<_, _>>()?,
         sysctls: wire.sysctls,
         limits: DeckyLimits {
             memory_mib: wire.limits.memory_mib,

@@ -64,7 +64,9 @@ impl From<&Evidence> for Bytes {
     fn from(evidence: &Evidence) -> Self {
         match evidence.text() {
             Some(text) => Self::Text(text.to_owned()),
-            None => Self::Base64 { b64: STANDARD.encode(evidence.bytes()) },
+            None => Self::Base64 {
+                b64: STANDARD.encode(evidence.bytes()),
+            },
         }
     }
 }
@@ -73,9 +75,10 @@ impl Bytes {
     fn evidence(self, field: &'static str) -> Result<Evidence, InvalidLine> {
         match self {
             Self::Text(text) => Ok(Evidence::new(text)),
-            Self::Base64 { b64 } => {
-                STANDARD.decode(b64).map(Evidence::new).map_err(|_| InvalidLine::Field { field })
-            }
+            Self::Base64 { b64 } => STANDARD
+                .decode(b64)
+                .map(Evidence::new)
+                .map_err(|_| InvalidLine::Field { field }),
         }
     }
 }
@@ -85,46 +88,101 @@ impl Bytes {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum WirePayload {
     Connect {},
-    Disconnect { received: u64, sent: u64, millis: u64 },
-    Auth { method: String, username: Bytes, secret: Bytes, outcome: String },
-    Command { line: Bytes },
-    Request { method: Bytes, target: Bytes, headers: Vec<(Bytes, Bytes)>, body: Bytes, status: u16 },
-    Fingerprint { of: String, value: Bytes },
-    Lifecycle { state: String, config: String, detail: Bytes, count: u64 },
-    Raw { reason: String },
+    Disconnect {
+        received: u64,
+        sent: u64,
+        millis: u64,
+    },
+    Auth {
+        method: String,
+        username: Bytes,
+        secret: Bytes,
+        outcome: String,
+    },
+    Command {
+        line: Bytes,
+    },
+    Request {
+        method: Bytes,
+        target: Bytes,
+        headers: Vec<(Bytes, Bytes)>,
+        body: Bytes,
+        status: u16,
+    },
+    Fingerprint {
+        of: String,
+        value: Bytes,
+    },
+    Lifecycle {
+        state: String,
+        config: String,
+        detail: Bytes,
+        count: u64,
+    },
+    Raw {
+        reason: String,
+    },
 }
 
 impl From<&Payload> for WirePayload {
     fn from(payload: &Payload) -> Self {
         match payload {
             Payload::Connect => Self::Connect {},
-            Payload::Disconnect { received, sent, millis } => {
-                Self::Disconnect { received: *received, sent: *sent, millis: *millis }
-            }
-            Payload::Auth { method, username, secret, outcome } => Self::Auth {
+            Payload::Disconnect {
+                received,
+                sent,
+                millis,
+            } => Self::Disconnect {
+                received: *received,
+                sent: *sent,
+                millis: *millis,
+            },
+            Payload::Auth {
+                method,
+                username,
+                secret,
+                outcome,
+            } => Self::Auth {
                 method: method.as_str().to_owned(),
                 username: username.into(),
                 secret: secret.into(),
                 outcome: outcome.as_str().to_owned(),
             },
             Payload::Command { line } => Self::Command { line: line.into() },
-            Payload::Request { method, target, headers, body, status } => Self::Request {
+            Payload::Request {
+                method,
+                target,
+                headers,
+                body,
+                status,
+            } => Self::Request {
                 method: method.into(),
                 target: target.into(),
-                headers: headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+                headers: headers
+                    .iter()
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .collect(),
                 body: body.into(),
                 status: *status,
             },
-            Payload::Fingerprint { of, value } => {
-                Self::Fingerprint { of: of.clone(), value: value.into() }
-            }
-            Payload::Lifecycle { state, config, detail, count } => Self::Lifecycle {
+            Payload::Fingerprint { of, value } => Self::Fingerprint {
+                of: of.clone(),
+                value: value.into(),
+            },
+            Payload::Lifecycle {
+                state,
+                config,
+                detail,
+                count,
+            } => Self::Lifecycle {
                 state: state.clone(),
                 config: config.clone(),
                 detail: detail.into(),
                 count: *count,
             },
-            Payload::Raw { reason } => Self::Raw { reason: reason.clone() },
+            Payload::Raw { reason } => Self::Raw {
+                reason: reason.clone(),
+            },
         }
     }
 }
@@ -138,32 +196,62 @@ impl TryFrom<WirePayload> for Payload {
         }
         Ok(match wire {
             WirePayload::Connect {} => Self::Connect,
-            WirePayload::Disconnect { received, sent, millis } => {
-                Self::Disconnect { received, sent, millis }
-            }
-            WirePayload::Auth { method, username, secret, outcome } => Self::Auth {
+            WirePayload::Disconnect {
+                received,
+                sent,
+                millis,
+            } => Self::Disconnect {
+                received,
+                sent,
+                millis,
+            },
+            WirePayload::Auth {
+                method,
+                username,
+                secret,
+                outcome,
+            } => Self::Auth {
                 method: method.parse().map_err(|_| field("method"))?,
                 username: username.evidence("username")?,
                 secret: secret.evidence("secret")?,
                 outcome: outcome.parse().map_err(|_| field("outcome"))?,
             },
-            WirePayload::Command { line } => Self::Command { line: line.evidence("line")? },
-            WirePayload::Request { method, target, headers, body, status } => Self::Request {
+            WirePayload::Command { line } => Self::Command {
+                line: line.evidence("line")?,
+            },
+            WirePayload::Request {
+                method,
+                target,
+                headers,
+                body,
+                status,
+            } => Self::Request {
                 method: method.evidence("method")?,
                 target: target.evidence("target")?,
                 headers: headers
                     .into_iter()
-                    .map(|(name, value)| Ok((name.evidence("headers")?, value.evidence("headers")?)))
+                    .map(|(name, value)| {
+                        Ok((name.evidence("headers")?, value.evidence("headers")?))
+                    })
                     .collect::<Result<_, InvalidLine>>()?,
                 body: body.evidence("body")?,
                 status,
             },
-            WirePayload::Fingerprint { of, value } => {
-                Self::Fingerprint { of, value: value.evidence("value")? }
-            }
-            WirePayload::Lifecycle { state, config, detail, count } => {
-                Self::Lifecycle { state, config, detail: detail.evidence("detail")?, count }
-            }
+            WirePayload::Fingerprint { of, value } => Self::Fingerprint {
+                of,
+                value: value.evidence("value")?,
+            },
+            WirePayload::Lifecycle {
+                state,
+                config,
+                detail,
+                count,
+            } => Self::Lifecycle {
+                state,
+                config,
+                detail: detail.evidence("detail")?,
+                count,
+            },
             WirePayload::Raw { reason } => Self::Raw { reason },
         })
     }
@@ -225,17 +313,34 @@ fn shorten(payload: &Payload, keep: usize) -> Payload {
     };
     match payload {
         Payload::Connect => Payload::Connect,
-        Payload::Disconnect { received, sent, millis } => {
-            Payload::Disconnect { received: *received, sent: *sent, millis: *millis }
-        }
-        Payload::Auth { method, username, secret, outcome } => Payload::Auth {
+        Payload::Disconnect {
+            received,
+            sent,
+            millis,
+        } => Payload::Disconnect {
+            received: *received,
+            sent: *sent,
+            millis: *millis,
+        },
+        Payload::Auth {
+            method,
+            username,
+            secret,
+            outcome,
+        } => Payload::Auth {
             method: *method,
             username: cut(username),
             secret: cut(secret),
             outcome: *outcome,
         },
         Payload::Command { line } => Payload::Command { line: cut(line) },
-        Payload::Request { method, target, headers, body, status } => Payload::Request {
+        Payload::Request {
+            method,
+            target,
+            headers,
+            body,
+            status,
+        } => Payload::Request {
             method: cut(method),
             target: cut(target),
             headers: headers
@@ -246,16 +351,24 @@ fn shorten(payload: &Payload, keep: usize) -> Payload {
             body: cut(body),
             status: *status,
         },
-        Payload::Fingerprint { of, value } => {
-            Payload::Fingerprint { of: text(of), value: cut(value) }
-        }
-        Payload::Lifecycle { state, config, detail, count } => Payload::Lifecycle {
+        Payload::Fingerprint { of, value } => Payload::Fingerprint {
+            of: text(of),
+            value: cut(value),
+        },
+        Payload::Lifecycle {
+            state,
+            config,
+            detail,
+            count,
+        } => Payload::Lifecycle {
             state: text(state),
             config: text(config),
             detail: cut(detail),
             count: *count,
         },
-        Payload::Raw { reason } => Payload::Raw { reason: text(reason) },
+        Payload::Raw { reason } => Payload::Raw {
+            reason: text(reason),
+        },
     }
 }
 
@@ -272,7 +385,10 @@ fn write(line: &Line) -> Vec<u8> {
         dst: sighting.destination,
         sev: sighting.severity.as_str().to_owned(),
         data: (&sighting.payload).into(),
-        raw: sighting.raw.as_ref().map(|raw| STANDARD.encode(raw.bytes())),
+        raw: sighting
+            .raw
+            .as_ref()
+            .map(|raw| STANDARD.encode(raw.bytes())),
     };
     let mut bytes =
         serde_json::to_vec(&wire).expect("a line has string keys and no custom serializer");
@@ -320,7 +436,12 @@ pub fn decode(bytes: &[u8]) -> Result<Line, InvalidLine> {
         payload: wire.data.try_into()?,
         raw: wire
             .raw
-            .map(|raw| STANDARD.decode(raw).map(Evidence::new).map_err(|_| field("raw")))
+            .map(|raw| {
+                STANDARD
+                    .decode(raw)
+                    .map(Evidence::new)
+                    .map_err(|_| field("raw"))
+            })
             .transpose()?,
     };
     Ok(Line {
@@ -340,7 +461,9 @@ pub fn payload_json(payload: &Payload) -> serde_json::Value {
 
 /// Reads what [`payload_json`] wrote.
 pub fn payload_from_json(value: serde_json::Value) -> Result<Payload, InvalidLine> {
-    serde_json::from_value::<WirePayload>(value).map_err(InvalidLine::Json)?.try_into()
+    serde_json::from_value::<WirePayload>(value)
+        .map_err(InvalidLine::Json)?
+        .try_into()
 }
 
 #[cfg(test)]

@@ -104,7 +104,10 @@ pub struct Enrollment {
 
 impl std::fmt::Debug for Enrollment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Enrollment").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Enrollment")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,8 +11,12 @@ pub struct InvalidDuration {
 
 /// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
 pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
-    let invalid = || InvalidDuration { text: text.chars().take(64).collect() };
-    let digits = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(invalid)?;
+    let invalid = || InvalidDuration {
+        text: text.chars().take(64).collect(),
+    };
+    let digits = text
+        .find(|character: char| !character.is_ascii_digit())
+        .ok_or_else(invalid)?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| invalid())?;
     let millis = match unit {
@@ -23,7 +27,10 @@ pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
         "d" => 86_400_000,
         _ => return Err(invalid()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(invalid)
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(invalid)
 }
 
 /// The known word that is nearest to `word`, when one is near enough to have been meant.
@@ -39,9 +46,9 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 /// What to say of serde's complaint about an unknown field or variant: the nearest known one.
 /// None when the message is another complaint.
 pub fn hint(message: &str) -> Option<String> {
-    let (_, rest) = message.split_once("unknown field `").or_else(|| {
-        message.split_once("unknown variant `")
-    })?;
+    let (_, rest) = message
+        .split_once("unknown field `")
+        .or_else(|| message.split_once("unknown variant `"))?;
     let (word, rest) = rest.split_once('`')?;
     let known = rest.split('`').skip(1).step_by(2);
     nearest(word, known).map(|known| format!("did you mean `{known}`?"))
@@ -56,7 +63,16 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
-        for bad in ["", "30", "s", "1.5s", "-1s", "1 s", "99999999999999999999d", "1w"] {
+        for bad in [
+            "",
+            "30",
+            "s",
+            "1.5s",
+            "-1s",
+            "1 s",
+            "99999999999999999999d",
+            "1w",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

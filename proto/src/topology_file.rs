@@ -74,7 +74,10 @@ pub struct FileDecky {
     pub edges: Vec<FileEdge>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature is serde's"
+)]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -134,7 +137,10 @@ impl From<TopologyFile> for Draft {
 impl From<FileDecky> for DraftDecky {
     fn from(decky: FileDecky) -> Self {
         let options = |options: BTreeMap<String, WireOption>| {
-            options.into_iter().map(|(name, value)| (name, value.into())).collect()
+            options
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect()
         };
         Self {
             name: decky.name,
@@ -202,7 +208,11 @@ impl From<&Topology> for TopologyFile {
                     hostname: Some(decky.hostname.to_string()),
                     archetype: decky.archetype.clone(),
                     persona: Some(decky.persona.as_str().to_owned()),
-                    services: decky.services.keys().map(|kind| kind.as_str().to_owned()).collect(),
+                    services: decky
+                        .services
+                        .keys()
+                        .map(|kind| kind.as_str().to_owned())
+                        .collect(),
                     service_config: decky
                         .services
                         .iter()

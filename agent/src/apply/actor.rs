@@ -206,21 +206,41 @@ impl Actor {
     }
 
     async fn consider(&mut self, offer: Offer) {
-        let content = offer.topology.as_ref().map(|(topology, hash, _)| (*topology, *hash));
-        let offered = Offered { fence: offer.fence, content };
+        let content = offer
+            .topology
+            .as_ref()
+            .map(|(topology, hash, _)| (*topology, *hash));
+        let offered = Offered {
+            fence: offer.fence,
+            content,
+        };
         let drifted = self.drift.iter().any(|drift| drift.kind.needs_repair());
         let verdict = judge(&self.row, self.in_flight(), self.floor, &offered, drifted);
         tracing::debug!(fence = %offer.fence, verdict = ?verdict, "an assignment is offered");
         match verdict {
             Verdict::Stale => {
                 let newest = self.row.fence.max(self.floor);
-                let message =
-                    format!("assignment {} is older than assignment {newest}", offer.fence);
-                self.refuse(offer.fence, ApplyFailure { code: FailureCode::Stale, message });
+                let message = format!(
+                    "assignment {} is older than assignment {newest}",
+                    offer.fence
+                );
+                self.refuse(
+                    offer.fence,
+                    ApplyFailure {
+                        code: FailureCode::Stale,
+                        message,
+                    },
+                );
             }
             Verdict::Conflict => {
                 let message = format!("assignment {} came before with other content", offer.fence);
-                self.refuse(offer.fence, ApplyFailure { code: FailureCode::Conflict, message });
+                self.refuse(
+                    offer.fence,
+                    ApplyFailure {
+                        code: FailureCode::Conflict,
+                        message,
+                    },
+                );
             }
             Verdict::Nothing if self.observed.is_none() => {
                 // Whether anything differs is not known: nothing is answered before it is.
@@ -230,11 +250,19 @@ impl Actor {
             }
             Verdict::Attach | Verdict::Nothing => self.publish_anew(),
             Verdict::Begin | Verdict::Supersede | Verdict::RunAgain => {
-                let mode = if content.is_some() { Mode::Apply } else { Mode::Clear };
+                let mode = if content.is_some() {
+                    Mode::Apply
+                } else {
+                    Mode::Clear
+                };
                 self.accept(offer, mode).await;
             }
             Verdict::Repair => {
-                let mode = if content.is_some() { Mode::Repair } else { Mode::Clear };
+                let mode = if content.is_some() {
+                    Mode::Repair
+                } else {
+                    Mode::Clear
+                };
                 self.accept(offer, mode).await;
             }
         }
@@ -242,14 +270,20 @@ impl Actor {
 
     /// Persists, and only then begins.
     async fn accept(&mut self, offer: Offer, mode: Mode) {
-        let held =
-            offer.topology.map(|(topology, hash, hydrated)| Held { topology, hash, hydrated });
+        let held = offer.topology.map(|(topology, hash, hydrated)| Held {
+            topology,
+            hash,
+            hydrated,
+        });
         let wanted = match held.as_ref().map(Wanted::read).transpose() {
             Ok(wanted) => wanted.map(Arc::new),
             Err(error) => return self.refuse(offer.fence, error.failure()),
         };
         let state = held.map_or(AppliedState::Clearing, AppliedState::Applying);
-        let row = Row { fence: offer.fence, state };
+        let row = Row {
+            fence: offer.fence,
+            state,
+        };
         if let Err(error) = self.parts.store.save(&row).await {
             return self.refuse(offer.fence, ApplyError::Store(error).failure());
         }
@@ -298,7 +332,12 @@ impl Actor {
     }
 
     async fn settle(&mut self, outcome: Outcome) {
-        let Outcome { fence, mode, end, observed } = outcome;
+        let Outcome {
+            fence,
+            mode,
+            end,
+            observed,
+        } = outcome;
         if let Some(observed) = &observed {
             self.following.send_replace(Followed::of(observed));
         }
@@ -316,7 +355,11 @@ impl Actor {
                 Some(held) => AppliedState::Applied { held, at },
                 None => AppliedState::Idle,
             },
-            End::Failed(error) => AppliedState::Failed { held, reason: error.failure(), at },
+            End::Failed(error) => AppliedState::Failed {
+                held,
+                reason: error.failure(),
+                at,
+            },
             // Stopped by nothing newer: cannot be, and running again is what it would need.
             End::Superseded => return self.begin(),
         };
@@ -332,7 +375,14 @@ impl Actor {
                     "the result of an assignment cannot be recorded"
                 );
                 let held = row.held().cloned();
-                Row { fence, state: AppliedState::Failed { held, reason: error.failure(), at } }
+                Row {
+                    fence,
+                    state: AppliedState::Failed {
+                        held,
+                        reason: error.failure(),
+                        at,
+                    },
+                }
             }
         };
         if !matches!(self.row.state, AppliedState::Failed { .. }) {
@@ -406,7 +456,9 @@ impl Actor {
     async fn looked(&mut self, inventory: Inventoried) {
         self.waits.inventory = None;
         if !self.in_flight() {
-            self.waits.look_at.get_or_insert(Instant::now() + self.parts.settings.period);
+            self.waits
+                .look_at
+                .get_or_insert(Instant::now() + self.parts.settings.period);
             match inventory {
                 Ok(inventory) => {
                     if std::mem::take(&mut self.unwell) {
@@ -437,8 +489,11 @@ impl Actor {
 
     fn compare(&mut self) {
         let wanted = desired(self.wanted.as_deref());
-        self.drift =
-            self.observed.as_ref().map(|seen| plan::drift(wanted, seen)).unwrap_or_default();
+        self.drift = self
+            .observed
+            .as_ref()
+            .map(|seen| plan::drift(wanted, seen))
+            .unwrap_or_default();
     }
 
     // === impl Actor: reports ===

@@ -122,7 +122,12 @@ impl Attempt {
             }
         };
         self.progress.send_replace(None);
-        Outcome { fence: self.fence, mode: self.mode, end, observed }
+        Outcome {
+            fence: self.fence,
+            mode: self.mode,
+            end,
+            observed,
+        }
     }
 
     /// Nothing when something newer has come.
@@ -142,7 +147,10 @@ impl Attempt {
             if round == ROUNDS {
                 let mut left = plan::drift(wanted, &observed);
                 left.retain(|drift| drift.kind.needs_repair());
-                return Err(ApplyError::Unsettled { rounds: ROUNDS, left });
+                return Err(ApplyError::Unsettled {
+                    rounds: ROUNDS,
+                    left,
+                });
             }
             self.prepare(&steps).await?;
             match self.execute(work, steps, &observed).await {
@@ -173,7 +181,11 @@ impl Attempt {
             })
             .collect();
         if !new_lans.is_empty() {
-            let taken = self.engine.foreign_subnets().await.map_err(ApplyError::Subnets)?;
+            let taken = self
+                .engine
+                .foreign_subnets()
+                .await
+                .map_err(ApplyError::Subnets)?;
             for lan in new_lans {
                 let clash = taken.iter().find(|(_, theirs)| {
                     theirs.contains(&lan.subnet) || lan.subnet.contains(theirs)
@@ -188,8 +200,14 @@ impl Attempt {
                 }
             }
         }
-        if steps.iter().any(|step| matches!(step.action, Action::CreateDecky { .. })) {
-            self.engine.ensure_image().await.map_err(ApplyError::Image)?;
+        if steps
+            .iter()
+            .any(|step| matches!(step.action, Action::CreateDecky { .. }))
+        {
+            self.engine
+                .ensure_image()
+                .await
+                .map_err(ApplyError::Image)?;
             crash::point_of(self.mode.as_str(), "imaged");
         }
         Ok(())
@@ -210,7 +228,11 @@ impl Attempt {
         self.advance(work, 0);
         let phases = Phases::of(&steps);
         let deckies = self.settings.deckies_at_once;
-        let jobs = phases.removals.iter().map(|step| self.single(work, step)).collect();
+        let jobs = phases
+            .removals
+            .iter()
+            .map(|step| self.single(work, step))
+            .collect();
         if self.pool(deckies, jobs).await? == Flow::Stop {
             return Ok(Flow::Stop);
         }
@@ -220,7 +242,11 @@ impl Attempt {
                 return Ok(Flow::Stop);
             }
         }
-        let jobs = phases.chains.iter().map(|chain| self.chain(work, chain)).collect();
+        let jobs = phases
+            .chains
+            .iter()
+            .map(|chain| self.chain(work, chain))
+            .collect();
         self.pool(deckies, jobs).await
     }
 
@@ -256,7 +282,9 @@ impl Attempt {
                 Some(Ok(Flow::On | Flow::Stop)) => {}
                 Some(Err(error)) => match &first {
                     None => first = Some(error),
-                    Some(_) => tracing::warn!(error = %crate::chain::Chain(&error), "and another step"),
+                    Some(_) => {
+                        tracing::warn!(error = %crate::chain::Chain(&error), "and another step")
+                    }
                 },
                 None => break,
             }
@@ -301,52 +329,96 @@ impl Attempt {
         };
         match &step.action {
             Action::RemoveDecky { handle, decky: _ } => {
-                self.engine.remove_decky(handle).await.map_err(at("remove"))?;
+                self.engine
+                    .remove_decky(handle)
+                    .await
+                    .map_err(at("remove"))?;
                 crash::point_of(self.mode.as_str(), "decky_removed");
             }
-            Action::Disconnect { handle, network, decky: _ } => {
-                self.engine.disconnect(handle, network).await.map_err(at("disconnect"))?;
+            Action::Disconnect {
+                handle,
+                network,
+                decky: _,
+            } => {
+                self.engine
+                    .disconnect(handle, network)
+                    .await
+                    .map_err(at("disconnect"))?;
             }
             Action::RemoveLan { handle, lan: _ } => {
                 self.engine.remove_lan(handle).await.map_err(at("remove"))?;
                 crash::point_of(self.mode.as_str(), "lan_removed");
             }
             Action::CreateLan { lan, depth } => {
-                let Some(wanted) = &self.wanted else { return Ok(()) };
-                let Some(lan) = wanted.lan(*lan) else { return Ok(()) };
-                let made = self.engine.create_lan(self.origin(wanted), lan, *depth).await;
+                let Some(wanted) = &self.wanted else {
+                    return Ok(());
+                };
+                let Some(lan) = wanted.lan(*lan) else {
+                    return Ok(());
+                };
+                let made = self
+                    .engine
+                    .create_lan(self.origin(wanted), lan, *depth)
+                    .await;
                 let handle = made.map_err(at("create"))?;
                 let mut work = lock(work);
                 work.lans.insert(lan.id, handle.clone());
-                work.made.push(Undo::Lan { handle, name: lan.name.clone() });
+                work.made.push(Undo::Lan {
+                    handle,
+                    name: lan.name.clone(),
+                });
                 crash::point_of(self.mode.as_str(), "lan_created");
             }
             Action::CreateDecky { decky } => self.create(work, *decky, step).await?,
-            Action::Connect { handle, interface, decky: _ } => {
+            Action::Connect {
+                handle,
+                interface,
+                decky: _,
+            } => {
                 let network = self.network(work, interface).map_err(at("connect"))?;
                 let connect = self.engine.connect(handle, &network, interface).await;
                 connect.map_err(|source| ApplyError::Step {
                     verb: "connect",
-                    object: format!("{} to lan {}", step.reason.object, self.lan_name(interface.lan))
-                        .into(),
+                    object: format!(
+                        "{} to lan {}",
+                        step.reason.object,
+                        self.lan_name(interface.lan)
+                    )
+                    .into(),
                     source,
                 })?;
-                lock(work).made.push(Undo::Connection { handle: handle.clone(), network });
+                lock(work).made.push(Undo::Connection {
+                    handle: handle.clone(),
+                    network,
+                });
             }
             Action::StartDecky { handle, decky } => {
                 // It may have ended before it was told of its newest configuration.
-                if let Some((decky, config)) = self.wanted.as_ref().and_then(|all| all.decky(*decky)) {
-                    self.engine.configure(handle, decky, config).await.map_err(at("configure"))?;
+                if let Some((decky, config)) =
+                    self.wanted.as_ref().and_then(|all| all.decky(*decky))
+                {
+                    self.engine
+                        .configure(handle, decky, config)
+                        .await
+                        .map_err(at("configure"))?;
                 }
                 self.engine.start_decky(handle).await.map_err(at("start"))?;
                 crash::point_of(self.mode.as_str(), "decky_started");
             }
             Action::Configure { handle, decky } => {
-                if let Some((decky, config)) = self.wanted.as_ref().and_then(|all| all.decky(*decky)) {
-                    self.engine.configure(handle, decky, config).await.map_err(at("configure"))?;
+                if let Some((decky, config)) =
+                    self.wanted.as_ref().and_then(|all| all.decky(*decky))
+                {
+                    self.engine
+                        .configure(handle, decky, config)
+                        .await
+                        .map_err(at("configure"))?;
                     let mut work = lock(work);
                     work.told.push(decky.id);
-                    work.made.push(Undo::Configuration { handle: handle.clone(), decky: decky.id });
+                    work.made.push(Undo::Configuration {
+                        handle: handle.clone(),
+                        decky: decky.id,
+                    });
                 }
             }
         }
@@ -367,20 +439,35 @@ impl Attempt {
                 source,
             }
         };
-        let Some(wanted) = &self.wanted else { return Ok(()) };
-        let Some((decky, config)) = wanted.decky(decky) else { return Ok(()) };
+        let Some(wanted) = &self.wanted else {
+            return Ok(());
+        };
+        let Some((decky, config)) = wanted.decky(decky) else {
+            return Ok(());
+        };
         let networks = decky
             .interfaces
             .iter()
             .map(|interface| Ok((self.network(work, interface)?, *interface)))
             .collect::<Result<Vec<_>, EngineError>>()
             .map_err(at("create"))?;
-        let new = NewDecky { origin: self.origin(wanted), decky, networks, config };
+        let new = NewDecky {
+            origin: self.origin(wanted),
+            decky,
+            networks,
+            config,
+        };
         let handle = self.engine.create_decky(new).await.map_err(at("create"))?;
-        let undo = Undo::Decky { handle: handle.clone(), name: decky.name.clone() };
+        let undo = Undo::Decky {
+            handle: handle.clone(),
+            name: decky.name.clone(),
+        };
         lock(work).made.push(undo);
         crash::point_of(self.mode.as_str(), "decky_connected");
-        self.engine.start_decky(&handle).await.map_err(at("start"))?;
+        self.engine
+            .start_decky(&handle)
+            .await
+            .map_err(at("start"))?;
         // Its output is evidence from its first line on.
         let followed = Followed {
             decky: decky.id,
@@ -388,7 +475,8 @@ impl Attempt {
             handle,
             running: true,
         };
-        self.following.send_modify(|all| Arc::make_mut(all).push(followed));
+        self.following
+            .send_modify(|all| Arc::make_mut(all).push(followed));
         crash::point_of(self.mode.as_str(), "decky_started");
         Ok(())
     }
@@ -398,13 +486,19 @@ impl Attempt {
         let told = std::mem::take(&mut lock(work).told);
         let waits = told.into_iter().filter_map(|decky| {
             let digest = self.wanted.as_ref()?.digest(decky)?;
-            Some(self.board.shows(decky, digest, self.settings.configuration_within))
+            Some(
+                self.board
+                    .shows(decky, digest, self.settings.configuration_within),
+            )
         });
         join_all(waits).await;
     }
 
     fn origin(&self, wanted: &Wanted) -> Origin {
-        Origin { topology: wanted.topology.id, generation: self.fence.generation }
+        Origin {
+            topology: wanted.topology.id,
+            generation: self.fence.generation,
+        }
     }
 
     fn network(
@@ -412,29 +506,43 @@ impl Attempt {
         work: &Mutex<Work>,
         interface: &HydratedInterface,
     ) -> Result<Handle, EngineError> {
-        lock(work).lans.get(&interface.lan).cloned().ok_or_else(|| EngineError {
-            kind: crate::engine::EngineErrorKind::NotFound,
-            attempt: format!("lan {} has no network", self.lan_name(interface.lan)),
-            source: None,
-        })
+        lock(work)
+            .lans
+            .get(&interface.lan)
+            .cloned()
+            .ok_or_else(|| EngineError {
+                kind: crate::engine::EngineErrorKind::NotFound,
+                attempt: format!("lan {} has no network", self.lan_name(interface.lan)),
+                source: None,
+            })
     }
 
     fn lan_name(&self, lan: LanId) -> String {
-        let lan_of = |wanted: &Arc<Wanted>| wanted.lan(lan).map(|lan| LanName::to_string(&lan.name));
-        self.wanted.as_ref().and_then(lan_of).unwrap_or_else(|| lan.to_string())
+        let lan_of =
+            |wanted: &Arc<Wanted>| wanted.lan(lan).map(|lan| LanName::to_string(&lan.name));
+        self.wanted
+            .as_ref()
+            .and_then(lan_of)
+            .unwrap_or_else(|| lan.to_string())
     }
 
     fn advance(&self, work: &Mutex<Work>, by: u32) {
         let mut work = lock(work);
         work.done = work.done.saturating_add(by);
         let (done, total) = (work.done, work.total);
-        self.progress.send_replace(Some(Progress { fence: self.fence, done, total }));
+        self.progress.send_replace(Some(Progress {
+            fence: self.fence,
+            done,
+            total,
+        }));
     }
 
     /// Runs `jobs` to their end whatever happens; for what is taken back.
     pub(super) async fn all<F: Future<Output = ()>>(&self, jobs: impl Iterator<Item = F>) {
         let limit = self.settings.deckies_at_once.max(1);
-        futures_util::stream::iter(jobs).for_each_concurrent(limit, |job| job).await;
+        futures_util::stream::iter(jobs)
+            .for_each_concurrent(limit, |job| job)
+            .await;
     }
 }
 

@@ -58,7 +58,10 @@ pub enum ApplyError {
 }
 
 fn list(left: &[Drift]) -> String {
-    left.iter().map(Drift::to_string).collect::<Vec<_>>().join(", ")
+    left.iter()
+        .map(Drift::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl ApplyError {
@@ -85,7 +88,10 @@ impl ApplyError {
 
     /// The failure, in words for a person.
     pub fn failure(&self) -> ApplyFailure {
-        ApplyFailure { code: self.code(), message: Chain(self).to_string() }
+        ApplyFailure {
+            code: self.code(),
+            message: Chain(self).to_string(),
+        }
     }
 
     /// Whether an object vanished between being seen and being used: worth another look.

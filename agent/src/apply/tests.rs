@@ -44,7 +44,15 @@ impl World {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         let store = open(&directory.path().join("agent.db")).await;
         let (applier, actor) = spawn(&engine, &board, &store).await;
-        Self { daemon, engine, board, directory, store, applier, actor }
+        Self {
+            daemon,
+            engine,
+            board,
+            directory,
+            store,
+            applier,
+            actor,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -67,7 +75,10 @@ impl World {
     }
 
     pub(super) async fn offer(&self, fence: Fence, topology: Option<&HydratedTopology>) {
-        self.applier.offer(offer(fence, topology)).await.expect("the actor runs");
+        self.applier
+            .offer(offer(fence, topology))
+            .await
+            .expect("the actor runs");
     }
 
     /// Waits for a report of which that is true.
@@ -76,14 +87,18 @@ impl World {
         let wait = reports.wait_for(|report| what(report));
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(report) => report.expect("the actor runs").clone(),
-            Err(_) => panic!("never reported; last: {:#?}", self.applier.reports().borrow()),
+            Err(_) => panic!(
+                "never reported; last: {:#?}",
+                self.applier.reports().borrow()
+            ),
         }
     }
 
     pub(super) async fn settled(&self, fence: Fence) -> Arc<HostReport> {
         // At work, or interrupted and not yet offered again, is not settled.
         let settled = |phase| matches!(phase, Phase::Idle | Phase::Applied | Phase::Failed);
-        self.report(|it| it.fence == fence && !it.in_flight && settled(it.phase)).await
+        self.report(|it| it.fence == fence && !it.in_flight && settled(it.phase))
+            .await
     }
 
     pub(super) async fn apply(
@@ -99,7 +114,12 @@ impl World {
         self.offer(fence, topology).await;
         let is = |report: &HostReport| report.refusal.as_ref().is_some_and(|it| it.fence == fence);
         let report = self.report(is).await;
-        report.refusal.as_ref().expect("it was waited for").failure.code
+        report
+            .refusal
+            .as_ref()
+            .expect("it was waited for")
+            .failure
+            .code
     }
 }
 
@@ -116,7 +136,10 @@ async fn spawn(
         settings: settings(),
     };
     let (handle, actor) = applier.start().await.expect("the row can be read");
-    (handle, crate::task::spawn("applier", tracing::Span::none(), actor))
+    (
+        handle,
+        crate::task::spawn("applier", tracing::Span::none(), actor),
+    )
 }
 
 async fn open(path: &std::path::Path) -> Store {
@@ -133,7 +156,11 @@ fn settings() -> Settings {
 
 pub(super) fn offer(fence: Fence, topology: Option<&HydratedTopology>) -> Offer {
     let topology = topology.map(|topology| {
-        (topology.id, topology.version_hash(), proto::hydrated::encode(topology).into())
+        (
+            topology.id,
+            topology.version_hash(),
+            proto::hydrated::encode(topology).into(),
+        )
     });
     Offer { fence, topology }
 }
@@ -148,7 +175,10 @@ fn fence(generation: u64) -> Fence {
 
 /// dmz - gateway - inner, and a decky on each.
 fn two_lans() -> HydratedTopology {
-    let (dmz, inner) = (sample::lan("dmz", subnet(1)), sample::lan("inner", subnet(2)));
+    let (dmz, inner) = (
+        sample::lan("dmz", subnet(1)),
+        sample::lan("inner", subnet(2)),
+    );
     let deckies = [
         sample::decky("gateway", &[&dmz, &inner], 10),
         sample::decky("web", &[&dmz], 11),
@@ -158,13 +188,23 @@ fn two_lans() -> HydratedTopology {
 }
 
 fn decky<'a>(topology: &'a mut HydratedTopology, name: &str) -> &'a mut HydratedDecky {
-    topology.deckies.iter_mut().find(|decky| decky.name.as_str() == name).expect("it is in it")
+    topology
+        .deckies
+        .iter_mut()
+        .find(|decky| decky.name.as_str() == name)
+        .expect("it is in it")
 }
 
 fn handles(report: &HostReport) -> BTreeMap<String, Handle> {
     let observed = report.observed.as_ref().expect("the engine answers");
-    let deckies = observed.deckies.iter().map(|it| (it.id.to_string(), it.handle.clone()));
-    let lans = observed.lans.iter().map(|it| (it.id.to_string(), it.handle.clone()));
+    let deckies = observed
+        .deckies
+        .iter()
+        .map(|it| (it.id.to_string(), it.handle.clone()));
+    let lans = observed
+        .lans
+        .iter()
+        .map(|it| (it.id.to_string(), it.handle.clone()));
     deckies.chain(lans).collect()
 }
 
@@ -177,13 +217,25 @@ async fn asks_the_engine_nothing_before_it_is_asked() {
     world.daemon.take_log();
 
     let report = world.applier.reports().borrow().clone();
-    assert_eq!((report.phase, report.fence, &report.observed), (Phase::Applied, fence(1), &None));
+    assert_eq!(
+        (report.phase, report.fence, &report.observed),
+        (Phase::Applied, fence(1), &None)
+    );
     assert!(report.applied_at.is_some());
-    world.applier.set_floor(fence(1)).await.expect("the actor runs");
+    world
+        .applier
+        .set_floor(fence(1))
+        .await
+        .expect("the actor runs");
     assert_eq!(world.refused(fence(0), None).await, FailureCode::Stale);
     let calls = world.daemon.take_log();
     // An offer begins the watch for changes; nothing else was asked.
-    assert!(calls.iter().all(|(op, _)| matches!(op, Op::Changes | Op::Inventory)), "{calls:?}");
+    assert!(
+        calls
+            .iter()
+            .all(|(op, _)| matches!(op, Op::Changes | Op::Inventory)),
+        "{calls:?}"
+    );
 
     world.applier.observe().await.expect("the actor runs");
     let report = world.report(|report| report.observed.is_some()).await;
@@ -210,7 +262,13 @@ async fn makes_what_is_assigned_and_reports_it() {
     assert!(report.observed.as_ref().is_some_and(Inventory::is_empty));
     assert_eq!(world.daemon.snapshot(), [] as [String; 0]);
     let row = world.store.load().await.expect("it was written");
-    assert_eq!(row, Row { fence: fence(2), state: AppliedState::Idle });
+    assert_eq!(
+        row,
+        Row {
+            fence: fence(2),
+            state: AppliedState::Idle
+        }
+    );
 }
 
 #[tokio::test]
@@ -219,12 +277,25 @@ async fn refuses_an_older_generation_and_another_content_and_leaves_the_engine_u
     let (topology, other) = (two_lans(), two_lans());
     world.apply(fence(7), Some(&topology)).await;
     let before = world.daemon.snapshot();
-    assert_eq!(world.refused(fence(6), Some(&other)).await, FailureCode::Stale);
-    assert_eq!(world.refused(fence(7), Some(&other)).await, FailureCode::Conflict);
+    assert_eq!(
+        world.refused(fence(6), Some(&other)).await,
+        FailureCode::Stale
+    );
+    assert_eq!(
+        world.refused(fence(7), Some(&other)).await,
+        FailureCode::Conflict
+    );
     assert_eq!(world.daemon.snapshot(), before);
 
-    world.applier.set_floor(Fence::new(3, 0)).await.expect("the actor runs");
-    assert_eq!(world.refused(fence(8), Some(&other)).await, FailureCode::Stale);
+    world
+        .applier
+        .set_floor(Fence::new(3, 0))
+        .await
+        .expect("the actor runs");
+    assert_eq!(
+        world.refused(fence(8), Some(&other)).await,
+        FailureCode::Stale
+    );
     assert_eq!(world.daemon.snapshot(), before);
     let row = world.store.load().await.expect("it was written");
     assert_eq!(row.fence, fence(7));
@@ -244,7 +315,10 @@ async fn refuses_what_is_corrupt_or_breaks_a_rule() {
     assert_eq!(refusal.failure.code, FailureCode::Corrupt);
 
     decky(&mut topology, "web").interfaces[0].address = Ipv4Addr::new(10, 7, 1, 10);
-    assert_eq!(world.refused(fence(2), Some(&topology)).await, FailureCode::Invalid);
+    assert_eq!(
+        world.refused(fence(2), Some(&topology)).await,
+        FailureCode::Invalid
+    );
     assert_eq!(world.daemon.snapshot(), [] as [String; 0]);
     assert_eq!(world.store.load().await.expect("it is new"), Row::EMPTY);
     // A refusal is forgotten when something is accepted.
@@ -263,13 +337,21 @@ async fn the_same_again_changes_nothing() {
         reports.mark_unchanged();
         world.offer(fence(1), Some(&topology)).await;
         // It answers with a report even when that says the same.
-        tokio::time::timeout(PATIENCE, reports.wait_for(|report| report.observed.is_some()))
-            .await
-            .expect("it answers")
-            .expect("the actor runs");
+        tokio::time::timeout(
+            PATIENCE,
+            reports.wait_for(|report| report.observed.is_some()),
+        )
+        .await
+        .expect("it answers")
+        .expect("the actor runs");
         world.restart().await;
     }
-    let changed = world.daemon.take_log().into_iter().filter(|(op, _)| op.changes()).count();
+    let changed = world
+        .daemon
+        .take_log()
+        .into_iter()
+        .filter(|(op, _)| op.changes())
+        .count();
     assert_eq!(changed, 0);
     // The same content under a newer fence is taken over without a step.
     let report = world.apply(fence(2), Some(&topology)).await;
@@ -282,22 +364,37 @@ async fn drift_is_reported_and_repaired_only_when_asked() {
     let world = World::new().await;
     let topology = two_lans();
     let first = world.apply(fence(1), Some(&topology)).await;
-    let web = topology.deckies.iter().find(|it| it.name.as_str() == "web").expect("it is in it");
+    let web = topology
+        .deckies
+        .iter()
+        .find(|it| it.name.as_str() == "web")
+        .expect("it is in it");
     let victim = handles(&first)[&web.id.to_string()].clone();
     world.daemon.take_log();
     world.daemon.remove(&world.engine, &victim);
 
     let report = world.report(|report| !report.is_converged()).await;
     let kinds: Vec<_> = report.drift.iter().map(|drift| drift.kind).collect();
-    assert_eq!((report.phase, kinds), (Phase::Applied, vec![DriftKind::Missing]));
+    assert_eq!(
+        (report.phase, kinds),
+        (Phase::Applied, vec![DriftKind::Missing])
+    );
     let calls = world.daemon.take_log();
-    assert!(calls.iter().all(|(op, _)| !op.changes()), "it repairs nothing by itself: {calls:?}");
+    assert!(
+        calls.iter().all(|(op, _)| !op.changes()),
+        "it repairs nothing by itself: {calls:?}"
+    );
 
     world.offer(fence(1), Some(&topology)).await;
-    let report = world.report(|report| !report.in_flight && report.is_converged()).await;
+    let report = world
+        .report(|report| !report.in_flight && report.is_converged())
+        .await;
     assert_eq!(report.phase, Phase::Applied);
     let (before, mut after) = (handles(&first), handles(&report));
-    assert_ne!(after.insert(web.id.to_string(), victim.clone()), Some(victim));
+    assert_ne!(
+        after.insert(web.id.to_string(), victim.clone()),
+        Some(victim)
+    );
     assert_eq!(before, after, "what was well was left alone");
 }
 
@@ -311,8 +408,12 @@ async fn a_changed_service_is_told_and_no_container_is_made_anew() {
     let report = world.apply(fence(2), Some(&topology)).await;
     assert_eq!(report.phase, Phase::Applied);
     assert_eq!(handles(&report), handles(&first));
-    let changes: Vec<_> =
-        world.daemon.take_log().into_iter().filter(|(op, _)| op.changes()).collect();
+    let changes: Vec<_> = world
+        .daemon
+        .take_log()
+        .into_iter()
+        .filter(|(op, _)| op.changes())
+        .collect();
     assert_eq!(changes, [(Op::Configure, "web".to_owned())]);
 }
 
@@ -326,7 +427,10 @@ async fn a_decky_that_does_not_take_its_configuration_is_a_failure_that_names_it
     let report = world.apply(fence(2), Some(&topology)).await;
     let failure = report.failure.clone().expect("it says the old one");
     assert_eq!(failure.code, FailureCode::EngineRefused);
-    assert!(failure.message.contains("decky web reconfigured"), "{failure}");
+    assert!(
+        failure.message.contains("decky web reconfigured"),
+        "{failure}"
+    );
 }
 
 #[tokio::test]
@@ -339,7 +443,10 @@ async fn a_decky_that_ends_at_once_is_tried_a_few_times_and_then_a_failure() {
     assert_eq!(failure.code, FailureCode::EngineRefused);
     assert!(failure.message.contains("decky web stopped"), "{failure}");
     assert_eq!(world.daemon.count(Op::StartDecky), 5);
-    assert!(report.observed.as_ref().is_some_and(Inventory::is_empty), "it is taken back");
+    assert!(
+        report.observed.as_ref().is_some_and(Inventory::is_empty),
+        "it is taken back"
+    );
 }
 
 #[tokio::test]
@@ -352,10 +459,12 @@ async fn a_failed_apply_takes_back_what_it_made_and_leaves_what_was() {
     let extra = sample::lan("extra", subnet(3));
     let gateway = decky(&mut topology, "gateway");
     let another = sample::decky("x", &[&extra], 9);
-    gateway.interfaces.push(domain::topology::hydrate::HydratedInterface {
-        lan: extra.id,
-        ..another.interfaces[0]
-    });
+    gateway
+        .interfaces
+        .push(domain::topology::hydrate::HydratedInterface {
+            lan: extra.id,
+            ..another.interfaces[0]
+        });
     gateway.interfaces[2].address = sample::address(&extra, 10);
     let web = decky(&mut topology, "web");
     sample::serve(web, &[ServiceKind::Ssh]);
@@ -369,7 +478,12 @@ async fn a_failed_apply_takes_back_what_it_made_and_leaves_what_was() {
     assert_eq!((report.phase, report.fence), (Phase::Failed, fence(2)));
     let failure = report.failure.clone().expect("the port is taken");
     assert_eq!(failure.code, FailureCode::PortTaken);
-    assert!(failure.message.starts_with("could not start decky published: "), "{failure}");
+    assert!(
+        failure
+            .message
+            .starts_with("could not start decky published: "),
+        "{failure}"
+    );
     assert!(failure.message.contains("2222"), "{failure}");
     assert_eq!(world.daemon.snapshot(), before);
     assert_eq!(handles(&report), handles(&first));
@@ -383,10 +497,17 @@ async fn a_failed_apply_takes_back_what_it_made_and_leaves_what_was() {
 #[tokio::test]
 async fn an_error_while_taking_back_does_not_hide_the_first() {
     let world = World::new().await;
-    world.daemon.fail_on(Op::StartDecky, 2, Fault::Refuse(EngineErrorKind::PortTaken));
-    world.daemon.fail_on(Op::RemoveDecky, 1, Fault::Refuse(EngineErrorKind::Refused));
+    world
+        .daemon
+        .fail_on(Op::StartDecky, 2, Fault::Refuse(EngineErrorKind::PortTaken));
+    world
+        .daemon
+        .fail_on(Op::RemoveDecky, 1, Fault::Refuse(EngineErrorKind::Refused));
     let report = world.apply(fence(1), Some(&two_lans())).await;
-    assert_eq!(report.failure.as_ref().map(|it| it.code), Some(FailureCode::PortTaken));
+    assert_eq!(
+        report.failure.as_ref().map(|it| it.code),
+        Some(FailureCode::PortTaken)
+    );
     // What could not be taken back is there, and the next attempt deals with it.
     assert!(!report.observed.as_ref().is_some_and(Inventory::is_empty));
     let report = world.apply(fence(2), None).await;
@@ -396,7 +517,9 @@ async fn an_error_while_taking_back_does_not_hide_the_first() {
 #[tokio::test]
 async fn a_subnet_in_use_is_refused_before_anything_is_made() {
     let world = World::new().await;
-    world.daemon.foreign_network("office", "10.7.0.0/16".parse().expect("it is one"));
+    world
+        .daemon
+        .foreign_network("office", "10.7.0.0/16".parse().expect("it is one"));
     let report = world.apply(fence(1), Some(&two_lans())).await;
     let failure = report.failure.clone().expect("it overlaps");
     assert_eq!(failure.code, FailureCode::SubnetInUse);
@@ -414,10 +537,17 @@ async fn something_newer_stops_the_older_at_the_next_step() {
     world.offer(fence(1), Some(&older)).await;
     gate.reached().await;
     world.offer(fence(2), Some(&newer)).await;
-    world.report(|report| report.fence == fence(2) && report.in_flight).await;
-    assert_eq!(world.refused(fence(1), Some(&older)).await, FailureCode::Stale);
+    world
+        .report(|report| report.fence == fence(2) && report.in_flight)
+        .await;
+    assert_eq!(
+        world.refused(fence(1), Some(&older)).await,
+        FailureCode::Stale
+    );
     gate.open();
-    let report = world.report(|report| report.fence == fence(2) && !report.in_flight).await;
+    let report = world
+        .report(|report| report.fence == fence(2) && !report.in_flight)
+        .await;
     assert_eq!(report.phase, Phase::Applied);
     assert!(report.is_converged(), "{report:#?}");
     assert_eq!(handles(&report).len(), 5);
@@ -431,7 +561,10 @@ async fn the_same_while_it_is_made_attaches_to_it() {
     world.offer(fence(1), Some(&topology)).await;
     gate.reached().await;
     let progress = world.applier.progress().borrow().expect("it is under way");
-    assert_eq!((progress.fence, progress.done, progress.total), (fence(1), 2, 5));
+    assert_eq!(
+        (progress.fence, progress.done, progress.total),
+        (fence(1), 2, 5)
+    );
     world.offer(fence(1), Some(&topology)).await;
     gate.open();
     let report = world.settled(fence(1)).await;
@@ -454,11 +587,26 @@ async fn the_predecessors_objects_go_before_new_ones_come() {
         .filter(|op| op.changes())
         .collect();
     let of = |op: Op| move |it: &Op| *it == op;
-    let last_removal = ops.iter().rposition(of(Op::RemoveLan)).expect("there were LANs");
-    let first_creation = ops.iter().position(of(Op::CreateLan)).expect("there are LANs");
+    let last_removal = ops
+        .iter()
+        .rposition(of(Op::RemoveLan))
+        .expect("there were LANs");
+    let first_creation = ops
+        .iter()
+        .position(of(Op::CreateLan))
+        .expect("there are LANs");
     assert!(last_removal < first_creation, "{ops:?}");
-    let last_decky = ops.iter().rposition(of(Op::RemoveDecky)).expect("there were deckies");
-    assert!(last_decky < ops.iter().position(of(Op::RemoveLan)).expect("there were LANs"));
+    let last_decky = ops
+        .iter()
+        .rposition(of(Op::RemoveDecky))
+        .expect("there were deckies");
+    assert!(
+        last_decky
+            < ops
+                .iter()
+                .position(of(Op::RemoveLan))
+                .expect("there were LANs")
+    );
 }
 
 #[tokio::test]
@@ -473,7 +621,11 @@ async fn a_lost_store_adopts_what_is_there() {
     }
     world.restart().await;
     assert_eq!(world.applier.reports().borrow().phase, Phase::Idle);
-    world.applier.set_floor(fence(5)).await.expect("the actor runs");
+    world
+        .applier
+        .set_floor(fence(5))
+        .await
+        .expect("the actor runs");
     assert_eq!(world.refused(fence(4), None).await, FailureCode::Stale);
     world.daemon.take_log();
     let report = world.apply(fence(5), Some(&topology)).await;
@@ -508,9 +660,14 @@ async fn a_full_disk_refuses_before_the_engine_is_touched() {
     world.store.fill().await;
     // Large enough for a page of its own.
     let dmz = sample::lan("dmz", subnet(1));
-    let deckies: Vec<_> = (2..40).map(|n| sample::decky(&format!("d{n}"), &[&dmz], n)).collect();
+    let deckies: Vec<_> = (2..40)
+        .map(|n| sample::decky(&format!("d{n}"), &[&dmz], n))
+        .collect();
     let topology = sample::topology(&[dmz], &deckies);
-    assert_eq!(world.refused(fence(1), Some(&topology)).await, FailureCode::Store);
+    assert_eq!(
+        world.refused(fence(1), Some(&topology)).await,
+        FailureCode::Store
+    );
     assert_eq!(world.daemon.snapshot(), [] as [String; 0]);
 }
 
@@ -545,5 +702,11 @@ async fn a_stranger_under_our_name_is_reported_and_stays() {
     assert_eq!(report.drift[0].kind, DriftKind::Foreign);
     assert!(report.is_converged());
     world.apply(fence(2), None).await;
-    assert!(world.daemon.snapshot().iter().any(|line| line.starts_with(stranger.as_str())));
+    assert!(
+        world
+            .daemon
+            .snapshot()
+            .iter()
+            .any(|line| line.starts_with(stranger.as_str()))
+    );
 }

@@ -28,10 +28,13 @@ impl Attempt {
     pub(super) async fn undo(&self, made: Vec<Undo>) {
         let away = AtomicBool::new(false);
         // LANs were made first and can only go when nothing is on them.
-        let (lans, others): (Vec<_>, Vec<_>) =
-            made.into_iter().rev().partition(|undo| matches!(undo, Undo::Lan { .. }));
+        let (lans, others): (Vec<_>, Vec<_>) = made
+            .into_iter()
+            .rev()
+            .partition(|undo| matches!(undo, Undo::Lan { .. }));
         for group in [others, lans] {
-            self.all(group.into_iter().map(|undo| self.take_back(undo, &away))).await;
+            self.all(group.into_iter().map(|undo| self.take_back(undo, &away)))
+                .await;
         }
     }
 
@@ -43,18 +46,24 @@ impl Attempt {
             Undo::Lan { handle, name } => {
                 (self.engine.remove_lan(&handle).await, format!("lan {name}"))
             }
-            Undo::Decky { handle, name } => {
-                (self.engine.remove_decky(&handle).await, format!("decky {name}"))
-            }
-            Undo::Connection { handle, network } => {
-                (self.engine.disconnect(&handle, &network).await, format!("connection of {handle}"))
-            }
-            Undo::Configuration { handle, decky } => {
-                (self.restore(&handle, decky).await, format!("configuration of {decky}"))
-            }
+            Undo::Decky { handle, name } => (
+                self.engine.remove_decky(&handle).await,
+                format!("decky {name}"),
+            ),
+            Undo::Connection { handle, network } => (
+                self.engine.disconnect(&handle, &network).await,
+                format!("connection of {handle}"),
+            ),
+            Undo::Configuration { handle, decky } => (
+                self.restore(&handle, decky).await,
+                format!("configuration of {decky}"),
+            ),
         };
         if let Err(error) = result {
-            if matches!(error.kind, EngineErrorKind::Unreachable | EngineErrorKind::Timeout) {
+            if matches!(
+                error.kind,
+                EngineErrorKind::Unreachable | EngineErrorKind::Timeout
+            ) {
                 // Each other call would fail in the same way, after the same wait. What is there
                 // is adopted or removed when the engine is back.
                 away.store(true, Ordering::Relaxed);

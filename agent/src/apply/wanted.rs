@@ -74,7 +74,10 @@ impl RefusedContent {
             )
             | Self::OtherTopology => FailureCode::Corrupt,
         };
-        ApplyFailure { code, message: Chain(self).to_string() }
+        ApplyFailure {
+            code,
+            message: Chain(self).to_string(),
+        }
     }
 }
 
@@ -87,10 +90,20 @@ impl Wanted {
             return Err(RefusedContent::OtherTopology);
         }
         check(&topology).map_err(RefusedContent::Rule)?;
-        let configs: BTreeMap<_, _> =
-            topology.deckies.iter().map(|decky| (decky.id, config(decky))).collect();
-        let digests = configs.iter().map(|(id, bytes)| (*id, digest(bytes))).collect();
-        Ok(Self { topology, configs, digests })
+        let configs: BTreeMap<_, _> = topology
+            .deckies
+            .iter()
+            .map(|decky| (decky.id, config(decky)))
+            .collect();
+        let digests = configs
+            .iter()
+            .map(|(id, bytes)| (*id, digest(bytes)))
+            .collect();
+        Ok(Self {
+            topology,
+            configs,
+            digests,
+        })
     }
 
     pub(super) fn lan(&self, id: LanId) -> Option<&HydratedLan> {
@@ -110,10 +123,14 @@ impl Wanted {
 /// What a host is to hold, for the plan.
 pub(super) fn desired(wanted: Option<&Wanted>) -> Desired<'_> {
     match wanted {
-        Some(wanted) => {
-            Desired { topology: Some(&wanted.topology), configs: &wanted.digests }
-        }
-        None => Desired { topology: None, configs: &NO_DIGESTS },
+        Some(wanted) => Desired {
+            topology: Some(&wanted.topology),
+            configs: &wanted.digests,
+        },
+        None => Desired {
+            topology: None,
+            configs: &NO_DIGESTS,
+        },
     }
 }
 
@@ -135,7 +152,10 @@ fn check(topology: &HydratedTopology) -> Result<(), BrokenRule> {
             other.subnet.contains(&lan.subnet) || lan.subnet.contains(&other.subnet)
         };
         if let Some(other) = lans.values().find(overlaps) {
-            return Err(BrokenRule::Overlap(other.name.as_str().into(), lan.name.as_str().into()));
+            return Err(BrokenRule::Overlap(
+                other.name.as_str().into(),
+                lan.name.as_str().into(),
+            ));
         }
         if !lan.subnet.contains(&lan.gateway) {
             return Err(BrokenRule::Gateway(lan.name.as_str().into()));

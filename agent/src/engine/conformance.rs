@@ -78,11 +78,19 @@ impl Bench {
     pub fn new(world: &dyn World) -> Self {
         let host = HostId::new(sample::unique());
         let (engine, board) = world.engine(host);
-        Self { host, engine, board, generation: 1 }
+        Self {
+            host,
+            engine,
+            board,
+            generation: 1,
+        }
     }
 
     fn origin(&self, topology: &HydratedTopology) -> Origin {
-        Origin { topology: topology.id, generation: Generation::new(self.generation) }
+        Origin {
+            topology: topology.id,
+            generation: Generation::new(self.generation),
+        }
     }
 
     async fn lan(&self, topology: &HydratedTopology, lan: &HydratedLan) -> Handle {
@@ -97,15 +105,20 @@ impl Bench {
         lans: &[&Handle],
     ) -> Handle {
         let config = config(decky);
-        let networks =
-            lans.iter().zip(&decky.interfaces).map(|(lan, interface)| ((*lan).clone(), *interface));
+        let networks = lans
+            .iter()
+            .zip(&decky.interfaces)
+            .map(|(lan, interface)| ((*lan).clone(), *interface));
         let new = NewDecky {
             origin: self.origin(topology),
             decky,
             networks: networks.collect(),
             config: &config,
         };
-        self.engine.create_decky(new).await.expect("nothing stands against this decky")
+        self.engine
+            .create_decky(new)
+            .await
+            .expect("nothing stands against this decky")
     }
 
     async fn inventory(&self) -> Inventory {
@@ -113,21 +126,34 @@ impl Bench {
     }
 
     async fn see(&self, decky: DeckyId) -> Option<ObservedDecky> {
-        self.inventory().await.deckies.into_iter().find(|seen| seen.id == decky)
+        self.inventory()
+            .await
+            .deckies
+            .into_iter()
+            .find(|seen| seen.id == decky)
     }
 
     async fn await_decky(&self, decky: DeckyId, what: &str, is: impl Fn(&ObservedDecky) -> bool) {
-        eventually(what, async || self.see(decky).await.is_some_and(|seen| is(&seen))).await;
+        eventually(what, async || {
+            self.see(decky).await.is_some_and(|seen| is(&seen))
+        })
+        .await;
     }
 
     /// Removes everything of this host.
     pub async fn clear(&self) {
         let inventory = self.inventory().await;
         for decky in &inventory.deckies {
-            self.engine.remove_decky(&decky.handle).await.expect("ours can be removed");
+            self.engine
+                .remove_decky(&decky.handle)
+                .await
+                .expect("ours can be removed");
         }
         for lan in &inventory.lans {
-            self.engine.remove_lan(&lan.handle).await.expect("ours can be removed");
+            self.engine
+                .remove_lan(&lan.handle)
+                .await
+                .expect("ours can be removed");
         }
         assert!(self.inventory().await.is_empty());
     }
@@ -137,7 +163,10 @@ impl Bench {
 pub async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "never happened: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -158,22 +187,35 @@ fn kind<T>(result: Result<T, EngineError>) -> Option<EngineErrorKind> {
 }
 
 fn at(network: &Handle, address: Ipv4Addr) -> Attachment {
-    Attachment { network: network.clone(), address: Some(address) }
+    Attachment {
+        network: network.clone(),
+        address: Some(address),
+    }
 }
 
 async fn an_empty_host_has_an_empty_inventory(world: &dyn World) {
     let bench = Bench::new(world);
     let inventory = bench.inventory().await;
     assert_eq!(inventory, Inventory::default());
-    bench.engine.ensure_image().await.expect("the binary is there");
+    bench
+        .engine
+        .ensure_image()
+        .await
+        .expect("the binary is there");
     bench.engine.ensure_image().await.expect("twice is once");
 }
 
 async fn what_is_made_is_observed_as_it_was_meant(world: &dyn World) {
     let bench = Bench::new(world);
-    let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
+    let (dmz, inner) = (
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    );
     let gateway = sample::decky("gateway", &[&dmz, &inner], 10);
-    let topology = sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&gateway));
+    let topology = sample::topology(
+        &[dmz.clone(), inner.clone()],
+        std::slice::from_ref(&gateway),
+    );
     let a = bench.lan(&topology, &dmz).await;
     let b = bench
         .engine
@@ -183,27 +225,45 @@ async fn what_is_made_is_observed_as_it_was_meant(world: &dyn World) {
 
     let inventory = bench.inventory().await;
     let lan = inventory.lan_of(&b).expect("it was made");
-    assert_eq!((lan.id, lan.topology, lan.depth), (inner.id, topology.id, 1));
+    assert_eq!(
+        (lan.id, lan.topology, lan.depth),
+        (inner.id, topology.id, 1)
+    );
     assert_eq!(lan.spec, Some(inner.spec()));
 
     let handle = bench.made(&topology, &gateway, &[&a, &b]).await;
-    let mut both = vec![at(&a, gateway.interfaces[0].address), at(&b, gateway.interfaces[1].address)];
+    let mut both = vec![
+        at(&a, gateway.interfaces[0].address),
+        at(&b, gateway.interfaces[1].address),
+    ];
     both.sort();
     let created = bench.see(gateway.id).await.expect("it was made");
     assert_eq!((&created.handle, created.topology), (&handle, topology.id));
     assert_eq!(created.spec, Some(gateway.spec()));
     assert_eq!(created.state, RunState::Created);
-    assert_eq!(sorted(&created), both, "a container that never ran knows its networks");
+    assert_eq!(
+        sorted(&created),
+        both,
+        "a container that never ran knows its networks"
+    );
 
     bench.engine.start_decky(&handle).await.expect("it can run");
-    bench.engine.start_decky(&handle).await.expect("twice is once");
+    bench
+        .engine
+        .start_decky(&handle)
+        .await
+        .expect("twice is once");
     let running = bench.see(gateway.id).await.expect("it was made");
     assert_eq!(running.state, RunState::Running);
     assert_eq!(sorted(&running), both);
     assert!(!running.outdated);
 
     world.kill(&handle).await;
-    bench.await_decky(gateway.id, "it has ended", |seen| seen.state == RunState::Exited).await;
+    bench
+        .await_decky(gateway.id, "it has ended", |seen| {
+            seen.state == RunState::Exited
+        })
+        .await;
     let ended = bench.see(gateway.id).await.expect("it is there");
     assert_eq!(sorted(&ended), both);
     assert_eq!(ended.config, None);
@@ -219,11 +279,20 @@ fn sorted(decky: &ObservedDecky) -> Vec<Attachment> {
 
 async fn what_others_do_to_it_is_observed(world: &dyn World) {
     let bench = Bench::new(world);
-    let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
+    let (dmz, inner) = (
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    );
     let gateway = sample::decky("gateway", &[&dmz, &inner], 10);
     let web = sample::decky("web", &[&dmz], 11);
-    let topology = sample::topology(&[dmz.clone(), inner.clone()], &[gateway.clone(), web.clone()]);
-    let (a, b) = (bench.lan(&topology, &dmz).await, bench.lan(&topology, &inner).await);
+    let topology = sample::topology(
+        &[dmz.clone(), inner.clone()],
+        &[gateway.clone(), web.clone()],
+    );
+    let (a, b) = (
+        bench.lan(&topology, &dmz).await,
+        bench.lan(&topology, &inner).await,
+    );
     let first = bench.made(&topology, &gateway, &[&a, &b]).await;
     let second = bench.made(&topology, &web, &[&a]).await;
     for handle in [&first, &second] {
@@ -232,10 +301,19 @@ async fn what_others_do_to_it_is_observed(world: &dyn World) {
 
     world.cut(&first, &b).await;
     let only = [at(&a, gateway.interfaces[0].address)];
-    bench.await_decky(gateway.id, "it is off the LAN", |seen| seen.attachments == only).await;
+    bench
+        .await_decky(gateway.id, "it is off the LAN", |seen| {
+            seen.attachments == only
+        })
+        .await;
     world.remove(&second).await;
     eventually("it is gone", async || bench.see(web.id).await.is_none()).await;
-    assert!(bench.see(gateway.id).await.is_some_and(|seen| seen.state == RunState::Running));
+    assert!(
+        bench
+            .see(gateway.id)
+            .await
+            .is_some_and(|seen| seen.state == RunState::Running)
+    );
     bench.clear().await;
 }
 
@@ -248,16 +326,35 @@ async fn removing_twice_is_removing_once(world: &dyn World) {
     let handle = bench.made(&topology, &web, &[&lan]).await;
     bench.engine.start_decky(&handle).await.expect("it can run");
 
-    bench.engine.disconnect(&handle, &lan).await.expect("it is on it");
-    bench.engine.disconnect(&handle, &lan).await.expect("off is off");
+    bench
+        .engine
+        .disconnect(&handle, &lan)
+        .await
+        .expect("it is on it");
+    bench
+        .engine
+        .disconnect(&handle, &lan)
+        .await
+        .expect("off is off");
     for _ in 0..2 {
-        bench.engine.remove_decky(&handle).await.expect("gone is gone");
+        bench
+            .engine
+            .remove_decky(&handle)
+            .await
+            .expect("gone is gone");
     }
     for _ in 0..2 {
         bench.engine.remove_lan(&lan).await.expect("gone is gone");
     }
-    bench.engine.disconnect(&handle, &lan).await.expect("gone is off");
-    assert_eq!(kind(bench.engine.start_decky(&handle).await), Some(EngineErrorKind::NotFound));
+    bench
+        .engine
+        .disconnect(&handle, &lan)
+        .await
+        .expect("gone is off");
+    assert_eq!(
+        kind(bench.engine.start_decky(&handle).await),
+        Some(EngineErrorKind::NotFound)
+    );
     assert!(bench.inventory().await.is_empty());
 }
 
@@ -267,17 +364,44 @@ async fn taken_subnets_are_told(world: &dyn World) {
     let (dmz, same) = (sample::lan("dmz", subnet), sample::lan("same", subnet));
     let topology = sample::topology(std::slice::from_ref(&dmz), &[]);
     bench.lan(&topology, &dmz).await;
-    let refused = other.engine.create_lan(other.origin(&topology), &same, 0).await;
+    let refused = other
+        .engine
+        .create_lan(other.origin(&topology), &same, 0)
+        .await;
     assert_eq!(kind(refused), Some(EngineErrorKind::SubnetInUse));
 
     let stranger = world.foreign_network("conformance-stranger", strange).await;
-    let taken = bench.engine.foreign_subnets().await.expect("the daemon answers");
-    let user = taken.iter().find(|(_, taken)| *taken == strange).map(|(user, _)| user.as_str());
-    assert!(user.is_some_and(|user| user.contains("conformance-stranger")), "{taken:?}");
-    assert!(taken.iter().all(|(_, taken)| *taken != subnet), "our own is not foreign: {taken:?}");
-    let taken = other.engine.foreign_subnets().await.expect("the daemon answers");
-    assert!(taken.iter().any(|(_, taken)| *taken == subnet), "another host's is foreign");
-    bench.engine.remove_lan(&stranger).await.expect("a network can be removed by its handle");
+    let taken = bench
+        .engine
+        .foreign_subnets()
+        .await
+        .expect("the daemon answers");
+    let user = taken
+        .iter()
+        .find(|(_, taken)| *taken == strange)
+        .map(|(user, _)| user.as_str());
+    assert!(
+        user.is_some_and(|user| user.contains("conformance-stranger")),
+        "{taken:?}"
+    );
+    assert!(
+        taken.iter().all(|(_, taken)| *taken != subnet),
+        "our own is not foreign: {taken:?}"
+    );
+    let taken = other
+        .engine
+        .foreign_subnets()
+        .await
+        .expect("the daemon answers");
+    assert!(
+        taken.iter().any(|(_, taken)| *taken == subnet),
+        "another host's is foreign"
+    );
+    bench
+        .engine
+        .remove_lan(&stranger)
+        .await
+        .expect("a network can be removed by its handle");
     bench.clear().await;
 }
 
@@ -285,18 +409,35 @@ async fn taken_ports_are_told(world: &dyn World) {
     let bench = Bench::new(world);
     let dmz = sample::lan("dmz", world.subnet());
     let port = world.port();
-    let (mut one, mut two) =
-        (sample::decky("one", &[&dmz], 10), sample::decky("two", &[&dmz], 11));
+    let (mut one, mut two) = (
+        sample::decky("one", &[&dmz], 10),
+        sample::decky("two", &[&dmz], 11),
+    );
     sample::publish(&mut one, port);
     sample::publish(&mut two, port);
     let topology = sample::topology(std::slice::from_ref(&dmz), &[one.clone(), two.clone()]);
     let lan = bench.lan(&topology, &dmz).await;
     let first = bench.made(&topology, &one, &[&lan]).await;
     let second = bench.made(&topology, &two, &[&lan]).await;
-    bench.engine.start_decky(&first).await.expect("the port is free");
-    assert_eq!(kind(bench.engine.start_decky(&second).await), Some(EngineErrorKind::PortTaken));
-    bench.engine.remove_decky(&first).await.expect("ours can be removed");
-    bench.engine.start_decky(&second).await.expect("the port is free again");
+    bench
+        .engine
+        .start_decky(&first)
+        .await
+        .expect("the port is free");
+    assert_eq!(
+        kind(bench.engine.start_decky(&second).await),
+        Some(EngineErrorKind::PortTaken)
+    );
+    bench
+        .engine
+        .remove_decky(&first)
+        .await
+        .expect("ours can be removed");
+    bench
+        .engine
+        .start_decky(&second)
+        .await
+        .expect("the port is free again");
     bench.clear().await;
 }
 
@@ -312,7 +453,11 @@ async fn two_hosts_share_a_daemon_and_see_only_their_own(world: &dyn World) {
     }
     for (bench, (container, network)) in [&left, &right].into_iter().zip(&handles) {
         let inventory = bench.inventory().await;
-        let deckies: Vec<_> = inventory.deckies.iter().map(|decky| &decky.handle).collect();
+        let deckies: Vec<_> = inventory
+            .deckies
+            .iter()
+            .map(|decky| &decky.handle)
+            .collect();
         let lans: Vec<_> = inventory.lans.iter().map(|lan| &lan.handle).collect();
         assert_eq!((deckies, lans), (vec![container], vec![network]));
         assert_eq!(inventory.foreign, []);
@@ -327,20 +472,32 @@ async fn a_stranger_under_our_name_is_reported_and_left_alone(world: &dyn World)
     let dmz = sample::lan("dmz", world.subnet());
     let web = sample::decky("web", &[&dmz], 10);
     let topology = sample::topology(std::slice::from_ref(&dmz), std::slice::from_ref(&web));
-    let (container, network) =
-        (name::decky(bench.host, web.id, 1), name::lan(bench.host, 0, dmz.id, 1));
+    let (container, network) = (
+        name::decky(bench.host, web.id, 1),
+        name::lan(bench.host, 0, dmz.id, 1),
+    );
     let strangers = [
         world.foreign_container(&container).await,
         world.foreign_network(&network, world.subnet()).await,
     ];
     let lan = bench.lan(&topology, &dmz).await;
     let handle = bench.made(&topology, &web, &[&lan]).await;
-    bench.engine.start_decky(&handle).await.expect("the stranger is not in the way");
+    bench
+        .engine
+        .start_decky(&handle)
+        .await
+        .expect("the stranger is not in the way");
 
     let inventory = bench.inventory().await;
     let foreign = [
-        Foreign { noun: "container", name: container },
-        Foreign { noun: "network", name: network },
+        Foreign {
+            noun: "container",
+            name: container,
+        },
+        Foreign {
+            noun: "network",
+            name: network,
+        },
     ];
     assert_eq!(inventory.foreign, foreign);
     assert_eq!(inventory.deckies.len(), 1);
@@ -349,7 +506,11 @@ async fn a_stranger_under_our_name_is_reported_and_left_alone(world: &dyn World)
         assert!(world.exists(stranger).await, "it is not ours to remove");
     }
     world.remove(&strangers[0]).await;
-    bench.engine.remove_lan(&strangers[1]).await.expect("a network can be removed by its handle");
+    bench
+        .engine
+        .remove_lan(&strangers[1])
+        .await
+        .expect("a network can be removed by its handle");
 }
 
 async fn a_new_configuration_keeps_the_container(world: &dyn World) {
@@ -362,41 +523,88 @@ async fn a_new_configuration_keeps_the_container(world: &dyn World) {
     bench.engine.start_decky(&handle).await.expect("it can run");
     // It takes the signal only once it listens for it.
     world.speak(&handle).await;
-    let mut lines = bench.engine.follow(&handle, None).await.expect("it is there");
-    tokio::time::timeout(PATIENCE, lines.next()).await.expect("it speaks").expect("it goes on").expect("it is a line");
+    let mut lines = bench
+        .engine
+        .follow(&handle, None)
+        .await
+        .expect("it is there");
+    tokio::time::timeout(PATIENCE, lines.next())
+        .await
+        .expect("it speaks")
+        .expect("it goes on")
+        .expect("it is a line");
 
     sample::serve(&mut web, &[ServiceKind::Redis, ServiceKind::Telnet]);
-    bench.engine.configure(&handle, &web, &config(&web)).await.expect("it is told");
+    bench
+        .engine
+        .configure(&handle, &web, &config(&web))
+        .await
+        .expect("it is told");
     let seen = bench.see(web.id).await.expect("it is there");
-    assert_eq!((seen.handle, seen.state), (handle.clone(), RunState::Running));
+    assert_eq!(
+        (seen.handle, seen.state),
+        (handle.clone(), RunState::Running)
+    );
 
     world.kill(&handle).await;
-    bench.await_decky(web.id, "it has ended", |seen| seen.state == RunState::Exited).await;
-    bench.engine.configure(&handle, &web, &config(&web)).await.expect("it reads it later");
+    bench
+        .await_decky(web.id, "it has ended", |seen| {
+            seen.state == RunState::Exited
+        })
+        .await;
+    bench
+        .engine
+        .configure(&handle, &web, &config(&web))
+        .await
+        .expect("it reads it later");
     bench.engine.start_decky(&handle).await.expect("it can run");
     bench.clear().await;
 }
 
 async fn a_connection_is_made_and_undone_while_it_runs(world: &dyn World) {
     let bench = Bench::new(world);
-    let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
+    let (dmz, inner) = (
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    );
     let web = sample::decky("web", &[&dmz, &inner], 10);
     let topology = sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&web));
-    let (a, b) = (bench.lan(&topology, &dmz).await, bench.lan(&topology, &inner).await);
+    let (a, b) = (
+        bench.lan(&topology, &dmz).await,
+        bench.lan(&topology, &inner).await,
+    );
     let handle = bench.made(&topology, &web, &[&a]).await;
     bench.engine.start_decky(&handle).await.expect("it can run");
 
-    bench.engine.connect(&handle, &b, &web.interfaces[1]).await.expect("it is not on it");
+    bench
+        .engine
+        .connect(&handle, &b, &web.interfaces[1])
+        .await
+        .expect("it is not on it");
     let seen = bench.see(web.id).await.expect("it is there");
-    assert!(seen.attachments.contains(&at(&b, web.interfaces[1].address)), "{seen:?}");
-    assert_eq!(kind(bench.engine.remove_lan(&b).await), Some(EngineErrorKind::Refused));
-    bench.engine.disconnect(&handle, &b).await.expect("it is on it");
+    assert!(
+        seen.attachments
+            .contains(&at(&b, web.interfaces[1].address)),
+        "{seen:?}"
+    );
+    assert_eq!(
+        kind(bench.engine.remove_lan(&b).await),
+        Some(EngineErrorKind::Refused)
+    );
+    bench
+        .engine
+        .disconnect(&handle, &b)
+        .await
+        .expect("it is on it");
     let seen = bench.see(web.id).await.expect("it is there");
     assert_eq!(seen.attachments, [at(&a, web.interfaces[0].address)]);
     assert_eq!(seen.handle, handle);
 
     let nowhere = Handle::new(LanId::new(sample::unique()).to_string());
-    let refused = bench.engine.connect(&handle, &nowhere, &web.interfaces[1]).await;
+    let refused = bench
+        .engine
+        .connect(&handle, &nowhere, &web.interfaces[1])
+        .await;
     assert_eq!(kind(refused), Some(EngineErrorKind::NotFound));
     bench.clear().await;
 }
@@ -411,29 +619,49 @@ async fn output_is_followed_from_where_it_was_left(world: &dyn World) {
     bench.engine.start_decky(&handle).await.expect("it can run");
     world.speak(&handle).await;
 
-    let mut lines = bench.engine.follow(&handle, None).await.expect("it is there");
-    let first = tokio::time::timeout(PATIENCE, lines.next()).await.expect("it speaks");
+    let mut lines = bench
+        .engine
+        .follow(&handle, None)
+        .await
+        .expect("it is there");
+    let first = tokio::time::timeout(PATIENCE, lines.next())
+        .await
+        .expect("it speaks");
     let first = first.expect("it goes on").expect("it is a line");
     assert!(!first.line.is_empty() && !first.line.contains(&b'\n'));
     assert!(first.at.unix_timestamp() > 0);
 
-    let mut again = bench.engine.follow(&handle, Some(first.at)).await.expect("it is there");
-    let same = tokio::time::timeout(PATIENCE, again.next()).await.expect("it speaks");
+    let mut again = bench
+        .engine
+        .follow(&handle, Some(first.at))
+        .await
+        .expect("it is there");
+    let same = tokio::time::timeout(PATIENCE, again.next())
+        .await
+        .expect("it speaks");
     assert_eq!(same.expect("it goes on").expect("it is a line"), first);
 
     world.kill(&handle).await;
     let end = async { while again.next().await.is_some() {} };
-    tokio::time::timeout(PATIENCE, end).await.expect("it ends with the container");
+    tokio::time::timeout(PATIENCE, end)
+        .await
+        .expect("it ends with the container");
     bench.clear().await;
 }
 
 async fn changes_are_hinted_at(world: &dyn World) {
     let bench = Bench::new(world);
-    let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
+    let (dmz, inner) = (
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    );
     let one = sample::decky("one", &[&dmz, &inner], 10);
     let two = sample::decky("two", &[&dmz], 11);
     let topology = sample::topology(&[dmz.clone(), inner.clone()], &[one.clone(), two.clone()]);
-    let (a, b) = (bench.lan(&topology, &dmz).await, bench.lan(&topology, &inner).await);
+    let (a, b) = (
+        bench.lan(&topology, &dmz).await,
+        bench.lan(&topology, &inner).await,
+    );
     let first = bench.made(&topology, &one, &[&a, &b]).await;
     let second = bench.made(&topology, &two, &[&a]).await;
     for handle in [&first, &second] {
@@ -441,7 +669,11 @@ async fn changes_are_hinted_at(world: &dyn World) {
     }
     bench.inventory().await;
 
-    for what in ["a connection is cut", "a container is killed", "a container is removed"] {
+    for what in [
+        "a connection is cut",
+        "a container is killed",
+        "a container is removed",
+    ] {
         let mut changes = bench.engine.changes().await.expect("the daemon answers");
         match what {
             "a connection is cut" => world.cut(&first, &b).await,

@@ -115,8 +115,11 @@ impl DockerEngine {
             .repo(REPOSITORY)
             .tag(tag)
             .build();
-        let mut progress =
-            docker.create_image(Some(options), Some(bollard::body_full(tarball.into())), None);
+        let mut progress = docker.create_image(
+            Some(options),
+            Some(bollard::body_full(tarball.into())),
+            None,
+        );
         let import = async {
             while let Some(step) = progress.next().await {
                 step?;
@@ -128,7 +131,10 @@ impl DockerEngine {
 }
 
 const fn is_missing(kind: EngineErrorKind) -> bool {
-    matches!(kind, EngineErrorKind::NotFound | EngineErrorKind::ImageMissing)
+    matches!(
+        kind,
+        EngineErrorKind::NotFound | EngineErrorKind::ImageMissing
+    )
 }
 
 #[async_trait]

@@ -20,9 +20,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 pub use self::fault::{Fault, Op};
 use super::liveness::LivenessBoard;
-use super::{
-    Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, OutputLine, name,
-};
+use super::{Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, OutputLine, name};
 
 mod fault;
 mod outside;
@@ -92,12 +90,19 @@ impl Default for FakeDaemon {
 impl FakeDaemon {
     /// A daemon without objects.
     pub fn new() -> Self {
-        Self { state: Arc::default(), changes: broadcast::Sender::new(1024) }
+        Self {
+            state: Arc::default(),
+            changes: broadcast::Sender::new(1024),
+        }
     }
 
     /// The engine of `host` on it. What its deckies say of themselves is written to `board`.
     pub fn engine(&self, host: HostId, board: LivenessBoard) -> FakeEngine {
-        FakeEngine { host, daemon: self.clone(), board }
+        FakeEngine {
+            host,
+            daemon: self.clone(),
+            board,
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -125,9 +130,15 @@ impl State {
     fn free_name(&self, make: impl Fn(u32) -> String) -> String {
         let taken = |name: &String| {
             self.networks.values().any(|network| network.name == *name)
-                || self.containers.values().any(|container| container.name == *name)
+                || self
+                    .containers
+                    .values()
+                    .any(|container| container.name == *name)
         };
-        (1..).map(make).find(|name| !taken(name)).unwrap_or_default()
+        (1..)
+            .map(make)
+            .find(|name| !taken(name))
+            .unwrap_or_default()
     }
 
     fn stop(&mut self, handle: &Handle) -> Option<DeckyId> {
@@ -141,12 +152,18 @@ impl State {
     }
 
     fn published(&self) -> BTreeSet<(Option<Ipv4Addr>, u16, &'static str)> {
-        let running =
-            self.containers.values().filter(|container| container.state == RunState::Running);
+        let running = self
+            .containers
+            .values()
+            .filter(|container| container.state == RunState::Running);
         running
             .filter_map(|container| container.owner.as_ref())
             .flat_map(|owner| owner.publish.clone())
-            .chain(self.ports.iter().map(|(ip, port, protocol)| (Some(*ip), *port, *protocol)))
+            .chain(
+                self.ports
+                    .iter()
+                    .map(|(ip, port, protocol)| (Some(*ip), *port, *protocol)),
+            )
             .collect()
     }
 
@@ -158,10 +175,16 @@ impl State {
         address: Ipv4Addr,
     ) -> Result<(), EngineError> {
         let Some(subnet) = self.networks.get(network).map(|network| network.subnet) else {
-            return Err(refusal(EngineErrorKind::NotFound, format!("network {network} not found")));
+            return Err(refusal(
+                EngineErrorKind::NotFound,
+                format!("network {network} not found"),
+            ));
         };
         if !subnet.contains(&address) {
-            return Err(refusal(EngineErrorKind::Refused, format!("{address} is not in {subnet}")));
+            return Err(refusal(
+                EngineErrorKind::Refused,
+                format!("{address} is not in {subnet}"),
+            ));
         }
         let taken = self.containers.iter().any(|(handle, other)| {
             handle != container
@@ -169,14 +192,21 @@ impl State {
                 && other.attachments.contains(&(network.clone(), address))
         });
         if taken {
-            return Err(refusal(EngineErrorKind::Refused, format!("address {address} in use")));
+            return Err(refusal(
+                EngineErrorKind::Refused,
+                format!("address {address} in use"),
+            ));
         }
         Ok(())
     }
 }
 
 fn refusal(kind: EngineErrorKind, attempt: String) -> EngineError {
-    EngineError { kind, attempt, source: None }
+    EngineError {
+        kind,
+        attempt,
+        source: None,
+    }
 }
 
 fn clash(
@@ -202,7 +232,10 @@ impl FakeEngine {
         }
         match fault {
             Some(Fault::Refuse(kind)) => {
-                return Err(refusal(kind, format!("{} failed as requested", op.as_str())));
+                return Err(refusal(
+                    kind,
+                    format!("{} failed as requested", op.as_str()),
+                ));
             }
             Some(Fault::HangBefore) => return std::future::pending().await,
             Some(Fault::HangAfter) => {
@@ -222,7 +255,10 @@ impl FakeEngine {
 
     fn ours<'a>(&self, state: &'a State, handle: &Handle) -> Option<(&'a Container, &'a Owner)> {
         let container = state.containers.get(handle)?;
-        let owner = container.owner.as_ref().filter(|owner| owner.host == self.host)?;
+        let owner = container
+            .owner
+            .as_ref()
+            .filter(|owner| owner.host == self.host)?;
         Some((container, owner))
     }
 
@@ -233,30 +269,53 @@ impl FakeEngine {
             match network.owner {
                 Some((host, id, topology, spec, depth)) if host == self.host => {
                     let handle = handle.clone();
-                    inventory.lans.push(ObservedLan { handle, id, topology, spec: Some(spec), depth });
+                    inventory.lans.push(ObservedLan {
+                        handle,
+                        id,
+                        topology,
+                        spec: Some(spec),
+                        depth,
+                    });
                 }
                 None if stray(&network.name) => {
                     let name = network.name.clone();
-                    inventory.foreign.push(Foreign { noun: "network", name });
+                    inventory.foreign.push(Foreign {
+                        noun: "network",
+                        name,
+                    });
                 }
                 Some(_) | None => {}
             }
         }
         for (handle, container) in &state.containers {
             if let Some((container, owner)) = self.ours(state, handle) {
-                inventory.deckies.push(self.observe_decky(handle, container, owner));
+                inventory
+                    .deckies
+                    .push(self.observe_decky(handle, container, owner));
             } else if container.owner.is_none() && stray(&container.name) {
                 let name = container.name.clone();
-                inventory.foreign.push(Foreign { noun: "container", name });
+                inventory.foreign.push(Foreign {
+                    noun: "container",
+                    name,
+                });
             }
         }
-        inventory.lans.sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
-        inventory.deckies.sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
+        inventory
+            .lans
+            .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
+        inventory
+            .deckies
+            .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
         inventory.foreign.sort();
         inventory
     }
 
-    fn observe_decky(&self, handle: &Handle, container: &Container, owner: &Owner) -> ObservedDecky {
+    fn observe_decky(
+        &self,
+        handle: &Handle,
+        container: &Container,
+        owner: &Owner,
+    ) -> ObservedDecky {
         let running = container.state == RunState::Running;
         ObservedDecky {
             handle: handle.clone(),
@@ -272,7 +331,11 @@ impl FakeEngine {
                     address: Some(*address),
                 })
                 .collect(),
-            config: if running { self.board.digest(owner.decky) } else { None },
+            config: if running {
+                self.board.digest(owner.decky)
+            } else {
+                None
+            },
             outdated: false,
         }
     }
@@ -287,7 +350,12 @@ impl FakeEngine {
 #[async_trait]
 impl Engine for FakeEngine {
     async fn inventory(&self) -> Result<Inventory, EngineError> {
-        self.run(Op::Inventory, String::new(), |state| Ok(self.observe(state))).await
+        self.run(
+            Op::Inventory,
+            String::new(),
+            |state| Ok(self.observe(state)),
+        )
+        .await
     }
 
     async fn ensure_image(&self) -> Result<(), EngineError> {
@@ -315,7 +383,14 @@ impl Engine for FakeEngine {
             let name = state.free_name(|number| name::lan(self.host, depth, lan.id, number));
             let owner = Some((self.host, lan.id, origin.topology, lan.spec(), depth));
             let handle = state.id();
-            state.networks.insert(handle.clone(), Network { name, subnet: lan.subnet, owner });
+            state.networks.insert(
+                handle.clone(),
+                Network {
+                    name,
+                    subnet: lan.subnet,
+                    owner,
+                },
+            );
             Ok(handle)
         })
         .await
@@ -325,7 +400,10 @@ impl Engine for FakeEngine {
         self.run(Op::RemoveLan, handle.to_string(), |state| {
             let used = state.containers.values().any(|container| {
                 container.state == RunState::Running
-                    && container.attachments.iter().any(|(network, _)| network == handle)
+                    && container
+                        .attachments
+                        .iter()
+                        .any(|(network, _)| network == handle)
             });
             if used {
                 let text = format!("network {handle} has active endpoints");
@@ -357,7 +435,13 @@ impl Engine for FakeEngine {
                 .decky
                 .publish
                 .iter()
-                .map(|publish| (publish.host_ip, publish.host_port, publish.protocol.as_str()))
+                .map(|publish| {
+                    (
+                        publish.host_ip,
+                        publish.host_port,
+                        publish.protocol.as_str(),
+                    )
+                })
                 .collect();
             let owner = Some(Owner {
                 host: self.host,
@@ -397,8 +481,10 @@ impl Engine for FakeEngine {
                 state.take_address(handle, network, *address)?;
             }
             let taken = state.published();
-            if let Some(port) =
-                owner.publish.iter().find(|port| taken.iter().any(|other| clash(**port, *other)))
+            if let Some(port) = owner
+                .publish
+                .iter()
+                .find(|port| taken.iter().any(|other| clash(**port, *other)))
             {
                 let text = format!("port {} is already allocated", port.1);
                 return Err(refusal(EngineErrorKind::PortTaken, text));
@@ -446,11 +532,17 @@ impl Engine for FakeEngine {
                 let text = format!("container {decky} not found");
                 return Err(refusal(EngineErrorKind::NotFound, text));
             };
-            if container.attachments.iter().any(|(other, _)| other == network) {
+            if container
+                .attachments
+                .iter()
+                .any(|(other, _)| other == network)
+            {
                 let text = format!("endpoint exists in network {network}");
                 return Err(refusal(EngineErrorKind::Refused, text));
             }
-            container.attachments.push((network.clone(), interface.address));
+            container
+                .attachments
+                .push((network.clone(), interface.address));
             Ok(())
         })
         .await
@@ -523,16 +615,23 @@ impl Engine for FakeEngine {
                 Ok((past, live))
             })
             .await?;
-        let live = stream::iter(live).flatten().filter_map(|line| std::future::ready(line.ok()));
+        let live = stream::iter(live)
+            .flatten()
+            .filter_map(|line| std::future::ready(line.ok()));
         Ok(stream::iter(past).chain(live).map(Ok).boxed())
     }
 
     async fn foreign_subnets(&self) -> Result<Vec<(String, Ipv4Net)>, EngineError> {
         self.run(Op::ForeignSubnets, String::new(), |state| {
             let others = state.networks.values().filter(|network| {
-                network.owner.as_ref().is_none_or(|(host, ..)| *host != self.host)
+                network
+                    .owner
+                    .as_ref()
+                    .is_none_or(|(host, ..)| *host != self.host)
             });
-            Ok(others.map(|network| (format!("network {}", network.name), network.subnet)).collect())
+            Ok(others
+                .map(|network| (format!("network {}", network.name), network.subnet))
+                .collect())
         })
         .await
     }

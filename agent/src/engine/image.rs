@@ -27,13 +27,20 @@ pub(super) struct Binary {
 
 impl Binary {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, known: Mutex::new(None) }
+        Self {
+            path,
+            known: Mutex::new(None),
+        }
     }
 
     /// The tag of the image: the first 16 hexadecimal digits of the binary's SHA-256.
     pub(super) async fn tag(&self) -> Result<String, EngineError> {
         let path = self.path.clone();
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let read = task::blocking(move || {
             let data = fs::metadata(&path)?;
             let stamp = (data.len(), data.modified()?);
@@ -90,7 +97,14 @@ fn tag_of(binary: &[u8]) -> String {
 fn tarball(binary: &[u8]) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::with_capacity(binary.len().saturating_add(16 * 1024)));
     // The root is read-only at run time: every place where something is mounted must be there.
-    for directory in ["etc", "dev", "proc", "sys", "tmp", MOUNT_POINT.trim_start_matches('/')] {
+    for directory in [
+        "etc",
+        "dev",
+        "proc",
+        "sys",
+        "tmp",
+        MOUNT_POINT.trim_start_matches('/'),
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_size(0);
@@ -100,7 +114,10 @@ fn tarball(binary: &[u8]) -> io::Result<Vec<u8>> {
     }
     let passwd = b"root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/:/\n";
     let entrypoint = ENTRYPOINT.trim_start_matches('/');
-    for (name, mode, bytes) in [("etc/passwd", 0o644, &passwd[..]), (entrypoint, 0o755, binary)] {
+    for (name, mode, bytes) in [
+        ("etc/passwd", 0o644, &passwd[..]),
+        (entrypoint, 0o755, binary),
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(bytes.len()).map_err(io::Error::other)?);
         header.set_mode(mode);

@@ -26,7 +26,10 @@ impl Default for LivenessBoard {
 impl LivenessBoard {
     /// A board on which no decky has written yet.
     pub fn new() -> Self {
-        Self { digests: Arc::default(), changed: watch::Sender::new(0) }
+        Self {
+            digests: Arc::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 
     /// Notes that `decky` has said to run with the configuration of that digest.
@@ -39,7 +42,8 @@ impl LivenessBoard {
             true
         });
         if news {
-            self.changed.send_modify(|count| *count = count.wrapping_add(1));
+            self.changed
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
@@ -61,9 +65,10 @@ impl LivenessBoard {
     /// Waits until `decky` has said to run with that configuration; false when it has not in time.
     pub async fn shows(&self, decky: DeckyId, digest: &str, within: Duration) -> bool {
         let mut changed = self.changed.subscribe();
-        let shown =
-            changed.wait_for(|_| self.digest(decky).is_some_and(|known| known == digest));
-        tokio::time::timeout(within, shown).await.is_ok_and(|seen| seen.is_ok())
+        let shown = changed.wait_for(|_| self.digest(decky).is_some_and(|known| known == digest));
+        tokio::time::timeout(within, shown)
+            .await
+            .is_ok_and(|seen| seen.is_ok())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<DeckyId, String>) -> T) -> T {

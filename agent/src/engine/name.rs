@@ -15,7 +15,10 @@ pub fn prefix(host: HostId) -> String {
 /// The hops from the DMZ come first because Docker before 28 gives the default route, and with it
 /// the published ports, to the network whose name sorts first.
 pub fn lan(host: HostId, depth: u32, lan: LanId, attempt: u32) -> String {
-    numbered(format!("{}{:02}-{}", prefix(host), depth.min(99), lan.short()), attempt)
+    numbered(
+        format!("{}{:02}-{}", prefix(host), depth.min(99), lan.short()),
+        attempt,
+    )
 }
 
 /// The `attempt`-th name of a decky's container, counted from 1.
@@ -29,7 +32,11 @@ pub fn bridge(lan: LanId) -> String {
 }
 
 fn numbered(name: String, attempt: u32) -> String {
-    if attempt <= 1 { name } else { format!("{name}-{attempt}") }
+    if attempt <= 1 {
+        name
+    } else {
+        format!("{name}-{attempt}")
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ use uuid::Uuid;
 
 /// An id that no other test has: two of them may share a daemon.
 pub fn unique() -> Uuid {
-    #[allow(clippy::disallowed_methods, reason = "nothing is asserted of the value")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "nothing is asserted of the value"
+    )]
     Uuid::new_v4()
 }
 
@@ -25,7 +28,11 @@ pub fn topology(lans: &[HydratedLan], deckies: &[HydratedDecky]) -> HydratedTopo
     let (mut lans, mut deckies) = (lans.to_vec(), deckies.to_vec());
     lans.sort_by_key(|lan| lan.id);
     deckies.sort_by_key(|decky| decky.id);
-    HydratedTopology { id: TopologyId::new(unique()), lans, deckies }
+    HydratedTopology {
+        id: TopologyId::new(unique()),
+        lans,
+        deckies,
+    }
 }
 
 /// A LAN; the outside reaches it when it is named `dmz`.
@@ -35,7 +42,11 @@ pub fn lan(name: &str, subnet: Ipv4Net) -> HydratedLan {
         name: LanName::parse(name).expect("tests use valid names"),
         subnet,
         gateway: allocate::gateway(subnet),
-        kind: if name == "dmz" { LanKind::Dmz } else { LanKind::Internal },
+        kind: if name == "dmz" {
+            LanKind::Dmz
+        } else {
+            LanKind::Internal
+        },
         driver: LanDriver::Bridge,
     }
 }
@@ -47,11 +58,14 @@ pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
     seed[..16].copy_from_slice(id.uuid().as_bytes());
     let (seed, persona) = (Seed::new(seed), Persona::Linux);
     let forwards = lans.len() > 1;
-    let interfaces = lans.iter().enumerate().map(|(index, lan)| HydratedInterface {
-        lan: lan.id,
-        address: address(lan, host),
-        mac: persona.mac(&seed, index),
-    });
+    let interfaces = lans
+        .iter()
+        .enumerate()
+        .map(|(index, lan)| HydratedInterface {
+            lan: lan.id,
+            address: address(lan, host),
+            mac: persona.mac(&seed, index),
+        });
     let mut decky = HydratedDecky {
         id,
         name: DeckyName::parse(name).expect("tests use valid names"),
@@ -69,8 +83,14 @@ pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
             .collect(),
         limits: DeckyLimits::default(),
     };
-    decky.sysctls.insert("net.ipv4.ip_forward".to_owned(), u8::from(forwards).to_string());
-    decky.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+    decky.sysctls.insert(
+        "net.ipv4.ip_forward".to_owned(),
+        u8::from(forwards).to_string(),
+    );
+    decky.sysctls.insert(
+        "net.ipv4.ip_unprivileged_port_start".to_owned(),
+        "0".to_owned(),
+    );
     serve(&mut decky, &[ServiceKind::Http]);
     decky
 }
@@ -82,7 +102,10 @@ pub fn address(lan: &HydratedLan, host: u32) -> Ipv4Addr {
 
 /// Replaces the services of a decky.
 pub fn serve(decky: &mut HydratedDecky, services: &[ServiceKind]) {
-    decky.services = services.iter().map(|kind| (*kind, ServiceOptions::default())).collect();
+    decky.services = services
+        .iter()
+        .map(|kind| (*kind, ServiceOptions::default()))
+        .collect();
 }
 
 /// Publishes port 80 of a decky on a port of the host's loopback address.

@@ -1,8 +1,9 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
 use domain::event::Payload;
-use domain::id::{BootId, TopologyId};
+use domain::id::{BootId, DeckyId, TopologyId};
 use pki::clock::Clock;
 use tempfile::TempDir;
 use uuid::Uuid;

@@ -22,7 +22,10 @@ fn content() -> Content {
 }
 
 fn assignment(generation: u64, content: Content) -> Assignment {
-    Assignment { fence: Fence::new(1, generation), content }
+    Assignment {
+        fence: Fence::new(1, generation),
+        content,
+    }
 }
 
 fn report(generation: u64, phase: Phase, content: Content) -> HostReport {
@@ -40,7 +43,10 @@ fn report(generation: u64, phase: Phase, content: Content) -> HostReport {
 }
 
 fn drifted(mut report: HostReport, kind: DriftKind) -> HostReport {
-    report.drift = vec![Drift { kind, object: "decky web".to_owned() }];
+    report.drift = vec![Drift {
+        kind,
+        object: "decky web".to_owned(),
+    }];
     report
 }
 
@@ -79,7 +85,10 @@ fn failed(mut report: HostReport) -> HostReport {
 fn refused(mut report: HostReport, generation: u64) -> HostReport {
     report.refusal = Some(Refusal {
         fence: Fence::new(1, generation),
-        failure: ApplyFailure { code: FailureCode::Corrupt, message: "other hash".to_owned() },
+        failure: ApplyFailure {
+            code: FailureCode::Corrupt,
+            message: "other hash".to_owned(),
+        },
     });
     report
 }
@@ -90,7 +99,13 @@ fn told(
     report: Option<&HostReport>,
     not_before: Option<OffsetDateTime>,
 ) -> HostAction {
-    decide_host(&HostView { assignment, status, report, not_before, now: NOW })
+    decide_host(&HostView {
+        assignment,
+        status,
+        report,
+        not_before,
+        now: NOW,
+    })
 }
 
 #[test]
@@ -101,34 +116,160 @@ fn a_host_is_told_again_exactly_when_its_report_asks_for_it() {
     let nothing = assignment(5, None);
     let drift = DriftKind::Missing;
     let table: [(&str, Option<Is>, &Assignment, HostReport, HostAction); 19] = [
-        ("older generation", Some(Is::Deploying), &held, report(4, Phase::Idle, None), Push),
-        ("lost store", Some(Is::Active), &held, report(0, Phase::Idle, None), Push),
-        ("older, at work", Some(Is::Deploying), &held, in_flight(report(4, Phase::Applying, None)), Push),
-        ("newer than ours", Some(Is::Active), &held, report(6, Phase::Applied, content()), Supersede),
-        ("same fence, other content", Some(Is::Active), &held, report(5, Phase::Applied, None), Supersede),
-        ("at work", Some(Is::Deploying), &held, in_flight(report(5, Phase::Applying, content())), Rest),
-        ("interrupted", Some(Is::Deploying), &held, report(5, Phase::Applying, content()), Push),
-        ("interrupted clearing", None, &nothing, report(5, Phase::Clearing, None), Push),
-        ("converged", Some(Is::Active), &held, report(5, Phase::Applied, content()), Rest),
-        ("not looked yet", Some(Is::Active), &held, unseen(report(5, Phase::Applied, content())), Rest),
-        ("drifted", Some(Is::Active), &held, drifted(report(5, Phase::Applied, content()), drift), Push),
-        ("incomplete", Some(Is::Deploying), &held, drifted(report(5, Phase::Applied, content()), drift), Push),
-        ("foreign only", Some(Is::Active), &held, drifted(report(5, Phase::Applied, content()), DriftKind::Foreign), Rest),
-        ("failed deploy", Some(Is::Deploying), &held, failed(report(5, Phase::Failed, content())), Rest),
-        ("failed and settled", Some(Is::Failed), &held, failed(report(5, Phase::Failed, content())), Rest),
-        ("failed repair", Some(Is::Degraded), &held, failed(report(5, Phase::Failed, content())), Push),
-        ("failed clearing", None, &nothing, failed(report(5, Phase::Failed, None)), Push),
-        ("strays", None, &nothing, drifted(report(5, Phase::Idle, None), DriftKind::Stray), Push),
-        ("refused", Some(Is::Deploying), &held, refused(report(4, Phase::Idle, None), 5), Rest),
+        (
+            "older generation",
+            Some(Is::Deploying),
+            &held,
+            report(4, Phase::Idle, None),
+            Push,
+        ),
+        (
+            "lost store",
+            Some(Is::Active),
+            &held,
+            report(0, Phase::Idle, None),
+            Push,
+        ),
+        (
+            "older, at work",
+            Some(Is::Deploying),
+            &held,
+            in_flight(report(4, Phase::Applying, None)),
+            Push,
+        ),
+        (
+            "newer than ours",
+            Some(Is::Active),
+            &held,
+            report(6, Phase::Applied, content()),
+            Supersede,
+        ),
+        (
+            "same fence, other content",
+            Some(Is::Active),
+            &held,
+            report(5, Phase::Applied, None),
+            Supersede,
+        ),
+        (
+            "at work",
+            Some(Is::Deploying),
+            &held,
+            in_flight(report(5, Phase::Applying, content())),
+            Rest,
+        ),
+        (
+            "interrupted",
+            Some(Is::Deploying),
+            &held,
+            report(5, Phase::Applying, content()),
+            Push,
+        ),
+        (
+            "interrupted clearing",
+            None,
+            &nothing,
+            report(5, Phase::Clearing, None),
+            Push,
+        ),
+        (
+            "converged",
+            Some(Is::Active),
+            &held,
+            report(5, Phase::Applied, content()),
+            Rest,
+        ),
+        (
+            "not looked yet",
+            Some(Is::Active),
+            &held,
+            unseen(report(5, Phase::Applied, content())),
+            Rest,
+        ),
+        (
+            "drifted",
+            Some(Is::Active),
+            &held,
+            drifted(report(5, Phase::Applied, content()), drift),
+            Push,
+        ),
+        (
+            "incomplete",
+            Some(Is::Deploying),
+            &held,
+            drifted(report(5, Phase::Applied, content()), drift),
+            Push,
+        ),
+        (
+            "foreign only",
+            Some(Is::Active),
+            &held,
+            drifted(report(5, Phase::Applied, content()), DriftKind::Foreign),
+            Rest,
+        ),
+        (
+            "failed deploy",
+            Some(Is::Deploying),
+            &held,
+            failed(report(5, Phase::Failed, content())),
+            Rest,
+        ),
+        (
+            "failed and settled",
+            Some(Is::Failed),
+            &held,
+            failed(report(5, Phase::Failed, content())),
+            Rest,
+        ),
+        (
+            "failed repair",
+            Some(Is::Degraded),
+            &held,
+            failed(report(5, Phase::Failed, content())),
+            Push,
+        ),
+        (
+            "failed clearing",
+            None,
+            &nothing,
+            failed(report(5, Phase::Failed, None)),
+            Push,
+        ),
+        (
+            "strays",
+            None,
+            &nothing,
+            drifted(report(5, Phase::Idle, None), DriftKind::Stray),
+            Push,
+        ),
+        (
+            "refused",
+            Some(Is::Deploying),
+            &held,
+            refused(report(4, Phase::Idle, None), 5),
+            Rest,
+        ),
     ];
     for (name, status, assignment, report, expected) in table {
-        assert_eq!(told(status, assignment, Some(&report), None), expected, "{name}");
+        assert_eq!(
+            told(status, assignment, Some(&report), None),
+            expected,
+            "{name}"
+        );
     }
     assert_eq!(told(None, &held, None, None), Rest, "not connected");
     let late = NOW + Duration::SECOND;
     let older = report(4, Phase::Idle, None);
-    assert_eq!(told(None, &held, Some(&older), Some(late)), HostAction::Wait, "back-off");
-    assert_eq!(told(None, &held, Some(&older), Some(NOW)), Push, "back-off has passed");
+    assert_eq!(
+        told(None, &held, Some(&older), Some(late)),
+        HostAction::Wait,
+        "back-off"
+    );
+    assert_eq!(
+        told(None, &held, Some(&older), Some(NOW)),
+        Push,
+        "back-off has passed"
+    );
 }
 
 #[test]
@@ -141,30 +282,169 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
     let overdue = Some(NOW);
     let applied = || report(5, Phase::Applied, content());
     // Name, status, assignment, report, deadline, and the event or its absence.
-    type Row<'a> =
-        (&'a str, Is, &'a Assignment, Option<HostReport>, Option<OffsetDateTime>, Option<StatusEvent>);
+    type Row<'a> = (
+        &'a str,
+        Is,
+        &'a Assignment,
+        Option<HostReport>,
+        Option<OffsetDateTime>,
+        Option<StatusEvent>,
+    );
     let table: [Row<'_>; 21] = [
-        ("applied whole", Is::Deploying, &held, Some(applied()), None, Some(Converged)),
-        ("repaired", Is::Degraded, &held, Some(applied()), None, Some(Converged)),
+        (
+            "applied whole",
+            Is::Deploying,
+            &held,
+            Some(applied()),
+            None,
+            Some(Converged),
+        ),
+        (
+            "repaired",
+            Is::Degraded,
+            &held,
+            Some(applied()),
+            None,
+            Some(Converged),
+        ),
         ("steady", Is::Active, &held, Some(applied()), None, None),
-        ("drifted", Is::Active, &held, Some(drifted(applied(), missing)), None, Some(Drifted)),
-        ("foreign", Is::Active, &held, Some(drifted(applied(), DriftKind::Foreign)), None, None),
-        ("incomplete", Is::Deploying, &held, Some(drifted(applied(), missing)), None, None),
-        ("unseen", Is::Deploying, &held, Some(unseen(applied())), None, None),
-        ("repair at work", Is::Active, &held, Some(in_flight(drifted(applied(), missing))), None, None),
-        ("older generation", Is::Deploying, &held, Some(report(4, Phase::Applied, content())), None, None),
-        ("other content", Is::Deploying, &held, Some(report(5, Phase::Idle, None)), None, None),
-        ("failed", Is::Deploying, &held, Some(failed(report(5, Phase::Failed, content()))), None, Some(ApplyFailed)),
-        ("repair failed", Is::Active, &held, Some(failed(report(5, Phase::Failed, content()))), None, Some(Drifted)),
-        ("still failing", Is::Degraded, &held, Some(failed(report(5, Phase::Failed, content()))), None, None),
-        ("refused", Is::Deploying, &held, Some(refused(report(4, Phase::Idle, None), 5)), None, Some(ApplyFailed)),
-        ("refused before", Is::Deploying, &held, Some(refused(report(4, Phase::Idle, None), 4)), None, None),
+        (
+            "drifted",
+            Is::Active,
+            &held,
+            Some(drifted(applied(), missing)),
+            None,
+            Some(Drifted),
+        ),
+        (
+            "foreign",
+            Is::Active,
+            &held,
+            Some(drifted(applied(), DriftKind::Foreign)),
+            None,
+            None,
+        ),
+        (
+            "incomplete",
+            Is::Deploying,
+            &held,
+            Some(drifted(applied(), missing)),
+            None,
+            None,
+        ),
+        (
+            "unseen",
+            Is::Deploying,
+            &held,
+            Some(unseen(applied())),
+            None,
+            None,
+        ),
+        (
+            "repair at work",
+            Is::Active,
+            &held,
+            Some(in_flight(drifted(applied(), missing))),
+            None,
+            None,
+        ),
+        (
+            "older generation",
+            Is::Deploying,
+            &held,
+            Some(report(4, Phase::Applied, content())),
+            None,
+            None,
+        ),
+        (
+            "other content",
+            Is::Deploying,
+            &held,
+            Some(report(5, Phase::Idle, None)),
+            None,
+            None,
+        ),
+        (
+            "failed",
+            Is::Deploying,
+            &held,
+            Some(failed(report(5, Phase::Failed, content()))),
+            None,
+            Some(ApplyFailed),
+        ),
+        (
+            "repair failed",
+            Is::Active,
+            &held,
+            Some(failed(report(5, Phase::Failed, content()))),
+            None,
+            Some(Drifted),
+        ),
+        (
+            "still failing",
+            Is::Degraded,
+            &held,
+            Some(failed(report(5, Phase::Failed, content()))),
+            None,
+            None,
+        ),
+        (
+            "refused",
+            Is::Deploying,
+            &held,
+            Some(refused(report(4, Phase::Idle, None), 5)),
+            None,
+            Some(ApplyFailed),
+        ),
+        (
+            "refused before",
+            Is::Deploying,
+            &held,
+            Some(refused(report(4, Phase::Idle, None), 4)),
+            None,
+            None,
+        ),
         ("silent", Is::Deploying, &held, None, None, None),
-        ("silent while active", Is::Active, &held, None, overdue, None),
-        ("torn down", Is::TearingDown, &nothing, Some(report(6, Phase::Idle, None)), None, Some(HostIsEmpty)),
-        ("not yet told", Is::TearingDown, &nothing, Some(report(5, Phase::Applied, content())), None, None),
-        ("rest left", Is::TearingDown, &nothing, Some(holding(report(6, Phase::Idle, None))), None, None),
-        ("gone silent", Is::TearingDown, &nothing, None, overdue, None),
+        (
+            "silent while active",
+            Is::Active,
+            &held,
+            None,
+            overdue,
+            None,
+        ),
+        (
+            "torn down",
+            Is::TearingDown,
+            &nothing,
+            Some(report(6, Phase::Idle, None)),
+            None,
+            Some(HostIsEmpty),
+        ),
+        (
+            "not yet told",
+            Is::TearingDown,
+            &nothing,
+            Some(report(5, Phase::Applied, content())),
+            None,
+            None,
+        ),
+        (
+            "rest left",
+            Is::TearingDown,
+            &nothing,
+            Some(holding(report(6, Phase::Idle, None))),
+            None,
+            None,
+        ),
+        (
+            "gone silent",
+            Is::TearingDown,
+            &nothing,
+            None,
+            overdue,
+            None,
+        ),
     ];
     for (name, status, assignment, report, deadline, expected) in table {
         let action = decide_topology(&TopologyView {
@@ -205,14 +485,23 @@ fn a_deploy_beyond_its_deadline_is_withdrawn_unless_the_host_has_it() {
         Some(report(4, Phase::Idle, None)),
         Some(in_flight(report(5, Phase::Applying, content()))),
         Some(report(5, Phase::Applying, content())),
-        Some(drifted(report(5, Phase::Applied, content()), DriftKind::Stopped)),
+        Some(drifted(
+            report(5, Phase::Applied, content()),
+            DriftKind::Stopped,
+        )),
     ];
     for report in late {
         let action = decide(report.as_ref());
-        assert!(matches!(action, TopologyAction::Withdraw(_)), "{report:?} gave {action:?}");
+        assert!(
+            matches!(action, TopologyAction::Withdraw(_)),
+            "{report:?} gave {action:?}"
+        );
     }
     let whole = report(5, Phase::Applied, content());
-    assert!(matches!(decide(Some(&whole)), TopologyAction::Settle(StatusEvent::Converged, _)));
+    assert!(matches!(
+        decide(Some(&whole)),
+        TopologyAction::Settle(StatusEvent::Converged, _)
+    ));
 }
 
 proptest! {

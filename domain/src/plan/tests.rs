@@ -1,5 +1,8 @@
 //! The laws of the plan, on an engine that is nothing but an inventory.
-#![allow(clippy::wildcard_enum_match_arm, reason = "a test panics on what it does not expect")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test panics on what it does not expect"
+)]
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +16,11 @@ use crate::topology::hydrate::hydrate;
 
 /// What each decky of a topology is to have in force: its services, as text.
 fn configs(topology: &HydratedTopology) -> ConfigDigests {
-    topology.deckies.iter().map(|decky| (decky.id, format!("{:?}", decky.services))).collect()
+    topology
+        .deckies
+        .iter()
+        .map(|decky| (decky.id, format!("{:?}", decky.services)))
+        .collect()
 }
 
 struct World {
@@ -45,7 +52,9 @@ impl World {
         match &step.action {
             Action::RemoveDecky { handle, .. } => {
                 self.decky(handle);
-                self.inventory.deckies.retain(|decky| &decky.handle != handle);
+                self.inventory
+                    .deckies
+                    .retain(|decky| &decky.handle != handle);
             }
             Action::RemoveLan { handle, .. } => {
                 let busy = self.inventory.deckies.iter().any(|decky| {
@@ -57,8 +66,11 @@ impl World {
             }
             Action::CreateLan { lan, depth } => {
                 let topology = topology.expect("only LANs that are desired are made");
-                let wanted =
-                    topology.lans.iter().find(|wanted| wanted.id == *lan).expect("it is desired");
+                let wanted = topology
+                    .lans
+                    .iter()
+                    .find(|wanted| wanted.id == *lan)
+                    .expect("it is desired");
                 let handle = self.handle();
                 self.inventory.lans.push(ObservedLan {
                     handle,
@@ -70,8 +82,11 @@ impl World {
             }
             Action::CreateDecky { decky } => {
                 let wanted = wanted(*decky);
-                let attachments =
-                    wanted.interfaces.iter().map(|interface| self.attachment(interface)).collect();
+                let attachments = wanted
+                    .interfaces
+                    .iter()
+                    .map(|interface| self.attachment(interface))
+                    .collect();
                 let handle = self.handle();
                 self.inventory.deckies.push(ObservedDecky {
                     handle,
@@ -90,14 +105,25 @@ impl World {
                 observed.state = RunState::Running;
                 observed.config = config;
             }
-            Action::Connect { handle, interface, .. } => {
+            Action::Connect {
+                handle, interface, ..
+            } => {
                 let attachment = self.attachment(interface);
                 let observed = self.decky(handle);
-                assert!(!observed.attachments.iter().any(|it| it.network == attachment.network));
+                assert!(
+                    !observed
+                        .attachments
+                        .iter()
+                        .any(|it| it.network == attachment.network)
+                );
                 observed.attachments.push(attachment);
             }
-            Action::Disconnect { handle, network, .. } => {
-                self.decky(handle).attachments.retain(|it| &it.network != network);
+            Action::Disconnect {
+                handle, network, ..
+            } => {
+                self.decky(handle)
+                    .attachments
+                    .retain(|it| &it.network != network);
             }
             Action::Configure { handle, decky } => {
                 let config = configs.get(decky).cloned();
@@ -113,7 +139,10 @@ impl World {
             .iter()
             .find(|lan| lan.id == interface.lan)
             .expect("a LAN is made before a decky is put on it");
-        Attachment { network: lan.handle.clone(), address: Some(interface.address) }
+        Attachment {
+            network: lan.handle.clone(),
+            address: Some(interface.address),
+        }
     }
 }
 
@@ -162,9 +191,10 @@ fn inflict(world: &mut World, harm: &Harm) {
             spec: None,
             depth: 0,
         }),
-        Harm::Foreign => inventory
-            .foreign
-            .push(Foreign { noun: "container", name: "decnet-not-ours".to_owned() }),
+        Harm::Foreign => inventory.foreign.push(Foreign {
+            noun: "container",
+            name: "decnet-not-ours".to_owned(),
+        }),
         Harm::DropNetwork(index) if lans > 0 => {
             let gone = inventory.lans.remove(index % lans);
             for decky in &mut inventory.deckies {
@@ -306,20 +336,38 @@ fn removal_goes_farthest_from_the_dmz_first() {
     let services = vec![crate::service::ServiceKind::Ssh];
     let draft = crate::testkit::draft(
         2,
-        &[(0, false, services.clone()), (1, true, services.clone()), (2, true, services)],
+        &[
+            (0, false, services.clone()),
+            (1, true, services.clone()),
+            (2, true, services),
+        ],
     );
     let hydrated = hydrate(&crate::testkit::topology(&draft));
     let configs = configs(&hydrated);
-    let mut world = World { inventory: Inventory::default(), next: 0 };
+    let mut world = World {
+        inventory: Inventory::default(),
+        next: 0,
+    };
     apply(&mut world, Some(&hydrated), &configs);
     let nothing = ConfigDigests::new();
-    let steps = plan(Desired { topology: None, configs: &nothing }, &world.inventory);
+    let steps = plan(
+        Desired {
+            topology: None,
+            configs: &nothing,
+        },
+        &world.inventory,
+    );
     let depths: Vec<u32> = steps
         .iter()
         .map(|step| match &step.action {
-            Action::RemoveDecky { handle, .. } => {
-                world.inventory.depth_of(world.inventory.deckies.iter().find(|it| &it.handle == handle).expect("it is there"))
-            }
+            Action::RemoveDecky { handle, .. } => world.inventory.depth_of(
+                world
+                    .inventory
+                    .deckies
+                    .iter()
+                    .find(|it| &it.handle == handle)
+                    .expect("it is there"),
+            ),
             Action::RemoveLan { handle, .. } => {
                 world.inventory.lan_of(handle).expect("it is there").depth
             }

@@ -47,13 +47,21 @@ pub struct AddressAllocator {
 impl AddressAllocator {
     /// An allocator of an empty LAN.
     pub fn new(subnet: Ipv4Net) -> Self {
-        Self { subnet, taken: BTreeSet::new(), cursor: None }
+        Self {
+            subnet,
+            taken: BTreeSet::new(),
+            cursor: None,
+        }
     }
 
     /// Marks an address as taken.
     pub fn reserve(&mut self, address: Ipv4Addr) -> Result<(), AddressRefused> {
         check(self.subnet, address)?;
-        if self.taken.insert(address) { Ok(()) } else { Err(AddressRefused::Taken) }
+        if self.taken.insert(address) {
+            Ok(())
+        } else {
+            Err(AddressRefused::Taken)
+        }
     }
 
     /// Gives an address back.
@@ -71,7 +79,9 @@ impl AddressAllocator {
     pub fn next_free(&mut self) -> Option<Ipv4Addr> {
         let first = gateway(self.subnet).to_bits().checked_add(1)?;
         let end = self.subnet.broadcast().to_bits();
-        let from = self.cursor.map_or(first, |last| last.to_bits().saturating_add(1));
+        let from = self
+            .cursor
+            .map_or(first, |last| last.to_bits().saturating_add(1));
         let found = (from..end)
             .chain(first..from.min(end))
             .map(Ipv4Addr::from_bits)

@@ -145,7 +145,11 @@ pub fn resolve(
     limits: &Limits,
     entropy: &mut dyn Entropy,
 ) -> Resolved {
-    let mut this = Resolver { entropy, findings: Vec::new(), incomplete: BTreeSet::new() };
+    let mut this = Resolver {
+        entropy,
+        findings: Vec::new(),
+        incomplete: BTreeSet::new(),
+    };
     this.check_size(draft, limits);
     let name = TopologyName::parse(&draft.name).unwrap_or_else(|error| {
         this.name_finding("topology", "name", &error.to_string());
@@ -153,19 +157,30 @@ pub fn resolve(
     });
     let id = TopologyId::new(this.entropy.uuid());
     let (lans, lan_places) = this.lans(draft, limits);
-    let mut allocators: BTreeMap<LanId, AddressAllocator> =
-        lans.iter().map(|lan| (lan.id, AddressAllocator::new(lan.subnet))).collect();
-    let by_name: BTreeMap<String, (LanId, Ipv4Net)> =
-        lans.iter().map(|lan| (lan.name.folded(), (lan.id, lan.subnet))).collect();
+    let mut allocators: BTreeMap<LanId, AddressAllocator> = lans
+        .iter()
+        .map(|lan| (lan.id, AddressAllocator::new(lan.subnet)))
+        .collect();
+    let by_name: BTreeMap<String, (LanId, Ipv4Net)> = lans
+        .iter()
+        .map(|lan| (lan.name.folded(), (lan.id, lan.subnet)))
+        .collect();
 
     let mut deckies = Vec::new();
     let mut decky_places = Vec::new();
     let mut pending: Vec<PendingEdge> = Vec::new();
     let mut names = BTreeSet::new();
     for (index, written) in draft.deckies.iter().take(limits.deckies).enumerate() {
-        let Some(decky) = this.decky(index, written, &mut names) else { continue };
+        let Some(decky) = this.decky(index, written, &mut names) else {
+            continue;
+        };
         let has_home = written.edges.iter().any(|edge| edge.home == Some(true));
-        for (number, edge) in written.edges.iter().take(limits.edges_per_decky).enumerate() {
+        for (number, edge) in written
+            .edges
+            .iter()
+            .take(limits.edges_per_decky)
+            .enumerate()
+        {
             let path = format!("deckies[{index}].edges[{number}]");
             let target = format!("decky {}", decky.name);
             let Some((lan, subnet)) = by_name.get(&edge.lan.to_ascii_lowercase()).copied() else {
@@ -217,9 +232,20 @@ pub fn resolve(
     }
     let mut edges = Vec::with_capacity(pending.len());
     for edge in pending {
-        let PendingEdge { decky_index, index, decky, lan, address, mac, home } = edge;
-        let address =
-            address.or_else(|| allocators.get_mut(&lan).and_then(AddressAllocator::next_free));
+        let PendingEdge {
+            decky_index,
+            index,
+            decky,
+            lan,
+            address,
+            mac,
+            home,
+        } = edge;
+        let address = address.or_else(|| {
+            allocators
+                .get_mut(&lan)
+                .and_then(AddressAllocator::next_free)
+        });
         let Some(address) = address else {
             this.findings.push(Finding::error(
                 Code::IpExhausted,
@@ -231,7 +257,14 @@ pub fn resolve(
             continue;
         };
         let id = EdgeId::new(this.entropy.uuid());
-        edges.push(Edge { id, decky, lan, address, mac, home });
+        edges.push(Edge {
+            id,
+            decky,
+            lan,
+            address,
+            mac,
+            home,
+        });
     }
 
     sort(&mut this.findings);
@@ -259,11 +292,13 @@ fn clip(text: &str) -> String {
 
 impl Resolver<'_> {
     fn name_finding(&mut self, target: &str, path: impl Into<String>, message: &str) {
-        self.findings.push(Finding::error(Code::NameInvalid, target, path, message));
+        self.findings
+            .push(Finding::error(Code::NameInvalid, target, path, message));
     }
 
     fn value_finding(&mut self, target: &str, path: impl Into<String>, message: &str) {
-        self.findings.push(Finding::error(Code::ValueInvalid, target, path, message));
+        self.findings
+            .push(Finding::error(Code::ValueInvalid, target, path, message));
     }
 
     fn check_size(&mut self, draft: &Draft, limits: &Limits) {
@@ -281,7 +316,12 @@ impl Resolver<'_> {
         over("deckies", "deckies", draft.deckies.len(), limits.deckies);
         for (index, decky) in draft.deckies.iter().take(limits.deckies).enumerate() {
             let path = format!("deckies[{index}]");
-            over("edges", &format!("{path}.edges"), decky.edges.len(), limits.edges_per_decky);
+            over(
+                "edges",
+                &format!("{path}.edges"),
+                decky.edges.len(),
+                limits.edges_per_decky,
+            );
             over(
                 "published ports",
                 &format!("{path}.publish"),
@@ -314,7 +354,9 @@ impl Resolver<'_> {
                 ));
                 continue;
             }
-            let Some(subnet) = self.subnet(&written.subnet, &path, &target) else { continue };
+            let Some(subnet) = self.subnet(&written.subnet, &path, &target) else {
+                continue;
+            };
             let kind = match written.kind.as_deref().map(str::parse) {
                 None => LanKind::Internal,
                 Some(Ok(kind)) => kind,
@@ -332,20 +374,32 @@ impl Resolver<'_> {
                 }
             };
             let id = LanId::new(self.entropy.uuid());
-            lans.push(Lan { id, name, subnet, kind, driver });
+            lans.push(Lan {
+                id,
+                name,
+                subnet,
+                kind,
+                driver,
+            });
             places.push(index);
         }
         (lans, places)
     }
 
     fn subnet(&mut self, text: &str, path: &str, target: &str) -> Option<Ipv4Net> {
-        let parsed = text.parse::<Ipv4Net>().ok().filter(|net| net.network() == net.addr());
+        let parsed = text
+            .parse::<Ipv4Net>()
+            .ok()
+            .filter(|net| net.network() == net.addr());
         if parsed.is_none() {
             self.findings.push(Finding::error(
                 Code::SubnetMalformed,
                 target,
                 format!("{path}.subnet"),
-                format!("{:?} is no IPv4 subnet with zero host bits, such as 10.0.1.0/24", clip(text)),
+                format!(
+                    "{:?} is no IPv4 subnet with zero host bits, such as 10.0.1.0/24",
+                    clip(text)
+                ),
             ));
         }
         parsed
@@ -367,14 +421,19 @@ impl Resolver<'_> {
         let (code, message) = match text.parse::<Ipv4Addr>() {
             Ok(address) => match super::allocate::check(subnet, address) {
                 Ok(()) | Err(AddressRefused::Taken) => return Ok(Some(address)),
-                Err(error @ AddressRefused::OutOfSubnet) => {
-                    (Code::IpOutOfSubnet, format!("{error} {subnet} of LAN {}", clip(&edge.lan)))
-                }
+                Err(error @ AddressRefused::OutOfSubnet) => (
+                    Code::IpOutOfSubnet,
+                    format!("{error} {subnet} of LAN {}", clip(&edge.lan)),
+                ),
                 Err(error @ AddressRefused::Reserved) => (Code::IpReserved, error.to_string()),
             },
-            Err(_) => (Code::IpMalformed, format!("{:?} is no IPv4 address", clip(text))),
+            Err(_) => (
+                Code::IpMalformed,
+                format!("{:?} is no IPv4 address", clip(text)),
+            ),
         };
-        self.findings.push(Finding::error(code, target, path, message));
+        self.findings
+            .push(Finding::error(code, target, path, message));
         self.incomplete.insert(decky);
         Err(())
     }
@@ -517,7 +576,12 @@ impl Resolver<'_> {
                 }
             };
             if let (Some(host_port), Some(decky_port)) = (host_port, decky_port) {
-                published.push(Publish { host_ip, host_port, decky_port, protocol });
+                published.push(Publish {
+                    host_ip,
+                    host_port,
+                    decky_port,
+                    protocol,
+                });
             }
         }
         published
@@ -532,8 +596,13 @@ fn known_services() -> String {
 fn seeded_hostname(seed: &Seed, persona: Persona) -> Hostname {
     let text = match persona {
         Persona::Windows => {
-            let tail: String =
-                seed.hex().to_ascii_uppercase().chars().filter(char::is_ascii_alphanumeric).take(7).collect();
+            let tail: String = seed
+                .hex()
+                .to_ascii_uppercase()
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .take(7)
+                .collect();
             format!("DESKTOP-{tail}")
         }
         Persona::WindowsServer => {

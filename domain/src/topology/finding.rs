@@ -133,7 +133,10 @@ impl Finding {
         path: impl Into<String>,
         message: impl Into<String>,
     ) -> Self {
-        Self { severity: FindingSeverity::Warning, ..Self::error(code, target, path, message) }
+        Self {
+            severity: FindingSeverity::Warning,
+            ..Self::error(code, target, path, message)
+        }
     }
 
     /// Whether it stops a deploy.
@@ -144,7 +147,13 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {}: {}", self.code.as_str(), self.path, self.message)
+        write!(
+            f,
+            "[{}] {}: {}",
+            self.code.as_str(),
+            self.path,
+            self.message
+        )
     }
 }
 

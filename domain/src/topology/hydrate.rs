@@ -100,7 +100,11 @@ pub struct DeckyLimits {
 
 impl Default for DeckyLimits {
     fn default() -> Self {
-        Self { memory_mib: 64, pids: 64, cpu_milli: 500 }
+        Self {
+            memory_mib: 64,
+            pids: 64,
+            cpu_milli: 500,
+        }
     }
 }
 
@@ -122,9 +126,15 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
 
     let mut interfaces_of: BTreeMap<DeckyId, Vec<(bool, HydratedInterface)>> = BTreeMap::new();
     for edge in &topology.edges {
-        let interface =
-            HydratedInterface { lan: edge.lan, address: edge.address, mac: edge.mac };
-        interfaces_of.entry(edge.decky).or_default().push((edge.home, interface));
+        let interface = HydratedInterface {
+            lan: edge.lan,
+            address: edge.address,
+            mac: edge.mac,
+        };
+        interfaces_of
+            .entry(edge.decky)
+            .or_default()
+            .push((edge.home, interface));
     }
     let mut deckies: Vec<_> = topology
         .deckies
@@ -143,7 +153,10 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
                 .collect();
             let forward = if decky.forwards_l3 { "1" } else { "0" };
             sysctls.insert("net.ipv4.ip_forward".to_owned(), forward.to_owned());
-            sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+            sysctls.insert(
+                "net.ipv4.ip_unprivileged_port_start".to_owned(),
+                "0".to_owned(),
+            );
             HydratedDecky {
                 id: decky.id,
                 name: decky.name.clone(),
@@ -152,7 +165,10 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
                 seed: decky.seed,
                 forwards_l3: decky.forwards_l3,
                 services: decky.services.clone(),
-                interfaces: interfaces.into_iter().map(|(_, interface)| interface).collect(),
+                interfaces: interfaces
+                    .into_iter()
+                    .map(|(_, interface)| interface)
+                    .collect(),
                 publish,
                 sysctls,
                 limits: DeckyLimits::default(),
@@ -160,7 +176,11 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
         })
         .collect();
     deckies.sort_by_key(|decky| decky.id);
-    HydratedTopology { id: topology.id, lans, deckies }
+    HydratedTopology {
+        id: topology.id,
+        lans,
+        deckies,
+    }
 }
 
 impl HydratedTopology {
@@ -172,7 +192,10 @@ impl HydratedTopology {
             ("schema", SCHEMA.into()),
             ("id", id.to_string().into()),
             ("lans", lans.iter().map(HydratedLan::document).collect()),
-            ("deckies", deckies.iter().map(HydratedDecky::document).collect()),
+            (
+                "deckies",
+                deckies.iter().map(HydratedDecky::document).collect(),
+            ),
         ])
     }
 
@@ -184,7 +207,14 @@ impl HydratedTopology {
 
 impl HydratedLan {
     fn document(&self) -> Canonical {
-        let Self { id, name, subnet, gateway, kind, driver } = self;
+        let Self {
+            id,
+            name,
+            subnet,
+            gateway,
+            kind,
+            driver,
+        } = self;
         Canonical::object([
             ("id", id.to_string().into()),
             ("name", name.as_str().into()),
@@ -197,7 +227,14 @@ impl HydratedLan {
 
     /// The digest of what can only be changed by making the LAN anew.
     pub fn spec(&self) -> SpecDigest {
-        let Self { id: _, name: _, subnet, gateway, kind: _, driver } = self;
+        let Self {
+            id: _,
+            name: _,
+            subnet,
+            gateway,
+            kind: _,
+            driver,
+        } = self;
         SpecDigest::of(&Canonical::object([
             ("subnet", subnet.to_string().into()),
             ("gateway", gateway.to_string().into()),
@@ -229,7 +266,10 @@ impl HydratedDecky {
             ("seed", seed.hex().into()),
             ("forwards_l3", (*forwards_l3).into()),
             ("services", services_document(services)),
-            ("interfaces", interfaces.iter().map(HydratedInterface::document).collect()),
+            (
+                "interfaces",
+                interfaces.iter().map(HydratedInterface::document).collect(),
+            ),
             ("publish", publish.iter().map(publish_document).collect()),
             ("sysctls", sysctls_document(sysctls)),
             ("limits", limits.document()),
@@ -276,7 +316,11 @@ impl HydratedInterface {
 
 impl DeckyLimits {
     fn document(&self) -> Canonical {
-        let Self { memory_mib, pids, cpu_milli } = self;
+        let Self {
+            memory_mib,
+            pids,
+            cpu_milli,
+        } = self;
         Canonical::object([
             ("memory_mib", (*memory_mib).into()),
             ("pids", (*pids).into()),
@@ -286,9 +330,17 @@ impl DeckyLimits {
 }
 
 fn publish_document(publish: &Publish) -> Canonical {
-    let Publish { host_ip, host_port, decky_port, protocol } = publish;
+    let Publish {
+        host_ip,
+        host_port,
+        decky_port,
+        protocol,
+    } = publish;
     Canonical::object([
-        ("host_ip", host_ip.map_or(Canonical::Null, |ip| ip.to_string().into())),
+        (
+            "host_ip",
+            host_ip.map_or(Canonical::Null, |ip| ip.to_string().into()),
+        ),
         ("host_port", (*host_port).into()),
         ("decky_port", (*decky_port).into()),
         ("protocol", protocol.as_str().into()),
@@ -297,7 +349,10 @@ fn publish_document(publish: &Publish) -> Canonical {
 
 fn sysctls_document(sysctls: &BTreeMap<String, String>) -> Canonical {
     Canonical::Object(
-        sysctls.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect(),
+        sysctls
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().into()))
+            .collect(),
     )
 }
 

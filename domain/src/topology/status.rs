@@ -83,10 +83,9 @@ impl TopologyStatus {
             (Is::Deploying | Is::Degraded, On::Converged) => Is::Active,
             (Is::Deploying | Is::Active, On::Drifted) => Is::Degraded,
             (Is::Deploying, On::ApplyFailed) => Is::Failed,
-            (
-                Is::Deploying | Is::Active | Is::Degraded | Is::Failed,
-                On::TeardownRequested,
-            ) => Is::TearingDown,
+            (Is::Deploying | Is::Active | Is::Degraded | Is::Failed, On::TeardownRequested) => {
+                Is::TearingDown
+            }
             (Is::Pending | Is::TearingDown, On::HostIsEmpty) => Is::TornDown,
             (from, event) => return Err(IllegalTransition { from, event }),
         })
@@ -161,7 +160,9 @@ impl FromStr for TopologyStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| UnknownStatus { text: text.chars().take(64).collect() })
+            .ok_or_else(|| UnknownStatus {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 

@@ -22,7 +22,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lans: 256, deckies: 2048, edges_per_decky: 16, publish_per_decky: 64 }
+        Self {
+            lans: 256,
+            deckies: 2048,
+            edges_per_decky: 16,
+            publish_per_decky: 64,
+        }
     }
 }
 
@@ -69,9 +74,10 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
         if secondary {
             continue;
         }
-        for (list, places) in
-            [("lans[", &resolved.lan_places), ("deckies[", &resolved.decky_places)]
-        {
+        for (list, places) in [
+            ("lans[", &resolved.lan_places),
+            ("deckies[", &resolved.decky_places),
+        ] {
             if let Some(place) = index(&finding.path, list)
                 && let Some(written) = places.get(place)
             {
@@ -111,8 +117,12 @@ pub fn validate(topology: &Topology) -> Vec<Finding> {
 }
 
 fn exactly_one_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
-    let dmzs: Vec<_> =
-        topology.lans.iter().filter(|lan| lan.kind == LanKind::Dmz).map(|lan| lan.name.as_str()).collect();
+    let dmzs: Vec<_> = topology
+        .lans
+        .iter()
+        .filter(|lan| lan.kind == LanKind::Dmz)
+        .map(|lan| lan.name.as_str())
+        .collect();
     match dmzs.len() {
         1 => {}
         0 => findings.push(Finding::error(
@@ -131,8 +141,12 @@ fn exactly_one_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
 }
 
 fn every_lan_reaches_the_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
-    let mut reached: BTreeSet<LanId> =
-        topology.lans.iter().filter(|lan| lan.kind == LanKind::Dmz).map(|lan| lan.id).collect();
+    let mut reached: BTreeSet<LanId> = topology
+        .lans
+        .iter()
+        .filter(|lan| lan.kind == LanKind::Dmz)
+        .map(|lan| lan.id)
+        .collect();
     if reached.is_empty() {
         return;
     }
@@ -200,7 +214,10 @@ fn subnets_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
                 Code::SubnetReserved,
                 target,
                 path,
-                format!("{} is reserved (RFC 6890) and no LAN can have it", lan.subnet),
+                format!(
+                    "{} is reserved (RFC 6890) and no LAN can have it",
+                    lan.subnet
+                ),
             ));
         }
     }
@@ -214,7 +231,10 @@ fn subnets_do_not_overlap(topology: &Topology, findings: &mut Vec<Finding>) {
                     Code::SubnetOverlap,
                     format!("lans {}, {}", earlier.name, lan.name),
                     format!("lans[{index}].subnet"),
-                    format!("{} overlaps {} of LAN {}", lan.subnet, earlier.subnet, earlier.name),
+                    format!(
+                        "{} overlaps {} of LAN {}",
+                        lan.subnet, earlier.subnet, earlier.name
+                    ),
                 ));
             }
         }
@@ -266,14 +286,20 @@ fn services_share_no_port(topology: &Topology, findings: &mut Vec<Finding>) {
 }
 
 fn published_ports_lead_somewhere(topology: &Topology, findings: &mut Vec<Finding>) {
-    let dmz: BTreeSet<_> =
-        topology.lans.iter().filter(|lan| lan.kind == LanKind::Dmz).map(|lan| lan.id).collect();
+    let dmz: BTreeSet<_> = topology
+        .lans
+        .iter()
+        .filter(|lan| lan.kind == LanKind::Dmz)
+        .map(|lan| lan.id)
+        .collect();
     let mut holders = Vec::new();
     for (index, decky) in topology.deckies.iter().enumerate() {
         let target = format!("decky {}", decky.name);
         if !decky.publish.is_empty()
             && !dmz.is_empty()
-            && !topology.edges_of(decky.id).any(|edge| dmz.contains(&edge.lan))
+            && !topology
+                .edges_of(decky.id)
+                .any(|edge| dmz.contains(&edge.lan))
         {
             findings.push(Finding::error(
                 Code::GatewayNotInDmz,
@@ -284,12 +310,19 @@ fn published_ports_lead_somewhere(topology: &Topology, findings: &mut Vec<Findin
         }
         for (number, publish) in decky.publish.iter().enumerate() {
             let path = format!("deckies[{index}].publish[{number}]");
-            if !decky.services.keys().any(|kind| kind.ports().contains(&publish.decky_port)) {
+            if !decky
+                .services
+                .keys()
+                .any(|kind| kind.ports().contains(&publish.decky_port))
+            {
                 findings.push(Finding::warning(
                     Code::PublishUnserved,
                     target.clone(),
                     format!("{path}.decky_port"),
-                    format!("no service of the decky listens on port {}", publish.decky_port),
+                    format!(
+                        "no service of the decky listens on port {}",
+                        publish.decky_port
+                    ),
                 ));
             }
             let clash = holders.iter().find(|(other, _): &&(super::Publish, _)| {
@@ -304,7 +337,10 @@ fn published_ports_lead_somewhere(topology: &Topology, findings: &mut Vec<Findin
                     Code::PublishCollision,
                     target.clone(),
                     format!("{path}.host_port"),
-                    format!("port {} of the host is published by decky {other}", publish.host_port),
+                    format!(
+                        "port {} of the host is published by decky {other}",
+                        publish.host_port
+                    ),
                 ));
             }
             holders.push((*publish, &decky.name));

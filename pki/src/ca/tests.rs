@@ -233,10 +233,15 @@ fn half_a_ca_is_an_error_and_is_left_alone() {
 
     fs::remove_file(&certificate).expect("own file");
     load().expect("the key file has the certificate too");
-    assert_eq!(fs::read(&certificate).expect("written anew"), certificate_bytes);
+    assert_eq!(
+        fs::read(&certificate).expect("written anew"),
+        certificate_bytes
+    );
 
     let text = String::from_utf8(key_bytes.clone()).expect("PEM");
-    let (alone, _) = text.split_once("-----BEGIN CERTIFICATE").expect("both blocks");
+    let (alone, _) = text
+        .split_once("-----BEGIN CERTIFICATE")
+        .expect("both blocks");
     fs::write(&key, alone).expect("writable");
     fs::remove_file(&certificate).expect("own file");
     assert!(matches!(load(), Err(CaError::KeyWithoutCertificate { .. })));

@@ -40,7 +40,12 @@ fn office() -> Topology {
         ],
     });
     let file: TopologyFile = serde_json::from_value(file).expect("a topology file");
-    let resolved = resolve(&Draft::from(file), None, &Limits::default(), &mut Counting(0));
+    let resolved = resolve(
+        &Draft::from(file),
+        None,
+        &Limits::default(),
+        &mut Counting(0),
+    );
     assert_eq!(resolved.findings, []);
     resolved.topology
 }
@@ -60,18 +65,32 @@ fn a_document_that_is_not_the_announced_one_is_refused() {
     let text = String::from_utf8(encode(&hydrated)).expect("JSON is UTF-8");
     let edited = text.replace("\"host_port\":2222", "\"host_port\":2223");
     let refused = decode_announced(edited.as_bytes(), hydrated.version_hash());
-    assert!(matches!(refused, Err(InvalidHydrated::Hash { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(InvalidHydrated::Hash { .. })),
+        "{refused:?}"
+    );
     let unknown = text.replace("\"schema\":1", "\"schema\":1,\"x\":1");
-    assert!(matches!(decode(unknown.as_bytes()), Err(InvalidHydrated::Json(_))));
+    assert!(matches!(
+        decode(unknown.as_bytes()),
+        Err(InvalidHydrated::Json(_))
+    ));
     let newer = text.replace("\"schema\":1", "\"schema\":9");
-    assert!(matches!(decode(newer.as_bytes()), Err(InvalidHydrated::Schema { got: 9 })));
+    assert!(matches!(
+        decode(newer.as_bytes()),
+        Err(InvalidHydrated::Schema { got: 9 })
+    ));
 }
 
 #[test]
 fn an_exported_topology_is_read_back_to_the_same_machines() {
     let topology = office();
     let file = TopologyFile::from(&topology);
-    let resolved = resolve(&Draft::from(file), None, &Limits::default(), &mut Counting(1000));
+    let resolved = resolve(
+        &Draft::from(file),
+        None,
+        &Limits::default(),
+        &mut Counting(1000),
+    );
     assert_eq!(resolved.findings, []);
     let (mut before, mut after) = (hydrate(&topology), hydrate(&resolved.topology));
     // Identities are new; everything that an attacker meets is not.
@@ -82,8 +101,11 @@ fn an_exported_topology_is_read_back_to_the_same_machines() {
         it.deckies
             .iter()
             .map(|decky| {
-                let faces: Vec<_> =
-                    decky.interfaces.iter().map(|face| (face.address, face.mac)).collect();
+                let faces: Vec<_> = decky
+                    .interfaces
+                    .iter()
+                    .map(|face| (face.address, face.mac))
+                    .collect();
                 (decky.spec(), decky.services.clone(), faces)
             })
             .collect()

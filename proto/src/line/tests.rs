@@ -27,11 +27,23 @@ fn any_payload() -> impl Strategy<Value = Payload> {
     let evidence = any_evidence;
     prop_oneof![
         Just(Payload::Connect),
-        any::<(u64, u64, u64)>()
-            .prop_map(|(received, sent, millis)| Payload::Disconnect { received, sent, millis }),
+        any::<(u64, u64, u64)>().prop_map(|(received, sent, millis)| Payload::Disconnect {
+            received,
+            sent,
+            millis
+        }),
         (evidence(), evidence(), any::<bool>()).prop_map(|(username, secret, accepted)| {
-            let outcome = if accepted { AuthOutcome::Accepted } else { AuthOutcome::Rejected };
-            Payload::Auth { method: AuthMethod::Password, username, secret, outcome }
+            let outcome = if accepted {
+                AuthOutcome::Accepted
+            } else {
+                AuthOutcome::Rejected
+            };
+            Payload::Auth {
+                method: AuthMethod::Password,
+                username,
+                secret,
+                outcome,
+            }
         }),
         evidence().prop_map(|line| Payload::Command { line }),
         (
@@ -50,14 +62,24 @@ fn any_payload() -> impl Strategy<Value = Payload> {
             }),
         ("[a-z_]{1,12}", evidence()).prop_map(|(of, value)| Payload::Fingerprint { of, value }),
         ("[a-z]{1,12}", evidence(), any::<u64>()).prop_map(|(state, detail, count)| {
-            Payload::Lifecycle { state, config: String::new(), detail, count }
+            Payload::Lifecycle {
+                state,
+                config: String::new(),
+                detail,
+                count,
+            }
         }),
         "\\PC{0,40}".prop_map(|reason: String| Payload::Raw { reason }),
     ]
 }
 
 fn any_line() -> impl Strategy<Value = Line> {
-    let stamp = (any::<u128>(), any::<u64>(), 0_i64..4_000_000_000, 0_u32..1_000_000_000);
+    let stamp = (
+        any::<u128>(),
+        any::<u64>(),
+        0_i64..4_000_000_000,
+        0_u32..1_000_000_000,
+    );
     let who = proptest::option::of(any::<SocketAddr>().prop_map(|mut address| {
         if let SocketAddr::V6(six) = &mut address {
             // Neither is part of the text form of an address.
@@ -69,27 +91,41 @@ fn any_line() -> impl Strategy<Value = Line> {
     let service = proptest::option::of(proptest::sample::select(ServiceKind::ALL.to_vec()));
     let severity = proptest::sample::select(Severity::ALL.to_vec());
     let rest = (service, proptest::option::of(any::<u128>()), who, severity);
-    (stamp, rest, any_payload(), proptest::option::of(any_evidence())).prop_map(
-        |((boot, counter, seconds, nanos), (service, session, source, severity), payload, raw)| {
-            let at = OffsetDateTime::from_unix_timestamp(seconds)
-                .expect("before the year 2100")
-                .replace_nanosecond(nanos)
-                .expect("below a second");
-            Line {
-                position: Position { boot: BootId::new(Uuid::from_u128(boot)), counter },
-                sighting: Sighting {
-                    at,
-                    service,
-                    session: session.map(|it| SessionId::new(Uuid::from_u128(it))),
-                    source,
-                    destination: source,
-                    severity,
-                    payload,
-                    raw,
-                },
-            }
-        },
+    (
+        stamp,
+        rest,
+        any_payload(),
+        proptest::option::of(any_evidence()),
     )
+        .prop_map(
+            |(
+                (boot, counter, seconds, nanos),
+                (service, session, source, severity),
+                payload,
+                raw,
+            )| {
+                let at = OffsetDateTime::from_unix_timestamp(seconds)
+                    .expect("before the year 2100")
+                    .replace_nanosecond(nanos)
+                    .expect("below a second");
+                Line {
+                    position: Position {
+                        boot: BootId::new(Uuid::from_u128(boot)),
+                        counter,
+                    },
+                    sighting: Sighting {
+                        at,
+                        service,
+                        session: session.map(|it| SessionId::new(Uuid::from_u128(it))),
+                        source,
+                        destination: source,
+                        severity,
+                        payload,
+                        raw,
+                    },
+                }
+            },
+        )
 }
 
 proptest! {
@@ -145,11 +181,16 @@ fn the_largest_sighting_still_fits_a_line_and_says_that_it_was_cut() {
         },
         raw: Some(worst),
     };
-    let position = Position { boot: BootId::new(Uuid::nil()), counter: u64::MAX };
+    let position = Position {
+        boot: BootId::new(Uuid::nil()),
+        counter: u64::MAX,
+    };
     let bytes = encode(&Line { position, sighting });
     assert!(bytes.len() <= MAX_LINE, "{}", bytes.len());
     let back = decode(&bytes).expect("what is cut is still a line");
-    let Payload::Request { target, .. } = back.sighting.payload else { panic!("a request") };
+    let Payload::Request { target, .. } = back.sighting.payload else {
+        panic!("a request")
+    };
     assert!(target.bytes().ends_with(b" [cut]"));
 }
 
@@ -158,7 +199,11 @@ fn a_line_of_another_version_or_length_is_named_as_such() {
     let long = vec![b' '; MAX_LINE + 1];
     assert!(matches!(decode(&long), Err(InvalidLine::TooLong { .. })));
     let other = br#"{"v":2,"boot":"","n":1,"at":"","sev":"info","data":{"kind":"connect"}}"#;
-    assert!(matches!(decode(other), Err(InvalidLine::Version { got: 2 })));
-    let forged = br#"{"v":1,"host":"x","boot":"","n":1,"at":"","sev":"info","data":{"kind":"connect"}}"#;
+    assert!(matches!(
+        decode(other),
+        Err(InvalidLine::Version { got: 2 })
+    ));
+    let forged =
+        br#"{"v":1,"host":"x","boot":"","n":1,"at":"","sev":"info","data":{"kind":"connect"}}"#;
     assert!(matches!(decode(forged), Err(InvalidLine::Json(_))));
 }

@@ -21,8 +21,11 @@ fn draws() -> impl Strategy<Value = Option<Draw>> {
     let lans = proptest::collection::vec((any::<bool>(), 0_u8..2), 4);
     let decky = (1_u8..16, 0_u8..3, any::<bool>());
     let deckies = proptest::collection::vec(proptest::option::of(decky), 5);
-    let draw = (0_u8..2, lans, deckies)
-        .prop_map(|(topology, lans, deckies)| Draw { topology, lans, deckies });
+    let draw = (0_u8..2, lans, deckies).prop_map(|(topology, lans, deckies)| Draw {
+        topology,
+        lans,
+        deckies,
+    });
     proptest::option::weighted(0.9, draw)
 }
 
@@ -33,14 +36,20 @@ fn build(draw: &Draw) -> HydratedTopology {
     let mut topology = sample::topology(&[], &[]);
     topology.id = TopologyId::new(id(1, 0));
     for (number, (_, variant)) in (0_u8..).zip(&draw.lans).filter(|(_, (there, _))| *there) {
-        let name = if number == 0 { "dmz".to_owned() } else { format!("lan{number}") };
+        let name = if number == 0 {
+            "dmz".to_owned()
+        } else {
+            format!("lan{number}")
+        };
         // Another variant is another subnet: the LAN is made anew.
         let mut lan = sample::lan(&name, subnet(number * 8 + variant * 4 + draw.topology));
         lan.id = domain::id::LanId::new(id(2, number.into()));
         topology.lans.push(lan);
     }
     for (number, spec) in (0_u8..).zip(&draw.deckies) {
-        let Some((mask, variant, published)) = spec else { continue };
+        let Some((mask, variant, published)) = spec else {
+            continue;
+        };
         let on: Vec<_> = topology
             .lans
             .iter()
@@ -87,7 +96,9 @@ async fn differences(world: &World, topology: Option<&HydratedTopology>) -> Vec<
 }
 
 fn run<F: Future<Output = Result<(), TestCaseError>>>(future: F) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.expect("a runtime can be made").block_on(future)
 }
 

@@ -21,7 +21,11 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(socket: PathBuf, limit: Duration) -> Self {
-        Self { socket, limit, docker: OnceCell::new() }
+        Self {
+            socket,
+            limit,
+            docker: OnceCell::new(),
+        }
     }
 
     /// The client, connected and agreed on a version.
@@ -32,7 +36,9 @@ impl Client {
                 .negotiate_version()
                 .await
         };
-        self.docker.get_or_try_init(|| within(attempt, self.limit, connect)).await
+        self.docker
+            .get_or_try_init(|| within(attempt, self.limit, connect))
+            .await
     }
 }
 
@@ -54,7 +60,11 @@ pub(super) async fn within<T>(
 
 /// A refusal of the daemon, or of the way to it.
 pub(super) fn refused(attempt: &str, source: Error) -> EngineError {
-    EngineError { kind: kind(&source), attempt: attempt.to_owned(), source: Some(Box::new(source)) }
+    EngineError {
+        kind: kind(&source),
+        attempt: attempt.to_owned(),
+        source: Some(Box::new(source)),
+    }
 }
 
 /// The status code of the daemon's answer, when it gave one.
@@ -68,11 +78,19 @@ pub(super) const fn status(error: &Error) -> Option<u16> {
 
 /// What the daemon says, when it says something.
 pub(super) fn message(error: &Error) -> &str {
-    if let Error::DockerResponseServerError { message, .. } = error { message } else { "" }
+    if let Error::DockerResponseServerError { message, .. } = error {
+        message
+    } else {
+        ""
+    }
 }
 
 fn kind(error: &Error) -> EngineErrorKind {
-    if let Error::DockerResponseServerError { status_code, message } = error {
+    if let Error::DockerResponseServerError {
+        status_code,
+        message,
+    } = error
+    {
         return kind_of_answer(*status_code, message);
     }
     if let Error::DockerStreamError { error } = error {
@@ -86,7 +104,11 @@ fn kind(error: &Error) -> EngineErrorKind {
         Error::JsonDataError { .. } | Error::JsonSerdeError { .. } | Error::APIVersionParseError {}
     );
     // Everything else is a socket that is missing, closed or cut.
-    if answered { EngineErrorKind::Refused } else { EngineErrorKind::Unreachable }
+    if answered {
+        EngineErrorKind::Refused
+    } else {
+        EngineErrorKind::Unreachable
+    }
 }
 
 /// Tells refusals apart by what dockerd 20.10 to 28 write; an unknown one is `Refused`.
@@ -115,7 +137,11 @@ mod tests {
     #[test]
     fn what_dockerd_writes_is_told_apart() {
         let cases = [
-            (403, "Pool overlaps with other one on this address space", EngineErrorKind::SubnetInUse),
+            (
+                403,
+                "Pool overlaps with other one on this address space",
+                EngineErrorKind::SubnetInUse,
+            ),
             (
                 500,
                 "driver failed programming external connectivity on endpoint x (91fa): Error starting \
@@ -142,9 +168,17 @@ mod tests {
             ),
             // An address inside a LAN, not a port of the host.
             (403, "Address already in use", EngineErrorKind::Refused),
-            (404, "No such image: decnet/decky:0", EngineErrorKind::ImageMissing),
+            (
+                404,
+                "No such image: decnet/decky:0",
+                EngineErrorKind::ImageMissing,
+            ),
             (404, "network decnet-x not found", EngineErrorKind::NotFound),
-            (409, "Conflict. The container name is already in use", EngineErrorKind::Refused),
+            (
+                409,
+                "Conflict. The container name is already in use",
+                EngineErrorKind::Refused,
+            ),
         ];
         for (status, message, kind) in cases {
             assert_eq!(kind_of_answer(status, message), kind, "{message}");

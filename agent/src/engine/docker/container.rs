@@ -81,7 +81,12 @@ impl DockerEngine {
     }
 
     fn body(&self, new: &NewDecky<'_>, image: &str) -> Value {
-        let NewDecky { origin, decky, networks: _, config: _ } = new;
+        let NewDecky {
+            origin,
+            decky,
+            networks: _,
+            config: _,
+        } = new;
         let memory = u64::from(decky.limits.memory_mib).saturating_mul(1024 * 1024);
         let mut ports: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for publish in &decky.publish {
@@ -194,9 +199,14 @@ impl DockerEngine {
         config: &[u8],
     ) -> Result<(), EngineError> {
         self.files.replace(decky.id, config).await?;
-        let attempt = format!("could not tell container {} to read its file", brief(handle));
+        let attempt = format!(
+            "could not tell container {} to read its file",
+            brief(handle)
+        );
         let docker = self.client.docker(&attempt).await?;
-        let options = query::KillContainerOptionsBuilder::default().signal("SIGHUP").build();
+        let options = query::KillContainerOptionsBuilder::default()
+            .signal("SIGHUP")
+            .build();
         let told = async {
             match docker.kill_container(handle.as_str(), Some(options)).await {
                 // It reads the file when it is started.
@@ -212,8 +222,13 @@ impl DockerEngine {
         let attempt = format!("could not remove container {}", brief(handle));
         let docker = self.client.docker(&attempt).await?;
         let removal = async {
-            let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true);
-            match docker.remove_container(handle.as_str(), Some(options.build())).await {
+            let options = query::RemoveContainerOptionsBuilder::default()
+                .force(true)
+                .v(true);
+            match docker
+                .remove_container(handle.as_str(), Some(options.build()))
+                .await
+            {
                 Err(error) if status(&error) == Some(409) => {
                     // Somebody else removes it: it counts when it is gone.
                     let inspect = || {
@@ -234,7 +249,10 @@ impl DockerEngine {
         gone_is_fine(within(&attempt, limit, removal).await)?;
         let (decky, last) = self.known(|known| {
             let decky = known.deckies.remove(handle);
-            (decky, !known.deckies.values().any(|other| Some(*other) == decky))
+            (
+                decky,
+                !known.deckies.values().any(|other| Some(*other) == decky),
+            )
         });
         // A second container of one decky reads the same file.
         if let Some(decky) = decky

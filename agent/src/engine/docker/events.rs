@@ -16,18 +16,34 @@ use crate::engine::{Changed, EngineError, label, name};
 /// What happens to containers and networks that an inventory would show. Not `exec_*`: a person
 /// with a shell in a container would wake us at every command.
 const ACTIONS: [&str; 9] = [
-    "create", "start", "die", "pause", "unpause", "rename", "destroy", "connect", "disconnect",
+    "create",
+    "start",
+    "die",
+    "pause",
+    "unpause",
+    "rename",
+    "destroy",
+    "connect",
+    "disconnect",
 ];
 
 impl DockerEngine {
     pub(super) async fn watch(&self) -> Result<BoxStream<'static, Changed>, EngineError> {
         let docker = self.client.docker("could not subscribe to changes").await?;
         // The request leaves with the first poll; what happens until then is replayed.
-        #[allow(clippy::disallowed_methods, reason = "compared by the daemon with this same clock")]
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "compared by the daemon with this same clock"
+        )]
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         // Networks' events have no labels: they are picked here, not by the daemon.
         let filters: HashMap<String, Vec<String>> = [
-            ("type".to_owned(), vec!["container".to_owned(), "network".to_owned()]),
+            (
+                "type".to_owned(),
+                vec!["container".to_owned(), "network".to_owned()],
+            ),
             ("event".to_owned(), ACTIONS.map(str::to_owned).to_vec()),
         ]
         .into();
@@ -42,7 +58,10 @@ impl DockerEngine {
             if !ACTIONS.contains(&action) {
                 return false;
             }
-            let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
+            let attributes = event
+                .actor
+                .as_ref()
+                .and_then(|actor| actor.attributes.as_ref());
             let of = |key: &str| attributes.and_then(|map| map.get(key)).map(String::as_str);
             let ours = of(label::HOST) == Some(host.as_str());
             if ours

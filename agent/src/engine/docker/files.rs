@@ -24,7 +24,9 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn in_data(data: &Path) -> Self {
-        Self { root: data.join("deckies") }
+        Self {
+            root: data.join("deckies"),
+        }
     }
 
     /// The directory that is mounted into a decky.
@@ -56,7 +58,10 @@ impl Files {
             }
             // A marker that stands is of the configuration that is really in force: keep it.
             if !this.marker(decky).exists() {
-                DirBuilder::new().recursive(true).mode(0o700).create(&this.root)?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&this.root)?;
                 atomically(&this.marker(decky), digest(&old).as_bytes(), 0o600)?;
             }
             this.put(decky, &config)
@@ -67,7 +72,10 @@ impl Files {
     /// Notes that the decky has been told of its file.
     pub(super) async fn told(&self, decky: DeckyId) -> Result<(), EngineError> {
         let marker = self.marker(decky);
-        self.on_disk(decky, "settle", move || gone_is_fine(fs::remove_file(marker))).await
+        self.on_disk(decky, "settle", move || {
+            gone_is_fine(fs::remove_file(marker))
+        })
+        .await
     }
 
     /// Removes everything of a decky.
@@ -84,7 +92,9 @@ impl Files {
     pub(super) async fn untold(&self) -> BTreeMap<DeckyId, String> {
         let root = self.root.clone();
         task::blocking(move || {
-            let Ok(entries) = fs::read_dir(root) else { return BTreeMap::new() };
+            let Ok(entries) = fs::read_dir(root) else {
+                return BTreeMap::new();
+            };
             entries
                 .flatten()
                 .filter_map(|entry| {
@@ -99,9 +109,15 @@ impl Files {
 
     fn put(&self, decky: DeckyId, config: &[u8]) -> io::Result<()> {
         // Seeds make a host's deckies recognisable: nobody else on the host may list them.
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)?;
         let directory = self.directory(decky);
-        DirBuilder::new().recursive(true).mode(0o755).create(&directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&directory)?;
         // The decky runs as 65534 and reads through the mount, which begins below the closed
         // directory: it needs no way through it, but the right to read what is mounted.
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
@@ -116,7 +132,10 @@ impl Files {
     ) -> Result<(), EngineError> {
         task::blocking(work).await.map_err(|source| EngineError {
             kind: EngineErrorKind::Disk,
-            attempt: format!("could not {verb} the configuration in {}", self.directory(decky).display()),
+            attempt: format!(
+                "could not {verb} the configuration in {}",
+                self.directory(decky).display()
+            ),
             source: Some(Box::new(source)),
         })
     }
@@ -152,15 +171,29 @@ mod tests {
         let decky = DeckyId::new(Uuid::max());
         files.write(decky, b"one").await.expect("the disk is there");
         assert!(files.untold().await.is_empty());
-        files.replace(decky, b"one").await.expect("the disk is there");
+        files
+            .replace(decky, b"one")
+            .await
+            .expect("the disk is there");
         assert!(files.untold().await.is_empty());
 
-        files.replace(decky, b"two").await.expect("the disk is there");
-        files.replace(decky, b"three").await.expect("the disk is there");
+        files
+            .replace(decky, b"two")
+            .await
+            .expect("the disk is there");
+        files
+            .replace(decky, b"three")
+            .await
+            .expect("the disk is there");
         assert_eq!(files.untold().await.get(&decky), Some(&digest(b"one")));
         let path = files.directory(decky).join(FILE_NAME);
         assert_eq!(fs::read(&path).expect("it was written"), b"three");
-        let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode();
+        let mode = |path: &Path| {
+            fs::metadata(path)
+                .expect("it is there")
+                .permissions()
+                .mode()
+        };
         assert_eq!(mode(&path) & 0o777, 0o644);
         assert_eq!(mode(&files.directory(decky)) & 0o777, 0o755);
         assert_eq!(mode(&files.root) & 0o777, 0o700);

@@ -29,7 +29,9 @@ pub(super) fn lines(
     since: Option<OffsetDateTime>,
     attempt: String,
 ) -> BoxStream<'static, Result<OutputLine, EngineError>> {
-    let since = since.map_or(0, |at| i32::try_from(at.unix_timestamp()).unwrap_or(i32::MAX));
+    let since = since.map_or(0, |at| {
+        i32::try_from(at.unix_timestamp()).unwrap_or(i32::MAX)
+    });
     let options = query::LogsOptionsBuilder::default()
         .follow(true)
         .stdout(true)
@@ -39,34 +41,39 @@ pub(super) fn lines(
         .build();
     let frames = docker.logs(handle.as_str(), Some(options)).boxed();
     let state = (frames, Lines::default(), VecDeque::new(), false);
-    stream::unfold(state, move |(mut frames, mut lines, mut ready, mut ended)| {
-        let attempt = attempt.clone();
-        async move {
-            loop {
-                if let Some(item) = ready.pop_front() {
-                    return Some((item, (frames, lines, ready, ended)));
-                }
-                if ended {
-                    return None;
-                }
-                match frames.next().await {
-                    Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message })) => {
-                        ready.extend(lines.push(&message).map(Ok));
+    stream::unfold(
+        state,
+        move |(mut frames, mut lines, mut ready, mut ended)| {
+            let attempt = attempt.clone();
+            async move {
+                loop {
+                    if let Some(item) = ready.pop_front() {
+                        return Some((item, (frames, lines, ready, ended)));
                     }
-                    Some(Ok(LogOutput::StdErr { .. } | LogOutput::StdIn { .. })) => {}
-                    Some(Err(error)) => {
-                        ready.extend(lines.end().map(Ok));
-                        ready.push_back(Err(refused(&attempt, error)));
-                        ended = true;
+                    if ended {
+                        return None;
                     }
-                    None => {
-                        ready.extend(lines.end().map(Ok));
-                        ended = true;
+                    match frames.next().await {
+                        Some(Ok(
+                            LogOutput::StdOut { message } | LogOutput::Console { message },
+                        )) => {
+                            ready.extend(lines.push(&message).map(Ok));
+                        }
+                        Some(Ok(LogOutput::StdErr { .. } | LogOutput::StdIn { .. })) => {}
+                        Some(Err(error)) => {
+                            ready.extend(lines.end().map(Ok));
+                            ready.push_back(Err(refused(&attempt, error)));
+                            ended = true;
+                        }
+                        None => {
+                            ready.extend(lines.end().map(Ok));
+                            ended = true;
+                        }
                     }
                 }
             }
-        }
-    })
+        },
+    )
     .boxed()
 }
 
@@ -89,13 +96,18 @@ impl Lines {
         };
         let room = LIMIT.saturating_sub(self.partial.len());
         self.cut |= text.len() > room;
-        self.partial.extend_from_slice(text.get(..room).unwrap_or(text));
+        self.partial
+            .extend_from_slice(text.get(..room).unwrap_or(text));
         if whole { Some(self.take()) } else { None }
     }
 
     /// The rest of a line whose writer has died in the middle of it.
     fn end(&mut self) -> Option<OutputLine> {
-        if self.partial.is_empty() { None } else { Some(self.take()) }
+        if self.partial.is_empty() {
+            None
+        } else {
+            Some(self.take())
+        }
     }
 
     fn take(&mut self) -> OutputLine {
@@ -103,7 +115,10 @@ impl Lines {
             self.partial.extend_from_slice(CUT);
         }
         let line: Bytes = self.partial.split().freeze();
-        OutputLine { at: self.at.take().unwrap_or(OffsetDateTime::UNIX_EPOCH), line }
+        OutputLine {
+            at: self.at.take().unwrap_or(OffsetDateTime::UNIX_EPOCH),
+            line,
+        }
     }
 }
 
@@ -111,7 +126,10 @@ impl Lines {
 fn split(frame: &[u8]) -> (Option<OffsetDateTime>, &[u8]) {
     let stamp = frame.iter().position(|byte| *byte == b' ').and_then(|end| {
         let text = std::str::from_utf8(frame.get(..end)?).ok()?;
-        Some((OffsetDateTime::parse(text, &Rfc3339).ok()?, frame.get(end + 1..)?))
+        Some((
+            OffsetDateTime::parse(text, &Rfc3339).ok()?,
+            frame.get(end + 1..)?,
+        ))
     });
     stamp.map_or((None, frame), |(at, text)| (Some(at), text))
 }
@@ -147,7 +165,10 @@ mod tests {
         let line = lines.push(&frame(b"\n")).expect("it ends here");
         assert_eq!(line.line.len(), LIMIT + CUT.len());
         assert!(line.line.ends_with(CUT));
-        assert_eq!(&lines.push(&frame(b"next\n")).expect("it is whole").line[..], b"next");
+        assert_eq!(
+            &lines.push(&frame(b"next\n")).expect("it is whole").line[..],
+            b"next"
+        );
     }
 
     #[test]

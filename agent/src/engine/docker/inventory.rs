@@ -21,9 +21,15 @@ impl DockerEngine {
         let networks = self.list_networks().await?;
         let attempt = "could not list containers";
         let docker = self.client.docker(attempt).await?;
-        let options = query::ListContainersOptionsBuilder::default().all(true).build();
-        let containers =
-            within(attempt, self.client.limit, docker.list_containers(Some(options))).await?;
+        let options = query::ListContainersOptionsBuilder::default()
+            .all(true)
+            .build();
+        let containers = within(
+            attempt,
+            self.client.limit,
+            docker.list_containers(Some(options)),
+        )
+        .await?;
         // Without the binary nothing can be said of its image, and the deckies run on untouched.
         let image = self.image().await.ok();
         let untold = self.files.untold().await;
@@ -31,7 +37,9 @@ impl DockerEngine {
         let mut inventory = Inventory::default();
         let mut known = Known::default();
         for network in &networks {
-            let (Some(id), Some(name)) = (&network.id, &network.name) else { continue };
+            let (Some(id), Some(name)) = (&network.id, &network.name) else {
+                continue;
+            };
             let handle = Handle::new(id.as_str());
             match sort(network.labels.as_ref(), name, self.host, |labels| {
                 observed_lan(handle.clone(), labels)
@@ -41,7 +49,10 @@ impl DockerEngine {
                     inventory.lans.push(lan);
                 }
                 Sorted::Foreign => {
-                    inventory.foreign.push(Foreign { noun: "network", name: name.clone() });
+                    inventory.foreign.push(Foreign {
+                        noun: "network",
+                        name: name.clone(),
+                    });
                 }
                 Sorted::Other => {}
             }
@@ -59,20 +70,29 @@ impl DockerEngine {
                 }
                 Sorted::Foreign => {
                     let name = name.to_owned();
-                    inventory.foreign.push(Foreign { noun: "container", name });
+                    inventory.foreign.push(Foreign {
+                        noun: "container",
+                        name,
+                    });
                 }
                 Sorted::Other => {}
             }
         }
         for decky in &mut inventory.deckies {
             if decky.state == RunState::Running {
-                decky.config =
-                    self.board.digest(decky.id).or_else(|| untold.get(&decky.id).cloned());
+                decky.config = self
+                    .board
+                    .digest(decky.id)
+                    .or_else(|| untold.get(&decky.id).cloned());
             }
         }
         // The daemon's own order is of its hash tables; equal states must give equal inventories.
-        inventory.lans.sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
-        inventory.deckies.sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
+        inventory
+            .lans
+            .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
+        inventory
+            .deckies
+            .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
         inventory.foreign.sort();
         self.known(|slot| *slot = known);
         Ok(inventory)
@@ -100,7 +120,9 @@ fn sort<T>(
     host: HostId,
     read: impl FnOnce(&Labels) -> Option<T>,
 ) -> Sorted<T> {
-    let owner = labels.and_then(|labels| labels.get(label::HOST)).map(String::as_str);
+    let owner = labels
+        .and_then(|labels| labels.get(label::HOST))
+        .map(String::as_str);
     match (owner, labels) {
         (Some(owner), Some(labels)) if owner == host.to_string() => {
             read(labels).map_or(Sorted::Foreign, Sorted::Ours)
@@ -163,9 +185,17 @@ fn attachment(
     let id = endpoint.network_id.as_deref().filter(|id| !id.is_empty());
     // A container that was never started names its networks and knows no ids.
     let network = id.map(str::to_owned).unwrap_or_else(|| {
-        let by_id = networks.iter().find(|network| network.id.as_deref() == Some(key));
-        let by_name = || networks.iter().find(|network| network.name.as_deref() == Some(key));
-        let found = by_id.or_else(by_name).and_then(|network| network.id.clone());
+        let by_id = networks
+            .iter()
+            .find(|network| network.id.as_deref() == Some(key));
+        let by_name = || {
+            networks
+                .iter()
+                .find(|network| network.name.as_deref() == Some(key))
+        };
+        let found = by_id
+            .or_else(by_name)
+            .and_then(|network| network.id.clone());
         found.unwrap_or_else(|| key.to_owned())
     });
     let parse = |text: &Option<String>| text.as_ref()?.parse::<Ipv4Addr>().ok();
@@ -175,7 +205,10 @@ fn attachment(
         // It holds no address; it will get the one that it was made with.
         RunState::Created | RunState::Exited => wished(),
     };
-    Attachment { network: Handle::new(network), address }
+    Attachment {
+        network: Handle::new(network),
+        address,
+    }
 }
 
 const fn run_state(state: Option<ContainerSummaryStateEnum>) -> RunState {

@@ -56,7 +56,11 @@ impl DockerEngine {
                     label::DEPTH: depth.to_string(),
                 },
             });
-            match self.client.create(&attempt, "/networks/create", &body).await? {
+            match self
+                .client
+                .create(&attempt, "/networks/create", &body)
+                .await?
+            {
                 Ok(id) => {
                     let handle = Handle::new(id);
                     self.known(|known| known.networks.insert(handle.clone(), name));
@@ -93,7 +97,10 @@ impl DockerEngine {
         let mut subnets = Vec::new();
         let mut our_bridges = Vec::new();
         for network in self.list_networks().await? {
-            let ours = network.labels.as_ref().and_then(|labels| labels.get(label::HOST))
+            let ours = network
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(label::HOST))
                 == Some(&self.host.to_string());
             if ours {
                 let options = network.options.unwrap_or_default();
@@ -101,13 +108,18 @@ impl DockerEngine {
                 continue;
             }
             let owner = format!("docker network {}", network.name.unwrap_or_default());
-            let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+            let configs = network
+                .ipam
+                .and_then(|ipam| ipam.config)
+                .unwrap_or_default();
             subnets.extend(configs.into_iter().filter_map(|config| {
                 Some((owner.clone(), config.subnet?.parse::<Ipv4Net>().ok()?))
             }));
         }
         // A host without this table has no routes that could be told from it.
-        let table = task::blocking(|| fs::read_to_string(ROUTES)).await.unwrap_or_default();
+        let table = task::blocking(|| fs::read_to_string(ROUTES))
+            .await
+            .unwrap_or_default();
         for (device, subnet) in routes(&table) {
             let known = subnets.iter().any(|(_, other)| *other == subnet);
             if !known && !our_bridges.contains(&device) {
@@ -129,8 +141,11 @@ fn routes(table: &str) -> Vec<(String, Ipv4Net)> {
         let fields: Vec<_> = line.split_whitespace().collect();
         let (device, destination, mask) = (fields.first()?, fields.get(1)?, fields.get(7)?);
         // The kernel prints the bytes in the order of memory.
-        let address =
-            |hex: &str| u32::from_str_radix(hex, 16).ok().map(|bits| Ipv4Addr::from(bits.to_ne_bytes()));
+        let address = |hex: &str| {
+            u32::from_str_radix(hex, 16)
+                .ok()
+                .map(|bits| Ipv4Addr::from(bits.to_ne_bytes()))
+        };
         let subnet = Ipv4Net::with_netmask(address(destination)?, address(mask)?).ok()?;
         (subnet.prefix_len() > 0).then(|| ((*device).to_owned(), subnet.trunc()))
     };

@@ -37,13 +37,17 @@ impl Client {
             .body(Full::new(Bytes::from(body.to_string())))
             .map_err(Error::from);
         let exchange = async {
-            let stream = UnixStream::connect(&self.socket).await.map_err(Error::from)?;
+            let stream = UnixStream::connect(&self.socket)
+                .await
+                .map_err(Error::from)?;
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             let answer = async {
                 let response = sender.send_request(request?).await?;
                 let status = response.status().as_u16();
-                let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+                let body = Limited::new(response.into_body(), MAX_ANSWER)
+                    .collect()
+                    .await;
                 let body = body.map_err(|error| std::io::Error::other(error.to_string()))?;
                 Ok::<_, Error>((status, body.to_bytes()))
             };
@@ -64,7 +68,9 @@ impl Client {
             Some(id) if (200..300).contains(&status) => Ok(id.to_owned()),
             Some(_) | None => Err(Error::DockerResponseServerError {
                 status_code: status,
-                message: text("message").unwrap_or("an answer without an id").to_owned(),
+                message: text("message")
+                    .unwrap_or("an answer without an id")
+                    .to_owned(),
             }),
         })
     }

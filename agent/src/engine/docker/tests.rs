@@ -53,7 +53,11 @@ impl RealDaemon {
 pub(crate) fn decky_binary() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/x86_64-unknown-linux-gnu/release/decnet-decky");
-    assert!(path.exists(), "{} is missing: run `make build-decky`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `make build-decky`",
+        path.display()
+    );
     path
 }
 
@@ -75,7 +79,10 @@ impl Drop for RealDaemon {
         for host in self.hosts.lock().expect("no test panics here").iter() {
             let filter = format!("label={}={host}", label::HOST);
             remove(&["ps", "-aq", "--filter", &filter], &["rm", "-f"]);
-            remove(&["network", "ls", "-q", "--filter", &filter], &["network", "rm"]);
+            remove(
+                &["network", "ls", "-q", "--filter", &filter],
+                &["network", "rm"],
+            );
         }
         for stranger in self.strangers.lock().expect("no test panics here").iter() {
             docker(&["rm", "-f", stranger.as_str()]).ok();
@@ -89,7 +96,10 @@ impl World for RealDaemon {
     fn engine(&self, host: HostId) -> (Arc<dyn Engine>, LivenessBoard) {
         let board = LivenessBoard::new();
         let engine = self.docker_engine(host, board.clone());
-        self.engines.lock().expect("no test panics here").push(engine.clone());
+        self.engines
+            .lock()
+            .expect("no test panics here")
+            .push(engine.clone());
         (engine, board)
     }
 
@@ -112,8 +122,13 @@ impl World for RealDaemon {
     }
 
     async fn remove(&self, container: &Handle) {
-        let options = query::RemoveContainerOptionsBuilder::default().force(true).build();
-        self.docker.remove_container(container.as_str(), Some(options)).await.expect("it is there");
+        let options = query::RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .build();
+        self.docker
+            .remove_container(container.as_str(), Some(options))
+            .await
+            .expect("it is there");
     }
 
     async fn cut(&self, container: &Handle, network: &Handle) {
@@ -121,7 +136,10 @@ impl World for RealDaemon {
             container: container.as_str().to_owned(),
             force: Some(true),
         };
-        self.docker.disconnect_network(network.as_str(), request).await.expect("it is on it");
+        self.docker
+            .disconnect_network(network.as_str(), request)
+            .await
+            .expect("it is on it");
     }
 
     async fn foreign_container(&self, name: &str) -> Handle {
@@ -129,9 +147,16 @@ impl World for RealDaemon {
         engine.ensure_image().await.expect("the binary is there");
         let body = json!({ "Image": engine.image().await.expect("the binary is there"), "Entrypoint": ["/decnet-decky"] });
         let path = format!("/containers/create?name={name}");
-        let id = engine.client.create("stranger", &path, &body).await.expect("the daemon answers");
+        let id = engine
+            .client
+            .create("stranger", &path, &body)
+            .await
+            .expect("the daemon answers");
         let handle = Handle::new(id.expect("the name is free"));
-        self.strangers.lock().expect("no test panics here").push(handle.clone());
+        self.strangers
+            .lock()
+            .expect("no test panics here")
+            .push(handle.clone());
         handle
     }
 
@@ -139,17 +164,30 @@ impl World for RealDaemon {
         let engine = self.engines.lock().expect("no test panics here")[0].clone();
         let ipam = json!({ "Config": [{ "Subnet": subnet.to_string() }] });
         let body = json!({ "Name": name, "CheckDuplicate": true, "IPAM": ipam });
-        let id = engine.client.create("stranger", "/networks/create", &body).await;
+        let id = engine
+            .client
+            .create("stranger", "/networks/create", &body)
+            .await;
         let handle = Handle::new(id.expect("the daemon answers").expect("the name is free"));
-        self.strangers.lock().expect("no test panics here").push(handle.clone());
+        self.strangers
+            .lock()
+            .expect("no test panics here")
+            .push(handle.clone());
         handle
     }
 
     async fn exists(&self, object: &Handle) -> bool {
         let network = None::<query::InspectNetworkOptions>;
         let container = None::<query::InspectContainerOptions>;
-        self.docker.inspect_network(object.as_str(), network).await.is_ok()
-            || self.docker.inspect_container(object.as_str(), container).await.is_ok()
+        self.docker
+            .inspect_network(object.as_str(), network)
+            .await
+            .is_ok()
+            || self
+                .docker
+                .inspect_container(object.as_str(), container)
+                .await
+                .is_ok()
     }
 
     async fn speak(&self, _container: &Handle) {}
@@ -202,36 +240,70 @@ async fn a_container_is_hardened_and_reads_its_configuration() {
     let host = HostId::new(sample::unique());
     let engine = world.docker_engine(host, LivenessBoard::new());
     engine.ensure_image().await.expect("the binary is there");
-    let (dmz, inner) = (sample::lan("dmz", world.subnet()), sample::lan("inner", world.subnet()));
+    let (dmz, inner) = (
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    );
     let mut gateway = sample::decky("gateway", &[&dmz, &inner], 3);
     sample::publish(&mut gateway, world.port());
-    let topology = sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&gateway));
-    let origin = Origin { topology: topology.id, generation: domain::revision::Generation::new(1) };
+    let topology = sample::topology(
+        &[dmz.clone(), inner.clone()],
+        std::slice::from_ref(&gateway),
+    );
+    let origin = Origin {
+        topology: topology.id,
+        generation: domain::revision::Generation::new(1),
+    };
     let make = async |lan: &HydratedLan, depth| {
-        engine.create_lan(origin, lan, depth).await.expect("nothing stands against it")
+        engine
+            .create_lan(origin, lan, depth)
+            .await
+            .expect("nothing stands against it")
     };
     // The one that sorts last is made first: the default route must not depend on that.
     let (b, a) = (make(&inner, 1).await, make(&dmz, 0).await);
     let networks = vec![(a, gateway.interfaces[0]), (b, gateway.interfaces[1])];
     let config = crate::engine::conformance::config(&gateway);
-    let new = NewDecky { origin, decky: &gateway, networks, config: &config };
-    let handle = engine.create_decky(new).await.expect("nothing stands against it");
+    let new = NewDecky {
+        origin,
+        decky: &gateway,
+        networks,
+        config: &config,
+    };
+    let handle = engine
+        .create_decky(new)
+        .await
+        .expect("nothing stands against it");
     engine.start_decky(&handle).await.expect("it can run");
 
     let options = None::<query::InspectContainerOptions>;
-    let shown = world.docker.inspect_container(handle.as_str(), options).await.expect("it is there");
+    let shown = world
+        .docker
+        .inspect_container(handle.as_str(), options)
+        .await
+        .expect("it is there");
     let host_config = shown.host_config.expect("the daemon shows it");
-    assert_eq!(host_config.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    assert_eq!(
+        host_config.cap_drop.as_deref(),
+        Some(&["ALL".to_owned()][..])
+    );
     assert_eq!(host_config.readonly_rootfs, Some(true));
     assert_eq!(host_config.memory, Some(64 * 1024 * 1024));
     assert_eq!(host_config.memory_swap, host_config.memory);
     assert_eq!(host_config.pids_limit, Some(64));
     let pid = shown.state.and_then(|state| state.pid).expect("it runs");
-    let read = |path: &str| std::fs::read_to_string(format!("/proc/{pid}/{path}")).expect("it runs");
+    let read =
+        |path: &str| std::fs::read_to_string(format!("/proc/{pid}/{path}")).expect("it runs");
     let status = read("status");
     let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned()
     };
     assert_eq!(field("CapEff:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");
@@ -239,16 +311,26 @@ async fn a_container_is_hardened_and_reads_its_configuration() {
     // The namespaces of another process are read through its root, without entering them.
     assert!(read("root/etc/decnet/decky.json").contains("gateway"));
     let route = read("net/route");
-    let default = route.lines().find(|line| line.split_whitespace().nth(1) == Some("00000000"));
+    let default = route
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some("00000000"));
     let gateway_bits = format!("{:08X}", u32::from(dmz.gateway).swap_bytes());
-    assert!(default.is_some_and(|line| line.contains(&gateway_bits)), "{route}");
-    let settings = shown.network_settings.and_then(|settings| settings.networks);
+    assert!(
+        default.is_some_and(|line| line.contains(&gateway_bits)),
+        "{route}"
+    );
+    let settings = shown
+        .network_settings
+        .and_then(|settings| settings.networks);
     let cards: Vec<_> = settings
         .into_iter()
         .flatten()
         .filter_map(|(_, endpoint)| endpoint.mac_address)
         .collect();
-    assert!(cards.contains(&gateway.interfaces[0].mac.to_string()), "{cards:?}");
+    assert!(
+        cards.contains(&gateway.interfaces[0].mac.to_string()),
+        "{cards:?}"
+    );
 }
 
 #[tokio::test]
@@ -260,18 +342,43 @@ async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
     let dmz = sample::lan("dmz", world.subnet());
     let web = sample::decky("web", &[&dmz], 3);
     let topology = sample::topology(std::slice::from_ref(&dmz), std::slice::from_ref(&web));
-    let origin = Origin { topology: topology.id, generation: domain::revision::Generation::new(1) };
-    let lan = engine.create_lan(origin, &dmz, 0).await.expect("nothing stands against it");
+    let origin = Origin {
+        topology: topology.id,
+        generation: domain::revision::Generation::new(1),
+    };
+    let lan = engine
+        .create_lan(origin, &dmz, 0)
+        .await
+        .expect("nothing stands against it");
     let mut made = Vec::new();
     for _ in 0..2 {
         let networks = vec![(lan.clone(), web.interfaces[0])];
-        let new = NewDecky { origin, decky: &web, networks, config: b"{}" };
-        made.push(engine.create_decky(new).await.expect("the second gets another name"));
+        let new = NewDecky {
+            origin,
+            decky: &web,
+            networks,
+            config: b"{}",
+        };
+        made.push(
+            engine
+                .create_decky(new)
+                .await
+                .expect("the second gets another name"),
+        );
     }
-    let file = engine.files.directory(web.id).join(proto::decky_config::FILE_NAME);
-    engine.remove_decky(&made[0]).await.expect("ours can be removed");
+    let file = engine
+        .files
+        .directory(web.id)
+        .join(proto::decky_config::FILE_NAME);
+    engine
+        .remove_decky(&made[0])
+        .await
+        .expect("ours can be removed");
     assert!(file.exists());
-    engine.remove_decky(&made[1]).await.expect("ours can be removed");
+    engine
+        .remove_decky(&made[1])
+        .await
+        .expect("ours can be removed");
     assert!(!file.exists());
     eventually("both are gone", async || !world.exists(&made[0]).await).await;
 }

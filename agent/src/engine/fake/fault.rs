@@ -105,7 +105,9 @@ impl Faults {
                 return Some(fault);
             }
         }
-        self.on.remove(&(op, count)).or(self.down.map(Fault::Refuse))
+        self.on
+            .remove(&(op, count))
+            .or(self.down.map(Fault::Refuse))
     }
 
     pub(super) fn gate(&self, op: Op) -> Option<Gate> {
@@ -180,8 +182,10 @@ impl FakeDaemon {
 
     /// Every call of that kind waits from here on.
     pub fn gate(&self, op: Op) -> Gate {
-        let gate =
-            Gate { waiting: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
+        let gate = Gate {
+            waiting: Arc::new(Semaphore::new(0)),
+            open: Arc::new(Semaphore::new(0)),
+        };
         self.with(|state| state.faults.gates.insert(op, gate.clone()));
         gate
     }

@@ -66,7 +66,11 @@ impl FakeDaemon {
     pub fn foreign_network(&self, name: &str, subnet: Ipv4Net) -> Handle {
         let handle = self.with(|state| {
             let handle = state.id();
-            let network = Network { name: name.to_owned(), subnet, owner: None };
+            let network = Network {
+                name: name.to_owned(),
+                subnet,
+                owner: None,
+            };
             state.networks.insert(handle.clone(), network);
             handle
         });
@@ -108,7 +112,10 @@ impl FakeDaemon {
         self.with(|state| {
             let at = state.now();
             if let Some(container) = state.containers.get_mut(handle) {
-                let line = OutputLine { at, line: Bytes::copy_from_slice(line) };
+                let line = OutputLine {
+                    at,
+                    line: Bytes::copy_from_slice(line),
+                };
                 container.output.push(line.clone());
                 // Nobody following is fine: the line is kept.
                 container.lines.send(line).ok();
@@ -128,7 +135,15 @@ impl FakeDaemon {
 
     /// The configuration that a running decky has in force, said or not.
     pub fn in_force(&self, handle: &Handle) -> Option<String> {
-        self.with(|state| state.containers.get(handle)?.owner.as_ref()?.in_force.clone())
+        self.with(|state| {
+            state
+                .containers
+                .get(handle)?
+                .owner
+                .as_ref()?
+                .in_force
+                .clone()
+        })
     }
 
     /// Every object with its state, for comparison.
@@ -139,9 +154,19 @@ impl FakeDaemon {
                 .iter()
                 .map(|(handle, network)| format!("{handle} {} {}", network.name, network.subnet));
             let containers = state.containers.iter().map(|(handle, container)| {
-                let Container { name, owner, state, attachments, output: _, lines: _ } = container;
+                let Container {
+                    name,
+                    owner,
+                    state,
+                    attachments,
+                    output: _,
+                    lines: _,
+                } = container;
                 let config = owner.as_ref().map(|owner| owner.config.as_str());
-                format!("{handle} {name} {} {attachments:?} {config:?}", state.as_str())
+                format!(
+                    "{handle} {name} {} {attachments:?} {config:?}",
+                    state.as_str()
+                )
             });
             networks.chain(containers).collect()
         })
@@ -161,7 +186,10 @@ impl FakeEngine {
 
     pub(super) fn decky_of(&self, handle: &Handle) -> String {
         self.daemon.with(|state| {
-            let name = state.containers.get(handle).map(|container| container.name.clone());
+            let name = state
+                .containers
+                .get(handle)
+                .map(|container| container.name.clone());
             name.unwrap_or_else(|| handle.to_string())
         })
     }

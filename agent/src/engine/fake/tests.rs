@@ -14,7 +14,11 @@ impl FakeWorld {
     /// The engine whose host owns the container: it is its board that is cleared.
     fn owner(&self, container: &Handle) -> FakeEngine {
         let host = self.daemon.with(|state| {
-            state.containers.get(container).and_then(|it| it.owner.as_ref()).map(|owner| owner.host)
+            state
+                .containers
+                .get(container)
+                .and_then(|it| it.owner.as_ref())
+                .map(|owner| owner.host)
         });
         let engines = self.engines.lock().expect("no test panics here");
         let owner = engines.iter().find(|engine| Some(engine.host) == host);
@@ -27,7 +31,10 @@ impl World for FakeWorld {
     fn engine(&self, host: HostId) -> (Arc<dyn Engine>, LivenessBoard) {
         let board = LivenessBoard::new();
         let engine = self.daemon.engine(host, board.clone());
-        self.engines.lock().expect("no test panics here").push(engine.clone());
+        self.engines
+            .lock()
+            .expect("no test panics here")
+            .push(engine.clone());
         (Arc::new(engine), board)
     }
 

@@ -6,13 +6,22 @@ use crate::topology::validate::{check, validate};
 
 fn codes(draft: &Draft) -> Vec<&'static str> {
     let resolved = resolve(draft, None, &Limits::default(), &mut Counting::default());
-    check(&resolved).iter().map(|finding| finding.code.as_str()).collect()
+    check(&resolved)
+        .iter()
+        .map(|finding| finding.code.as_str())
+        .collect()
 }
 
 fn edited(edit: impl FnOnce(&mut Draft)) -> Draft {
     let services = vec![ServiceKind::Ssh, ServiceKind::Http];
-    let mut draft =
-        draft(1, &[(0, false, services.clone()), (1, true, services.clone()), (1, false, services)]);
+    let mut draft = draft(
+        1,
+        &[
+            (0, false, services.clone()),
+            (1, true, services.clone()),
+            (1, false, services),
+        ],
+    );
     edit(&mut draft);
     draft
 }
@@ -22,43 +31,93 @@ fn each_fault_is_found_under_its_own_code() {
     type Edit = fn(&mut Draft);
     let table: [(&str, Edit); 29] = [
         ("NAME_INVALID", |draft| draft.name = String::new()),
-        ("NAME_INVALID", |draft| draft.lans[0].name = "a b".to_owned()),
-        ("NAME_INVALID", |draft| draft.deckies[0].name = "-x".to_owned()),
-        ("NAME_INVALID", |draft| draft.deckies[0].hostname = Some("a.b".to_owned())),
-        ("LAN_NAME_DUP", |draft| draft.lans[1].name = "LAN-0".to_owned()),
-        ("DECKY_NAME_DUP", |draft| draft.deckies[1].name = "Decky-0".to_owned()),
-        ("SUBNET_MALFORMED", |draft| draft.lans[0].subnet = "10.9.0.1/24".to_owned()),
-        ("SUBNET_MALFORMED", |draft| draft.lans[0].subnet = "ten".to_owned()),
-        ("SUBNET_OVERLAP", |draft| draft.lans[1].subnet = "10.9.0.128/25".to_owned()),
-        ("SUBNET_RESERVED", |draft| draft.lans[1].subnet = "127.0.0.0/24".to_owned()),
-        ("SUBNET_RESERVED", |draft| draft.lans[1].subnet = "10.8.0.0/31".to_owned()),
-        ("VALUE_INVALID", |draft| draft.lans[0].kind = Some("wan".to_owned())),
-        ("VALUE_INVALID", |draft| draft.lans[0].driver = Some("smoke".to_owned())),
-        ("VALUE_INVALID", |draft| draft.deckies[0].persona = Some("amiga".to_owned())),
-        ("VALUE_INVALID", |draft| draft.deckies[0].seed = Some("00".to_owned())),
-        ("VALUE_INVALID", |draft| draft.deckies[0].publish[0].host_port = 70_000),
+        ("NAME_INVALID", |draft| {
+            draft.lans[0].name = "a b".to_owned()
+        }),
+        ("NAME_INVALID", |draft| {
+            draft.deckies[0].name = "-x".to_owned()
+        }),
+        ("NAME_INVALID", |draft| {
+            draft.deckies[0].hostname = Some("a.b".to_owned())
+        }),
+        ("LAN_NAME_DUP", |draft| {
+            draft.lans[1].name = "LAN-0".to_owned()
+        }),
+        ("DECKY_NAME_DUP", |draft| {
+            draft.deckies[1].name = "Decky-0".to_owned()
+        }),
+        ("SUBNET_MALFORMED", |draft| {
+            draft.lans[0].subnet = "10.9.0.1/24".to_owned()
+        }),
+        ("SUBNET_MALFORMED", |draft| {
+            draft.lans[0].subnet = "ten".to_owned()
+        }),
+        ("SUBNET_OVERLAP", |draft| {
+            draft.lans[1].subnet = "10.9.0.128/25".to_owned()
+        }),
+        ("SUBNET_RESERVED", |draft| {
+            draft.lans[1].subnet = "127.0.0.0/24".to_owned()
+        }),
+        ("SUBNET_RESERVED", |draft| {
+            draft.lans[1].subnet = "10.8.0.0/31".to_owned()
+        }),
+        ("VALUE_INVALID", |draft| {
+            draft.lans[0].kind = Some("wan".to_owned())
+        }),
+        ("VALUE_INVALID", |draft| {
+            draft.lans[0].driver = Some("smoke".to_owned())
+        }),
+        ("VALUE_INVALID", |draft| {
+            draft.deckies[0].persona = Some("amiga".to_owned())
+        }),
+        ("VALUE_INVALID", |draft| {
+            draft.deckies[0].seed = Some("00".to_owned())
+        }),
+        ("VALUE_INVALID", |draft| {
+            draft.deckies[0].publish[0].host_port = 70_000
+        }),
         ("DMZ_MISSING", |draft| draft.lans[0].kind = None),
-        ("DMZ_MULTIPLE", |draft| draft.lans[1].kind = Some("dmz".to_owned())),
+        ("DMZ_MULTIPLE", |draft| {
+            draft.lans[1].kind = Some("dmz".to_owned())
+        }),
         ("DMZ_ORPHAN", |draft| drop(draft.deckies[1].edges.pop())),
         ("DECKY_ORPHAN", |draft| draft.deckies[2].edges.clear()),
-        ("EDGE_UNKNOWN", |draft| draft.deckies[2].edges[0].lan = "nowhere".to_owned()),
+        ("EDGE_UNKNOWN", |draft| {
+            draft.deckies[2].edges[0].lan = "nowhere".to_owned()
+        }),
         ("EDGE_DUP", |draft| {
             let twin = draft.deckies[2].edges[0].clone();
             draft.deckies[2].edges.push(twin);
         }),
-        ("IP_MALFORMED", |draft| draft.deckies[0].edges[0].address = Some("1.2.3".to_owned())),
-        ("IP_OUT_OF_SUBNET", |draft| draft.deckies[0].edges[0].address = Some("10.8.0.9".to_owned())),
-        ("IP_RESERVED", |draft| draft.deckies[0].edges[0].address = Some("10.9.0.1".to_owned())),
-        ("UNKNOWN_SERVICE", |draft| draft.deckies[0].services.push("gopher".to_owned())),
+        ("IP_MALFORMED", |draft| {
+            draft.deckies[0].edges[0].address = Some("1.2.3".to_owned())
+        }),
+        ("IP_OUT_OF_SUBNET", |draft| {
+            draft.deckies[0].edges[0].address = Some("10.8.0.9".to_owned())
+        }),
+        ("IP_RESERVED", |draft| {
+            draft.deckies[0].edges[0].address = Some("10.9.0.1".to_owned())
+        }),
+        ("UNKNOWN_SERVICE", |draft| {
+            draft.deckies[0].services.push("gopher".to_owned())
+        }),
         ("SERVICE_CFG_UNDECLARED", |draft| {
-            draft.deckies[0].service_config.insert("ftp".to_owned(), BTreeMap::new());
+            draft.deckies[0]
+                .service_config
+                .insert("ftp".to_owned(), BTreeMap::new());
         }),
         ("SERVICE_CFG_INVALID", |draft| {
             let options = BTreeMap::from([("accept_after".to_owned(), OptionValue::Integer(-1))]);
-            draft.deckies[0].service_config.insert("ssh".to_owned(), options);
+            draft.deckies[0]
+                .service_config
+                .insert("ssh".to_owned(), options);
         }),
         ("GATEWAY_NOT_IN_DMZ", |draft| {
-            let publish = DraftPublish { host_port: 9, decky_port: 22, ..DraftPublish::default() };
+            let publish = DraftPublish {
+                host_port: 9,
+                decky_port: 22,
+                ..DraftPublish::default()
+            };
             draft.deckies[2].publish.push(publish);
         }),
     ];
@@ -110,8 +169,11 @@ fn an_address_that_was_asked_for_is_never_handed_to_another() {
     let draft = edited(|draft| draft.deckies[2].edges[0].address = Some("10.9.1.2".to_owned()));
     let topology = topology(&draft);
     assert_eq!(validate(&topology), []);
-    let addresses: Vec<String> =
-        topology.edges.iter().map(|edge| edge.address.to_string()).collect();
+    let addresses: Vec<String> = topology
+        .edges
+        .iter()
+        .map(|edge| edge.address.to_string())
+        .collect();
     assert_eq!(addresses, ["10.9.0.2", "10.9.1.3", "10.9.0.3", "10.9.1.2"]);
 }
 
@@ -129,12 +191,22 @@ fn a_full_lan_is_a_finding() {
 
 #[test]
 fn a_draft_beyond_the_limits_is_refused_without_being_read_whole() {
-    let limits = Limits { lans: 1, deckies: 2, edges_per_decky: 1, publish_per_decky: 1 };
+    let limits = Limits {
+        lans: 1,
+        deckies: 2,
+        edges_per_decky: 1,
+        publish_per_decky: 1,
+    };
     let draft = edited(|_| {});
     let resolved = resolve(&draft, None, &limits, &mut Counting::default());
     assert_eq!(resolved.topology.lans.len(), 1);
     assert_eq!(resolved.topology.deckies.len(), 2);
-    assert!(resolved.findings.iter().any(|finding| finding.code == Code::TooLarge));
+    assert!(
+        resolved
+            .findings
+            .iter()
+            .any(|finding| finding.code == Code::TooLarge)
+    );
 }
 
 #[test]
@@ -150,7 +222,10 @@ fn the_allocator_answers_as_the_original_did_where_the_original_was_right() {
     assert!(allocator.is_free(address(2)));
     assert!(!allocator.is_free(address(1)));
     assert_eq!(allocator.reserve(address(1)), Err(AddressRefused::Reserved));
-    assert_eq!(allocator.reserve(Ipv4Addr::new(10, 0, 1, 5)), Err(AddressRefused::OutOfSubnet));
+    assert_eq!(
+        allocator.reserve(Ipv4Addr::new(10, 0, 1, 5)),
+        Err(AddressRefused::OutOfSubnet)
+    );
 
     let mut tiny = AddressAllocator::new("10.0.0.0/30".parse().expect("a subnet"));
     assert_eq!(tiny.next_free(), Some(address(2)));

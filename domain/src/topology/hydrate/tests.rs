@@ -14,14 +14,20 @@ fn behave_differently(topology: &Topology, choice: usize) -> Option<Topology> {
         0 => {
             let decky = edited.deckies.first_mut()?;
             if decky.services.remove(&ServiceKind::Ssh).is_none() {
-                decky.services.insert(ServiceKind::Ssh, ServiceOptions::default());
+                decky
+                    .services
+                    .insert(ServiceKind::Ssh, ServiceOptions::default());
             }
         }
         1 => {
             let decky = edited.deckies.first_mut()?;
             let options = decky.services.get_mut(&ServiceKind::Ssh)?;
             options
-                .set(ServiceKind::Ssh, "banner", OptionValue::Text("OpenSSH_1".to_owned()))
+                .set(
+                    ServiceKind::Ssh,
+                    "banner",
+                    OptionValue::Text("OpenSSH_1".to_owned()),
+                )
                 .expect("the option exists");
         }
         2 => edited.deckies.first_mut()?.forwards_l3 ^= true,
