@@ -10,4 +10,6 @@ ensure_docker
 cargo_need cargo-nextest cargo-nextest
 scripts/build.sh test
 export DECNET_BIN_DIR="$TARGET/e2e"
+# An error of a test is told by its chain; the frames between are noise.
+export RUST_LIB_BACKTRACE=0
 exec cargo nextest run --locked --workspace --features "$TEST_FEATURES" "$@"

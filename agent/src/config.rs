@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use pki::connector::MasterAddress;
+use proto::settings;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::spool::Bounds;
@@ -280,14 +281,13 @@ fn known_keys(section: &str) -> &'static [&'static str] {
 /// The known key that `key` is most like: in its own section if one there is alike, else anywhere,
 /// because a key in the wrong section is the other usual mistake.
 fn nearest(section: &str, key: &str) -> Option<String> {
-    let likeness = |known: &str| strsim::jaro_winkler(key, known);
     let best = |sections: &mut dyn Iterator<Item = &(&str, &[&str])>| {
-        sections
+        let known: Vec<_> = sections
             .flat_map(|(name, keys)| keys.iter().map(move |known| (*name, *known)))
-            .map(|(name, known)| (likeness(known), dotted(name, known)))
-            .filter(|(score, _)| *score > 0.75)
-            .max_by(|left, right| left.0.total_cmp(&right.0))
-            .map(|(_, known)| known)
+            .collect();
+        let nearest = settings::nearest(key, known.iter().map(|(_, known)| *known))?;
+        let (name, _) = known.iter().find(|(_, known)| *known == nearest)?;
+        Some(dotted(name, nearest))
     };
     best(&mut KEYS.iter().filter(|(name, _)| *name == section)).or_else(|| best(&mut KEYS.iter()))
 }
@@ -310,25 +310,5 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MasterAdd
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| {
-        de::Error::custom(format!(
-            "{text:?} is not a duration like \"30s\" (ms, s, m, h or d)"
-        ))
-    })
-}
-
-/// Reads `500ms`, `30s`, `5m`, `2h`, `1d`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|character: char| !character.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
-    match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(60 * 60),
-        "d" => seconds(24 * 60 * 60),
-        _ => None,
-    }
+    settings::duration(&text).map_err(de::Error::custom)
 }

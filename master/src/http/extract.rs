@@ -7,6 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use proto::rest::FindingShape;
+use proto::settings;
 use proto::topology_file::MAX_FILE;
 use serde::de::DeserializeOwned;
 
@@ -127,12 +128,7 @@ impl Malformed {
     fn of(target: &'static str, path: String, message: &str) -> Self {
         let (path, nearest) = match unknown_key(message) {
             Some((key, known)) => {
-                let nearest = known
-                    .iter()
-                    .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
-                    .filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 2)
-                    .min()
-                    .map(|(_, candidate)| (*candidate).to_owned());
+                let nearest = settings::nearest(key, known.iter().copied()).map(str::to_owned);
                 let ends = path.ends_with(&format!(".{key}")) || path == key;
                 let path = match (ends, path.is_empty()) {
                     (true, _) => path,
