@@ -76,7 +76,7 @@ pub async fn found_fleet(data: &Path, names: &[String]) -> Result<Vec<HostIdenti
 pub enum Beat {
     /// As the master says.
     AsTold,
-    /// As fast as the connection takes it.
+    /// One after the other without a pause, each a packet of its own.
     Flood,
 }
 
@@ -187,7 +187,8 @@ pub async fn live(
     tally: Arc<Tally>,
 ) -> Result<()> {
     let channel = crate::wire::channel(identity, fleet).await?;
-    let (say, said) = mpsc::channel(64);
+    // Room for one: what waits together would travel together.
+    let (say, said) = mpsc::channel(1);
     let mut report = idle(Fence::default());
     let hello = Said::Hello(v1::Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -240,6 +241,7 @@ pub async fn live(
             permit = say.reserve(), if matches!(beat, Beat::Flood) && ticks.is_some() => {
                 permit?.send(heartbeat(&report, digest));
                 tally.beats.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
             }
         }
     }

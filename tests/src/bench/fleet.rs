@@ -26,7 +26,7 @@ use crate::wire;
 use crate::world::{LONG, SOON, World};
 
 /// Hosts that beat as fast as they can.
-const FLOODING: usize = 8;
+const FLOODING: usize = 100;
 const DECKIES: u8 = 79;
 const MANY: usize = 1000;
 
@@ -198,25 +198,27 @@ pub(super) fn heartbeats(report: &mut Report) -> Result<()> {
             Look::NotYet(format!("{obeyed} do"))
         })
     })?;
-    let mut rates = Vec::new();
+    let (mut rates, mut company) = (Vec::new(), Vec::new());
     let writes = world.api()?.metric("decnet_db_writes_total")?;
     for _ in 0..3 {
         let before = world.api()?.metric("decnet_heartbeats_total")?;
-        let start = Instant::now();
+        let (start, packets) = (Instant::now(), loopback_packets()?);
         std::thread::sleep(Duration::from_secs(4));
         let beats = world.api()?.metric("decnet_heartbeats_total")? - before;
         rates.push(beats / start.elapsed().as_secs_f64());
+        company.push(beats / (loopback_packets()? - packets));
     }
     let writes = world.api()?.metric("decnet_db_writes_total")? - writes;
     flood.check()?;
     let [share, rss] = weigh(&mut world, Duration::from_secs(2))?;
     flood.end(&runtime);
     report.add(
-        "heartbeats handled, 8 hosts of 79 deckies, mTLS",
+        "heartbeats handled, 100 hosts of 79 deckies, mTLS",
         "1/s",
         &rates,
         "≥ 10000",
     );
+    report.add("the same: heartbeats to a packet", "", &company, "");
     report.add(
         "the same: database writes in 12 s of it",
         "writes",
@@ -232,6 +234,12 @@ pub(super) fn heartbeats(report: &mut Report) -> Result<()> {
     report.add("the same: master's share of a core", "%", &[share], "");
     report.add("the same: master's memory", "MB", &[rss], "");
     world.done()
+}
+
+/// Packets that have come by the loopback interface, acknowledgements among them.
+fn loopback_packets() -> Result<f64> {
+    let text = std::fs::read_to_string("/sys/class/net/lo/statistics/rx_packets")?;
+    Ok(text.trim().parse()?)
 }
 
 fn writes_during(world: &World, span: Duration) -> Result<f64> {

@@ -111,7 +111,7 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
             }
         });
         for _ in 0..20 {
-            let first = runtime.block_on(tokio::time::timeout(SOON, heard.recv()))?;
+            let first = runtime.block_on(async { tokio::time::timeout(SOON, heard.recv()).await })?;
             first.context("the stream is not served")?;
         }
         let start = Instant::now();
@@ -120,7 +120,7 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
             &format!("/api/v1/hosts/{name}/revoke"),
             Some(&json!({})),
         )?;
-        let ended = runtime.block_on(tokio::time::timeout(SOON, thief))???;
+        let ended = runtime.block_on(async { tokio::time::timeout(SOON, thief).await })???;
         let mut last = start;
         while let Ok(at) = heard.try_recv() {
             last = last.max(at);
@@ -130,7 +130,7 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
         // The control stream is cut as well, or the master would still speak with that host.
         ensure!(
             runtime
-                .block_on(tokio::time::timeout(SOON, control))??
+                .block_on(async { tokio::time::timeout(SOON, control).await })??
                 .is_err(),
             "the control stream went on"
         );
