@@ -18,6 +18,8 @@ cargo clippy --locked --workspace --all-targets --features "$TEST_FEATURES" -- -
 say "lints, as a release is built"
 cargo clippy --locked -p master -p agent -p cli -p decky -- -D warnings
 say "licences, bans, sources"
+# Also of crates that only other platforms build.
+cargo fetch --locked --quiet
 cargo deny --offline check licenses bans sources
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet

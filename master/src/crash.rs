@@ -28,10 +28,8 @@ pub fn point(name: &'static str) {
     #[cfg(feature = "crash-points")]
     if ARMED.get().is_some_and(|armed| armed == name) {
         // As `kill -9` from outside: nothing is flushed, nothing is dropped.
-        let killed = rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::KILL,
-        );
+        let killed =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         killed.expect("a process may signal itself");
     }
 }

@@ -45,6 +45,9 @@ impl Api {
             client: Client::builder()
                 .timeout(Duration::from_secs(60))
                 .no_proxy()
+                // Nobody polls the connection between two requests: that the master has closed it
+                // meanwhile would be noticed too late.
+                .pool_max_idle_per_host(0)
                 .build()?,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -7,6 +7,7 @@ mod evidence;
 mod fleet;
 mod joining;
 mod lines;
+mod litter;
 mod maze;
 mod memory;
 mod mend;
@@ -19,6 +20,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use self::litter::Litter;
+pub use self::litter::clear;
 pub use self::report::{Entry, Report};
 use crate::world::World;
 
@@ -27,7 +30,11 @@ type Figure = (u32, &'static str, fn(&mut Report) -> Result<()>);
 
 /// Every figure, in the order in which they are measured. The next one goes where its number says.
 const FIGURES: &[Figure] = &[
-    (1, "deploy and teardown of 20 LANs and 100 deckies", maze::measure),
+    (
+        1,
+        "deploy and teardown of 20 LANs and 100 deckies",
+        maze::measure,
+    ),
     (5, "one more decky on a live topology", mend::one_more),
     (6, "a removed decky comes back", mend::drift),
     (7, "join", joining::join),
@@ -38,14 +45,24 @@ const FIGURES: &[Figure] = &[
     (17, "idle memory of the daemons", memory::daemons),
     (18, "a decky with five services", memory::decky),
     (19, "decnet --help", screen::help),
-    (20, "start to the first attacker on screen", screen::first_event),
+    (
+        20,
+        "start to the first attacker on screen",
+        screen::first_event,
+    ),
 ];
 
 /// Measures the figures with these numbers, or all of them, and writes what there is after each.
 pub fn run(only: &[u32], out: &Path, say: fn(&str)) -> Result<()> {
-    if let Some(unknown) = only.iter().find(|number| !FIGURES.iter().any(|(id, ..)| id == *number)) {
+    if let Some(unknown) = only
+        .iter()
+        .find(|number| !FIGURES.iter().any(|(id, ..)| id == *number))
+    {
         let known: Vec<String> = FIGURES.iter().map(|(id, ..)| id.to_string()).collect();
-        bail!("there is no figure {unknown}; there are {}", known.join(", "));
+        bail!(
+            "there is no figure {unknown}; there are {}",
+            known.join(", ")
+        );
     }
     pki::install_crypto_provider();
     let mut report = Report::default();
@@ -74,5 +91,7 @@ pub fn run(only: &[u32], out: &Path, say: fn(&str)) -> Result<()> {
 fn plain_world() -> Result<World> {
     let mut world = World::empty()?;
     world.set_master_flags(&[]);
+    litter::note(Litter::Slot(world.slot.number()));
+    litter::note(Litter::Directory(world.root().to_owned()));
     Ok(world)
 }

@@ -139,10 +139,14 @@ impl ScriptedMaster {
                     limits,
                     until.clone(),
                 );
-                tonic::transport::Server::builder()
+                let serving = tonic::transport::Server::builder()
                     .add_service(FleetServer::new(script))
-                    .serve_with_incoming_shutdown(incoming, until.cancelled_owned())
-                    .await?;
+                    .serve_with_incoming(incoming);
+                // Not gracefully: a host keeps its streams open for ever.
+                tokio::select! {
+                    served = serving => served?,
+                    () = until.cancelled() => {}
+                }
                 Ok(())
             })
         });
@@ -191,9 +195,6 @@ impl ScriptedMaster {
 
     fn end(&mut self) -> Result<()> {
         self.shutdown.cancel();
-        // Shutting down waits for streams, and the hosts hold theirs open: ours end with the orders.
-        let (orders, _) = broadcast::channel(1);
-        self.orders = orders;
         match self.thread.take().map(std::thread::JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => bail!("the scripted master panicked"),

@@ -111,7 +111,8 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
             }
         });
         for _ in 0..20 {
-            let first = runtime.block_on(async { tokio::time::timeout(SOON, heard.recv()).await })?;
+            let first =
+                runtime.block_on(async { tokio::time::timeout(SOON, heard.recv()).await })?;
             first.context("the stream is not served")?;
         }
         let start = Instant::now();

@@ -20,6 +20,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::litter::{self, Litter};
 use crate::docker::{self, DECKY};
 use crate::slot::Slot;
 
@@ -59,7 +60,7 @@ impl Twin {
 pub(super) struct Raw {
     pub(super) docker: Docker,
     pub(super) runtime: Runtime,
-    label: String,
+    slot: u16,
     directory: TempDir,
 }
 
@@ -77,28 +78,17 @@ impl Raw {
         let this = Self {
             docker,
             runtime,
-            label: format!("{LABEL}={}", slot.number()),
+            slot: slot.number(),
             directory: TempDir::with_prefix("decnet-bench-")?,
         };
         // A killed run may have left some.
-        this.sweep()?;
+        sweep(slot.number())?;
+        litter::note(Litter::Directory(this.directory.path().to_owned()));
         Ok(this)
     }
 
     fn labels(&self) -> HashMap<String, String> {
-        let (key, value) = self.label.split_once('=').unwrap_or((&self.label, ""));
-        HashMap::from([(key.to_owned(), value.to_owned())])
-    }
-
-    fn sweep(&self) -> Result<()> {
-        let filter = format!("label={}", self.label);
-        for container in docker::docker(&["ps", "-aq", "--filter", &filter])?.lines() {
-            docker::docker(&["rm", "-f", "-v", container])?;
-        }
-        for network in docker::docker(&["network", "ls", "-q", "--filter", &filter])?.lines() {
-            docker::docker(&["network", "rm", network])?;
-        }
-        Ok(())
+        HashMap::from([(LABEL.to_owned(), self.slot.to_string())])
     }
 
     /// The networks of a host, to be made anew under names of our own.
@@ -275,7 +265,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next run on this slot.
-        drop(self.sweep());
+        drop(sweep(self.slot));
     }
 }
 
@@ -286,6 +276,18 @@ pub(super) enum On {
     Own,
     /// Those of the host, which must stay there meanwhile.
     TheHosts,
+}
+
+/// Removes what was made here on a slot, in this run or a killed one.
+pub(super) fn sweep(slot: u16) -> Result<()> {
+    let filter = format!("label={LABEL}={slot}");
+    for container in docker::docker(&["ps", "-aq", "--filter", &filter])?.lines() {
+        docker::docker(&["rm", "-f", "-v", container])?;
+    }
+    for network in docker::docker(&["network", "ls", "-q", "--filter", &filter])?.lines() {
+        docker::docker(&["network", "rm", network])?;
+    }
+    Ok(())
 }
 
 fn own_name(name: &str) -> String {

@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use proto::rest::HostShape;
 use rustix::process::Signal;
 
-use super::{Report, maze};
+use super::litter::{self, Litter};
+use super::{Report, maze, plain_world};
 use crate::process::{Daemon, binary};
 use crate::world::{LONG, World};
 use crate::{cli, docker};
@@ -59,6 +60,7 @@ impl Up {
     fn start(world: &World, number: usize, topology: &Path) -> Result<Self> {
         let data = world.root().join(format!("up-{number}"));
         let log = world.root().join(format!("up-{number}.log"));
+        litter::note(Litter::Up(data.clone()));
         let arguments = [
             "up",
             "--data-dir",
@@ -109,8 +111,7 @@ impl Drop for Up {
     fn drop(&mut self) {
         if self.daemon.take().is_some() {
             // It was killed: what it had started is taken down by the command for that.
-            let data = self.data.to_string_lossy().into_owned();
-            drop(cli::decnet(&self.data, &["down", "--data-dir", &data]));
+            litter::take_down(&self.data);
         }
         for host in &self.hosts {
             drop(docker::remove_all_of(host));
@@ -120,7 +121,7 @@ impl Drop for Up {
 
 /// Figure 20: the office of `examples/`, and an attacker who knocks until somebody opens.
 pub(super) fn first_event(report: &mut Report) -> Result<()> {
-    let mut world = World::empty()?;
+    let mut world = plain_world()?;
     let office = maze::in_slot(maze::example("office")?, &world.slot)?;
     let publish = office.deckies.iter().flat_map(|decky| &decky.publish);
     let port = publish

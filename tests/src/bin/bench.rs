@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 const USAGE: &str = "usage: bench [--only 1,5] [--out FILE]";
 
@@ -43,14 +46,37 @@ fn say(line: &str) {
     println!("{line}");
 }
 
+/// Measures in a thread of its own, until it is done or somebody interrupts it.
+fn measure(wish: Wish) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (tell, told) = oneshot::channel();
+    let work = move || {
+        tell.send(tests::bench::run(&wish.only, &wish.out, say))
+            .ok()
+    };
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let _worker = std::thread::spawn(work);
+        tokio::select! {
+            done = told => done.context("the measurement panicked")?,
+            _ = interrupt.recv() => interrupted(),
+            _ = terminate.recv() => interrupted(),
+        }
+    })
+}
+
+fn interrupted() -> Result<()> {
+    tests::bench::clear();
+    bail!("interrupted; everything that was made is removed")
+}
+
 #[allow(
     clippy::print_stderr,
     reason = "a measurement that was not made says why"
 )]
 fn main() -> ExitCode {
-    let done = wish(std::env::args().skip(1))
-        .and_then(|wish| tests::bench::run(&wish.only, &wish.out, say));
-    match done {
+    match wish(std::env::args().skip(1)).and_then(measure) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -685,6 +685,7 @@ fn strangers_in_docker_are_never_touched() -> Result<()> {
         "--label",
         "decnet.generation=1",
         &image,
+        "nothing",
     ])?;
     world.teardown("lone")?;
     world.assert_empty(HOST)?;

@@ -177,7 +177,7 @@ fn a_foreign_container_under_our_name_is_reported_and_left_alone() -> Result<()>
         .to_owned();
     world.stop_agent("edge-1")?;
     docker::docker(&["rm", "-f", &web.id])?;
-    let foreign = docker::docker(&["create", "--name", &web.name, &image])?;
+    let foreign = docker::docker(&["create", "--name", &web.name, &image, "nothing"])?;
     let guard = Foreign(foreign.clone());
     world.start_agent("edge-1", &[])?;
 
