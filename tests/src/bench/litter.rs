@@ -86,7 +86,7 @@ fn kill_children() {
             .split_whitespace()
             .filter_map(|id| Pid::from_raw(id.parse().ok()?))
         {
-            drop(kill_process(child, Signal::KILL));
+            kill_process(child, Signal::KILL).ok();
         }
     }
 }

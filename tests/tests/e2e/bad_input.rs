@@ -462,7 +462,12 @@ fn a_docker_that_is_absent_hangs_or_fails_is_named_and_a_retry_works() -> Result
     world.add_host(HOST)?;
     world.create(&shapes::single(&world.slot, "lone"), HOST)?;
     let socket = world.root().join("docker.sock");
-    let dead = format!("unix://{}", socket.display());
+    let config = world.root().join("agent.toml");
+    std::fs::write(
+        &config,
+        format!("[engine]\nsocket = {:?}\ncall_timeout = \"5s\"\n", socket),
+    )?;
+    let config = config.to_string_lossy().into_owned();
     let cases: [(&str, Option<Sickness>, &[&str]); 3] = [
         (
             "absent",
@@ -478,7 +483,7 @@ fn a_docker_that_is_absent_hangs_or_fails_is_named_and_a_retry_works() -> Result
             .map(|sickness| SickDocker::start(&socket, sickness))
             .transpose()?;
         world.stop_agent(HOST)?;
-        world.start_agent_with(HOST, &[], &[("DOCKER_HOST", &dead)])?;
+        world.start_agent(HOST, &["--config", &config])?;
         world
             .await_host(HOST, "ready", SOON)
             .context("a host without an engine is still a host")?;
