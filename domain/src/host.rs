@@ -82,6 +82,20 @@ impl Standing {
         }
     }
 
+    /// Whether an operator may move a host from this standing to another. What is revoked stays
+    /// shut out, and what is removed stays removed.
+    pub const fn may_become(self, to: Self) -> bool {
+        use Standing::{Cordoned, Draining, Open, Removed, Revoked};
+        matches!(
+            (self, to),
+            (Open, Cordoned | Draining)
+                | (Cordoned, Open | Draining)
+                | (Draining, Open)
+                | (Open | Cordoned | Draining, Revoked)
+                | (Open | Cordoned | Draining | Revoked, Removed)
+        )
+    }
+
     /// Whether a new topology may be assigned to it.
     pub const fn takes_new(self) -> bool {
         matches!(self, Self::Open)
@@ -147,6 +161,21 @@ pub fn state(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_was_shut_out_never_takes_part_again() {
+        for from in [Standing::Revoked, Standing::Removed] {
+            for to in Standing::ALL {
+                let only_way = from == Standing::Revoked && to == Standing::Removed;
+                assert_eq!(from.may_become(to), only_way, "{from} to {to}");
+            }
+        }
+        assert!(
+            Standing::ALL
+                .iter()
+                .all(|standing| !standing.may_become(*standing))
+        );
+    }
 
     #[test]
     fn silence_makes_a_host_late_then_lost_and_a_young_master_says_unknown() {

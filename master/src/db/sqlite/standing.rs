@@ -22,19 +22,6 @@ pub(super) struct Decision {
     pub(super) now: OffsetDateTime,
 }
 
-/// Whether an operator may move a host from one standing to another.
-const fn is_allowed(from: Standing, to: Standing) -> bool {
-    use Standing::{Cordoned, Draining, Open, Removed, Revoked};
-    matches!(
-        (from, to),
-        (Open, Cordoned | Draining)
-            | (Cordoned, Open | Draining)
-            | (Draining, Open)
-            | (Open | Cordoned | Draining, Revoked)
-            | (Open | Cordoned | Draining | Revoked, Removed)
-    )
-}
-
 pub(super) async fn set(
     store: &SqliteStore,
     decision: &Decision,
@@ -62,7 +49,7 @@ async fn decide(tx: &mut SqliteConnection, decision: &Decision) -> Result<HostRo
         .map_err(StandingError::Store)?
         .ok_or(StandingError::Unknown)?;
     let from = row.standing;
-    if !is_allowed(from, to) {
+    if !from.may_become(to) {
         return Err(StandingError::Illegal { from, to });
     }
     let live = status::live_on(tx, host)
