@@ -129,9 +129,12 @@ pub(crate) async fn run(command: UpCommand, context: &Context) -> Result<Exit, F
 
     let listen = command.listen.listen();
     let mut client = None;
+    // Asked first: what is waited for inside also ends with a signal, and the same signal must not
+    // then count as the second one, which cuts taking down short.
     let outcome = tokio::select! {
-        outcome = hold(&mut machine, &mut client, topology, &listen, context) => outcome,
+        biased;
         () = stop.asked() => Ok(()),
+        outcome = hold(&mut machine, &mut client, topology, &listen, context) => outcome,
     };
     if let Err(failure) = &outcome {
         // Said at once: taking things down can take a while.

@@ -15,8 +15,8 @@ use pki::acceptor::{AllowList as _, HostPeer, PeerInfo, Standing as Verdict};
 use pki::token::Secret;
 use proto::convert::{self, InvalidMessage};
 use proto::v1;
-use proto::v1::enrollment_server::Enrollment;
-use proto::v1::fleet_server::Fleet as FleetRpc;
+use proto::v1::enrollment_server::{Enrollment, EnrollmentServer};
+use proto::v1::fleet_server::{Fleet as FleetRpc, FleetServer};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,9 +34,9 @@ use crate::pipeline::{Ingest, IngestError, Spooled};
 use crate::task;
 
 /// Largest message that an agent may send.
-pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 /// Largest message that a stranger may send.
-pub const MAX_STRANGER_MESSAGE: usize = 64 * 1024;
+const MAX_STRANGER_MESSAGE: usize = 64 * 1024;
 /// How long an agent may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
 
@@ -77,6 +77,16 @@ fn join_status(error: &JoinError) -> Status {
 }
 
 impl Rpc {
+    /// What strangers may call.
+    pub fn enrollment(self) -> EnrollmentServer<Self> {
+        EnrollmentServer::new(self).max_decoding_message_size(MAX_STRANGER_MESSAGE)
+    }
+
+    /// What hosts may call.
+    pub fn fleet(self) -> FleetServer<Self> {
+        FleetServer::new(self).max_decoding_message_size(MAX_MESSAGE)
+    }
+
     /// The host that calls, with a certificate that is good for more than renewal.
     fn peer<T>(&self, request: &Request<T>) -> Result<HostPeer, Status> {
         let peer = Self::any_peer(request)?;

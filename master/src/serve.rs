@@ -8,8 +8,6 @@ use std::time::Duration;
 use pki::acceptor::{AcceptLimits, Connections, ServerTls, ServerTlsError, accept_loop};
 use pki::ca::{CaError, CertificateAuthority, IssueError, MasterName};
 use pki::file::{WriteFileError, write_public};
-use proto::v1::enrollment_server::EnrollmentServer;
-use proto::v1::fleet_server::FleetServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +25,7 @@ use crate::http::{self, Api, ApiParts};
 use crate::metrics::Metrics;
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Reconciler, ReconcilerParts, Waker};
-use crate::rpc::{MAX_MESSAGE, MAX_STRANGER_MESSAGE, Rpc};
+use crate::rpc::Rpc;
 use crate::task;
 
 /// How often it is stored when hosts were last heard.
@@ -228,10 +226,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(Some(16))
-        .add_service(
-            EnrollmentServer::new(rpc.clone()).max_decoding_message_size(MAX_STRANGER_MESSAGE),
-        )
-        .add_service(FleetServer::new(rpc).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(rpc.clone().enrollment())
+        .add_service(rpc.fleet())
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
 
     let api = Api::new(ApiParts {

@@ -5,6 +5,7 @@
 
 mod evidence;
 mod fleet;
+mod flock;
 mod joining;
 mod lines;
 mod litter;
@@ -15,6 +16,7 @@ mod probe;
 mod raw;
 mod report;
 mod screen;
+mod streams;
 
 use std::path::Path;
 
@@ -29,12 +31,9 @@ use crate::world::World;
 type Figure = (u32, &'static str, fn(&mut Report) -> Result<()>);
 
 /// Every figure, in the order in which they are measured. The next one goes where its number says.
+#[rustfmt::skip]
 const FIGURES: &[Figure] = &[
-    (
-        1,
-        "deploy and teardown of 20 LANs and 100 deckies",
-        maze::measure,
-    ),
+    (1, "deploy and teardown of 20 LANs and 100 deckies", maze::measure),
     (5, "one more decky on a live topology", mend::one_more),
     (6, "a removed decky comes back", mend::drift),
     (7, "join", joining::join),
@@ -45,11 +44,7 @@ const FIGURES: &[Figure] = &[
     (17, "idle memory of the daemons", memory::daemons),
     (18, "a decky with five services", memory::decky),
     (19, "decnet --help", screen::help),
-    (
-        20,
-        "start to the first attacker on screen",
-        screen::first_event,
-    ),
+    (20, "start to the first attacker on screen", screen::first_event),
 ];
 
 /// Measures the figures with these numbers, or all of them, and writes what there is after each.

@@ -116,8 +116,10 @@ pub struct Resolved {
     pub lan_places: Vec<usize>,
     /// Where each decky of the topology stands in the draft.
     pub decky_places: Vec<usize>,
-    /// How many LANs the draft has.
-    pub lans_written: usize,
+    /// Whether a LAN of the draft could not be read.
+    pub lacks_lan: bool,
+    /// Whether one that was written as the DMZ could not be read.
+    pub lacks_dmz: bool,
 }
 
 /// An edge that was read, before an address is chosen where none was asked for.
@@ -268,6 +270,10 @@ pub fn resolve(
     }
 
     sort(&mut this.findings);
+    let unread: Vec<_> = (0..draft.lans.len())
+        .filter(|index| !lan_places.contains(index))
+        .collect();
+    let is_dmz = |index: &usize| draft.lans[*index].kind.as_deref() == Some(LanKind::Dmz.as_str());
     Resolved {
         topology: Topology {
             id,
@@ -282,7 +288,8 @@ pub fn resolve(
         incomplete: this.incomplete,
         lan_places,
         decky_places,
-        lans_written: draft.lans.len(),
+        lacks_lan: !unread.is_empty(),
+        lacks_dmz: unread.iter().any(is_dmz),
     }
 }
 

@@ -36,7 +36,6 @@ impl Default for Limits {
 pub fn check(resolved: &Resolved) -> Vec<Finding> {
     let mut findings = resolved.findings.clone();
     let topology = &resolved.topology;
-    let broken_lans = resolved.lan_places.len() < resolved.lans_written;
     for mut finding in validate(topology) {
         let decky = index(&finding.path, "deckies[");
         // What could not be read is reported as such; that the decky then lacks an edge, or a
@@ -45,8 +44,8 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             Code::DeckyOrphan => decky
                 .and_then(|place| topology.deckies.get(place))
                 .is_some_and(|decky| resolved.incomplete.contains(&decky.id)),
-            Code::DmzOrphan => broken_lans || !resolved.incomplete.is_empty(),
-            Code::DmzMissing => broken_lans,
+            Code::DmzOrphan => resolved.lacks_lan || !resolved.incomplete.is_empty(),
+            Code::DmzMissing => resolved.lacks_dmz,
             Code::DmzMultiple
             | Code::LanNameDup
             | Code::DeckyNameDup

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::lines::Spring;
-use super::{Report, fleet, plain_world};
+use super::{Report, flock, plain_world};
 use crate::process::{Daemon, binary};
 use crate::sim::{self, Beat, Tally};
 use crate::world::{SOON, World};
@@ -72,9 +72,9 @@ fn await_ready(world: &World, name: &str, since: Instant) -> Result<()> {
 /// acknowledged and to the end of the stream; so both are upper bounds.
 pub(super) fn revoke(report: &mut Report) -> Result<()> {
     let mut world = plain_world()?;
-    let runtime = fleet::runtime()?;
-    let names = fleet::names(REVOCATIONS);
-    let identities = fleet::found(&mut world, &runtime, &names)?;
+    let runtime = flock::runtime()?;
+    let names = flock::names(REVOCATIONS);
+    let identities = flock::found(&mut world, &runtime, &names)?;
     let address = world.fleet_address()?.to_owned();
     let (mut accepted, mut cut) = (Vec::new(), Vec::new());
     for (number, (identity, name)) in identities.iter().zip(&names).enumerate() {
@@ -83,8 +83,8 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
             let (identity, address) = (Arc::clone(identity), address.clone());
             runtime.spawn(async move { sim::live(&identity, &address, Beat::AsTold, tally).await })
         };
-        let file = fleet::herd(&world.slot, u8::try_from(number)?, name, 1);
-        let deckies = fleet::assign(&world, &file, name)?;
+        let file = flock::herd(&world.slot, u8::try_from(number)?, name, 1);
+        let deckies = flock::assign(&world, &file, name)?;
         let (say, mut heard) = mpsc::unbounded_channel();
         let thief = runtime.spawn({
             let (identity, address) = (Arc::clone(identity), address.clone());
@@ -135,7 +135,7 @@ pub(super) fn revoke(report: &mut Report) -> Result<()> {
                 .is_err(),
             "the control stream went on"
         );
-        let again = runtime.block_on(fleet::is_let_in(identity, &address));
+        let again = runtime.block_on(flock::is_let_in(identity, &address));
         ensure!(!again, "a revoked host was let in again");
     }
     report.add(

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
@@ -249,9 +250,9 @@ impl Raw {
             ("event".to_owned(), vec!["start".to_owned()]),
         ]);
         // The request leaves with the first poll; what happens until then is replayed.
-        let now = docker::now()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let options = query::EventsOptionsBuilder::default()
-            .since(&now)
+            .since(&format!("{}.{:09}", now.as_secs(), now.subsec_nanos()))
             .filters(&filters)
             .build();
         let stream = self

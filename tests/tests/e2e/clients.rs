@@ -1,8 +1,6 @@
 //! Real clients, from a network namespace of their own: what they do is evidence, with their
 //! address.
 
-use std::net::TcpListener;
-
 use anyhow::{Context as _, Result, ensure};
 use proto::rest::EventShape;
 use tests::cli::system;
@@ -390,38 +388,5 @@ fn a_gateway_routes_inwards_and_nothing_else_does() -> Result<()> {
     until("ssh of the gateway", SOON, || {
         attacker.reaches(&world.slot.address(0, 10), 22)
     })?;
-    world.done()
-}
-
-#[test]
-fn a_decky_opens_no_connection_to_its_host() -> Result<()> {
-    let world = World::with_host(HOST)?;
-    world.deploy(&shapes::single(&world.slot, "lone"), HOST)?;
-    let decky = world.container(HOST, &world.slot.address(0, 10))?;
-    let port = world.slot.port(3);
-    let _listener = TcpListener::bind(("0.0.0.0", port))?;
-    let pid = decky.pid.to_string();
-    // As the decky's own processes would, from inside its network.
-    for address in [world.slot.address(0, 1), "172.17.0.1".to_owned()] {
-        let out = system(
-            "nsenter",
-            &[
-                "-t",
-                &pid,
-                "-n",
-                "nc",
-                "-z",
-                "-w",
-                "2",
-                &address,
-                &port.to_string(),
-            ],
-            "",
-        )?;
-        ensure!(
-            out.code != Some(0),
-            "a decky reaches {address}:{port} of its host"
-        );
-    }
     world.done()
 }
