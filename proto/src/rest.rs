@@ -145,6 +145,9 @@ pub struct HostShape {
     pub enrolled_at: String,
     /// What it was told to hold.
     pub desired: Option<DesiredShape>,
+    /// Whether it has heard that, is done with it, and has looked at its engine since.
+    #[serde(default)]
+    pub settled: bool,
     /// What it last finished.
     pub applied: Option<AppliedShape>,
     /// What its engine shows.

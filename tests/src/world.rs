@@ -220,6 +220,12 @@ impl World {
         Ok(())
     }
 
+    /// Whether the master answers at this moment.
+    pub fn master_answers(&self) -> bool {
+        self.api()
+            .is_ok_and(|api| api.request("GET", "/healthz", None, None).is_ok())
+    }
+
     /// The address on which the master listens for hosts.
     pub fn fleet_address(&self) -> Result<&str> {
         Ok(self
@@ -395,6 +401,18 @@ impl World {
         })
     }
 
+    /// Waits until a host is connected and done with what it was told, whatever that is.
+    pub fn await_settled(&self, name: &str) -> Result<HostShape> {
+        eventually(&format!("{name} settled"), SOON, || {
+            let host = self.host(name)?;
+            Ok(if host.settled {
+                Look::Seen(host)
+            } else {
+                Look::NotYet(format!("{host:?}"))
+            })
+        })
+    }
+
     /// Events that a filter of `event ls` lets through, newest first.
     pub fn events(&self, filter: &[&str]) -> Result<Vec<EventShape>> {
         let mut arguments = vec!["event", "ls", "--limit", "1000"];
@@ -479,7 +497,7 @@ impl World {
     pub fn add_host(&mut self, name: &str) -> Result<String> {
         let id = self.join(name)?;
         self.start_agent(name, &[])?;
-        self.await_host(name, "ready", SOON)?;
+        self.await_settled(name)?;
         Ok(id)
     }
 

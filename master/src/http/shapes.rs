@@ -89,6 +89,9 @@ pub(super) fn host(
             .to_owned(),
         enrolled_at: format_time(row.enrolled_at),
         desired: Some(desired(row.assignment.fence, row.assignment.content)),
+        settled: report.is_some_and(|report| {
+            report.fence == row.assignment.fence && !report.in_flight && report.observed.is_some()
+        }),
         applied: report.and_then(applied_by),
         observed: report
             .and_then(|report| report.observed.as_ref())

@@ -52,7 +52,7 @@ fn the_agent_may_die_at_every_step_of_a_deploy() -> Result<()> {
     for point in agent_points("apply.") {
         world.stop_agent(HOST)?;
         world.start_agent(HOST, &["--crash-at", point])?;
-        world.await_host(HOST, "ready", SOON)?;
+        world.await_settled(HOST)?;
         world.create(&file, HOST)?;
         world
             .decnet(&["topology", "deploy", NAME, "--no-wait"])?
@@ -79,7 +79,7 @@ fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
     for point in agent_points("repair.") {
         world.stop_agent(HOST)?;
         world.start_agent(HOST, &["--crash-at", point])?;
-        world.await_host(HOST, "ready", SOON)?;
+        world.await_settled(HOST)?;
         world
             .await_converged(NAME, LONG)
             .with_context(|| format!("before {point}"))?;
@@ -103,6 +103,7 @@ fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
         }
         crashed.with_context(|| format!("waiting for {point}"))?;
         world.start_agent(HOST, &[])?;
+        world.await_settled(HOST)?;
         world
             .await_converged(NAME, LONG)
             .with_context(|| format!("after {point}"))?;
@@ -122,7 +123,7 @@ fn the_agent_may_die_at_every_step_of_a_teardown() -> Result<()> {
     for point in agent_points("clear.") {
         world.stop_agent(HOST)?;
         world.start_agent(HOST, &["--crash-at", point])?;
-        world.await_host(HOST, "ready", SOON)?;
+        world.await_settled(HOST)?;
         world.deploy(&file, HOST)?;
         world
             .decnet(&["topology", "teardown", NAME, "--no-wait"])?
@@ -161,14 +162,21 @@ fn the_master_may_die_at_every_step() -> Result<()> {
             } else {
                 "deploy"
             };
-            // The answer may be lost with the master.
-            drop(world.decnet(&["topology", verb, NAME, "--no-wait"])?);
+            // Refused until the host is heard; the answer may be lost with the master.
+            eventually("the order taken, or the master gone", SOON, || {
+                let answer = world.decnet(&["topology", verb, NAME, "--no-wait"])?;
+                Ok(if answer.ok().is_ok() || !world.master_answers() {
+                    Look::Seen(())
+                } else {
+                    Look::NotYet("that it is refused".to_owned())
+                })
+            })?;
         }
         world
             .await_master_crash(LONG)
             .with_context(|| format!("waiting for {point}"))?;
         world.start_master(&[])?;
-        world.await_host(HOST, "ready", SOON)?;
+        world.await_settled(HOST)?;
         let status = world.inspect(NAME)?.topology.status;
         if !point.starts_with("teardown.") {
             if status == "pending" {
@@ -218,7 +226,7 @@ fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown() -> Result<()> {
                 .await_master_crash(LONG)
                 .with_context(|| format!("waiting for {point} in {damage}"))?;
             world.start_master(&[])?;
-            world.await_host(HOST, "ready", SOON)?;
+            world.await_settled(HOST)?;
             if damage == "repair" {
                 world
                     .await_converged(NAME, LONG)

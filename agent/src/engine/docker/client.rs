@@ -123,7 +123,11 @@ pub(super) fn kind_of_answer(status: u16, message: &str) -> EngineErrorKind {
         EngineErrorKind::PortTaken
     } else if says("No such image") {
         EngineErrorKind::ImageMissing
-    } else if status == 404 {
+    } else if status == 404
+        // Somebody is removing it at this moment: it is as good as gone.
+        || says("marked for removal")
+        || says("removal of container") && says("in progress")
+    {
         EngineErrorKind::NotFound
     } else {
         EngineErrorKind::Refused
@@ -137,6 +141,11 @@ mod tests {
     #[test]
     fn what_dockerd_writes_is_told_apart() {
         let cases = [
+            (
+                409,
+                "container is marked for removal and cannot be started",
+                EngineErrorKind::NotFound,
+            ),
             (
                 403,
                 "Pool overlaps with other one on this address space",
