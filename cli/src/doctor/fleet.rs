@@ -126,6 +126,7 @@ mod tests {
             agent_version: String::new(),
             enrolled_at: String::new(),
             desired: None,
+            settled: true,
             applied: None,
             observed: None,
             drift: Vec::new(),

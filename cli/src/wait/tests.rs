@@ -60,6 +60,7 @@ fn a_host_is_empty_only_when_it_says_so() {
         agent_version: String::new(),
         enrolled_at: String::new(),
         desired: None,
+        settled: true,
         applied: None,
         observed: Some(ObservedShape {
             deckies: 0,

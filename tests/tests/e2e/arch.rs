@@ -231,6 +231,7 @@ fn sql_stands_only_in_the_stores() -> Result<()> {
 fn generated_types_stand_only_at_the_edges() -> Result<()> {
     let allowed = [
         "proto/src/convert",
+        "proto/src/fuzz.rs",
         "proto/src/lib.rs",
         "master/src/rpc",
         "agent/src/link",

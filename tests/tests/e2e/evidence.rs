@@ -205,10 +205,11 @@ fn what_a_rotated_log_has_lost_is_counted_and_told() -> Result<()> {
                 .filter_map(|event| event.data["count"].as_u64())
                 .sum();
             let said = u64::try_from(answered.len())?;
-            // Lines of other kinds may be among the lost ones: a few, for each connection and each minute.
+            // Lines of other kinds are among the lost ones: two for each connection, which ends after a
+            // number of requests, and one now and then.
             let told = stored + gaps;
             ensure!(
-                told <= said + 200,
+                told <= said + said / 20,
                 "{stored} stored and {gaps} missing of {said}"
             );
             Ok(if gaps > 0 && told >= said {
