@@ -64,11 +64,39 @@ impl Daemon {
             .stderr(output)
             .spawn()
             .with_context(|| format!("could not start {}", path.display()))?;
-        Ok(Self {
+        let mut daemon = Self {
             name: name.to_owned(),
             child,
             log: log.to_path_buf(),
-        })
+        };
+        daemon.await_handlers()?;
+        Ok(daemon)
+    }
+
+    /// Waits until it takes SIGTERM itself, or has ended: a signal before that would be its end.
+    fn await_handlers(&mut self) -> Result<()> {
+        let status = format!("/proc/{}/status", self.id());
+        eventually(
+            &format!("{} with its signal handlers", self.name),
+            Duration::from_secs(20),
+            || {
+                if !self.is_running() {
+                    return Ok(Look::Seen(()));
+                }
+                let text = std::fs::read_to_string(&status).unwrap_or_default();
+                let caught = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("SigCgt:"))
+                    .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                    .unwrap_or_default();
+                // Signal n is bit n - 1 (proc(5)); SIGTERM is 15.
+                Ok(if caught & (1 << 14) == 0 {
+                    Look::NotYet(format!("{caught:x} caught"))
+                } else {
+                    Look::Seen(())
+                })
+            },
+        )
     }
 
     /// Its process id.

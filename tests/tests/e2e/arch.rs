@@ -159,7 +159,6 @@ fn a_decky_links_no_identity_database_engine_or_rpc() -> Result<()> {
         "bollard",
         "tonic",
         "prost",
-        "rand",
         "reqwest",
         "rcgen",
     ] {

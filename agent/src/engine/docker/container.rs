@@ -127,7 +127,7 @@ impl DockerEngine {
                 "RestartPolicy": { "Name": "no" },
                 "LogConfig": {
                     "Type": "json-file",
-                    "Config": { "max-size": "8m", "max-file": "2" },
+                    "Config": { "max-size": "16m", "max-file": "3" },
                 },
                 "PortBindings": ports,
                 "Mounts": [{
