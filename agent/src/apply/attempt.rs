@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::id::{DeckyId, LanId};
 use domain::name::LanName;
@@ -30,6 +31,8 @@ use crate::engine::{Engine, EngineError, NewDecky, Origin};
 
 /// How often the plan is made anew before what still differs counts as refused.
 const ROUNDS: u32 = 3;
+/// Before another look at an engine that has moved on, for what it is still at.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Why it runs; the word is of the crash points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,8 +159,9 @@ impl Attempt {
             match self.execute(work, steps, &observed).await {
                 Ok(Flow::On) => self.await_configurations(work).await,
                 Ok(Flow::Stop) => return Ok(None),
-                Err(error) if error.is_vanished() && round + 1 < ROUNDS => {
+                Err(error) if error.is_outrun() && round + 1 < ROUNDS => {
                     tracing::debug!(error = %crate::chain::Chain(&error), "looking again");
+                    tokio::time::sleep(LOOK_AGAIN * (round + 1)).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -94,8 +94,14 @@ impl ApplyError {
         }
     }
 
-    /// Whether an object vanished between being seen and being used: worth another look.
-    pub(super) const fn is_vanished(&self) -> bool {
-        matches!(self, Self::Step { source, .. } if matches!(source.kind, EngineErrorKind::NotFound))
+    /// Whether the engine has moved on between being seen and being used: worth another look. An
+    /// object may have vanished; or one has appeared, because the engine still carried out what an
+    /// agent had asked of it that was killed meanwhile.
+    pub(super) const fn is_outrun(&self) -> bool {
+        matches!(
+            self,
+            Self::Step { source, .. }
+                if matches!(source.kind, EngineErrorKind::NotFound | EngineErrorKind::SubnetInUse)
+        )
     }
 }

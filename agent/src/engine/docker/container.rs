@@ -127,7 +127,7 @@ impl DockerEngine {
                 "RestartPolicy": { "Name": "no" },
                 "LogConfig": {
                     "Type": "json-file",
-                    "Config": { "max-size": "16m", "max-file": "3" },
+                    "Config": { "max-size": "8m", "max-file": "4" },
                 },
                 "PortBindings": ports,
                 "Mounts": [{
