@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".decnet.v1.SpooledEvent.line")
         .bytes(".decnet.v1.Assign.hydrated")
+        .codec_path("crate::codec::QuietCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -87,7 +87,7 @@ pub struct LiveHost {
 #[derive(Default)]
 struct Entry {
     live: LiveHost,
-    session: Option<(u64, mpsc::Sender<Order>, CancellationToken)>,
+    session: Option<(u64, mpsc::Sender<Box<Order>>, CancellationToken)>,
     /// Digest of what the last report showed; another one in a heartbeat asks for a report.
     observed_digest: u64,
     report_asked: bool,
@@ -100,7 +100,7 @@ pub struct Session {
     host: HostId,
     number: u64,
     /// What the master has to say.
-    pub orders: mpsc::Receiver<Order>,
+    pub orders: mpsc::Receiver<Box<Order>>,
     /// Cancelled when a newer stream of the same host has taken over.
     pub superseded: CancellationToken,
 }
@@ -307,7 +307,7 @@ impl Fleet {
             entry.report_asked = true;
             if let Some((_, orders, _)) = &entry.session {
                 // A full queue holds an order already, and every order is answered by a report.
-                drop(orders.try_send(Order::Report));
+                drop(orders.try_send(Box::new(Order::Report)));
             }
         }
     }
@@ -326,7 +326,7 @@ impl Fleet {
         else {
             return false;
         };
-        match orders.try_send(order) {
+        match orders.try_send(Box::new(order)) {
             Ok(()) => true,
             Err(_) => {
                 ended.cancel();

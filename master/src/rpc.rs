@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::assign::HostReport;
 use domain::id::{DeckyId, SpoolId, TokenId, TopologyId};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use pki::acceptor::{AllowList as _, HostPeer, PeerInfo, Standing as Verdict};
 use pki::token::Secret;
 use proto::convert::{self, InvalidMessage};
@@ -191,10 +191,12 @@ impl FleetRpc for Rpc {
             let ended = rpc.converse(&peer, inbound, &replies).await;
             if let Err(status) = ended {
                 tracing::debug!(code = ?status.code(), cause = status.message(), "control stream ended");
-                drop(replies.send(Err(status)).await);
+                drop(replies.send(Box::new(Err(status))).await);
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(outbound).map(|reply| *reply),
+        )))
     }
 
     type EventsStream = ReplyStream<v1::EventReceipt>;
@@ -211,14 +213,18 @@ impl FleetRpc for Rpc {
         task::spawn("host.events", span, async move {
             if let Err(status) = rpc.listen(&peer, inbound, &receipts).await {
                 tracing::debug!(code = ?status.code(), cause = status.message(), "event stream ended");
-                drop(receipts.send(Err(status)).await);
+                drop(receipts.send(Box::new(Err(status))).await);
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(outbound).map(|reply| *reply),
+        )))
     }
 }
 
-type Replies = mpsc::Sender<Result<v1::MasterMessage, Status>>;
+/// Boxed, because a channel sets aside room for 32 of them, and every host has one.
+type Replies = mpsc::Sender<Box<Result<v1::MasterMessage, Status>>>;
+type Receipts = mpsc::Sender<Box<Result<v1::EventReceipt, Status>>>;
 
 impl Rpc {
     async fn converse(
@@ -291,7 +297,7 @@ impl Rpc {
                 }
                 order = session.orders.recv() => {
                     let Some(order) = order else { return Ok(()) };
-                    send(replies, order_to_wire(order)).await?;
+                    send(replies, order_to_wire(*order)).await?;
                 }
                 () = session.superseded.cancelled() => {
                     return Err(Status::aborted("a newer connection of this host took over"));
@@ -344,7 +350,7 @@ impl Rpc {
         &self,
         peer: &HostPeer,
         mut inbound: Streaming<v1::EventBatch>,
-        receipts: &mpsc::Sender<Result<v1::EventReceipt, Status>>,
+        receipts: &Receipts,
     ) -> Result<(), Status> {
         loop {
             let batch = tokio::select! {
@@ -391,7 +397,7 @@ impl Rpc {
                 through: receipt.through,
                 refused: u32::try_from(receipt.refused).unwrap_or(u32::MAX),
             };
-            if receipts.send(Ok(receipt)).await.is_err() {
+            if receipts.send(Box::new(Ok(receipt))).await.is_err() {
                 return Ok(());
             }
         }
@@ -435,7 +441,7 @@ fn order_to_wire(order: Order) -> v1::master_message::Body {
 
 async fn send(replies: &Replies, body: v1::master_message::Body) -> Result<(), Status> {
     replies
-        .send(Ok(v1::MasterMessage { body: Some(body) }))
+        .send(Box::new(Ok(v1::MasterMessage { body: Some(body) })))
         .await
         .map_err(|_| Status::cancelled("the agent has gone"))
 }

@@ -11,6 +11,8 @@ pub mod topology_file;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "grpc")]
+pub mod codec;
+#[cfg(feature = "grpc")]
 pub mod convert;
 #[cfg(feature = "rest")]
 pub mod rest;

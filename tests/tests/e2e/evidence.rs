@@ -189,8 +189,9 @@ fn what_a_rotated_log_has_lost_is_counted_and_told() -> Result<()> {
     every_number_once(&world, "n", &first)?;
     world.kill_agent(HOST)?;
     // More than Docker keeps.
-    let asked = 110_000;
-    let answered = Flood::start(&world.slot.address(0, 10), "lost", 8, asked, 0)?.finish()?;
+    let asked = 20_000;
+    let long = format!("lost/{}", "x".repeat(3_000));
+    let answered = Flood::start(&world.slot.address(0, 10), &long, 8, asked, 0)?.finish()?;
     world.start_agent(HOST, &[])?;
     eventually(
         "every line in the table or in a gap",
