@@ -442,15 +442,19 @@ impl Actor {
     fn look(&mut self) {
         self.waits.look_at = None;
         if self.in_flight() {
-            // It ends with an inventory of its own; a hint after that needs one more.
+            // It ends with an inventory of its own, and what was hinted at may be later than that.
+            self.asked = true;
             self.waits.look_at = Some(Instant::now() + self.parts.settings.period);
             return;
         }
-        if self.waits.inventory.is_none() {
-            let engine = self.parts.engine.clone();
-            self.waits.inventory = Some(Box::pin(async move { engine.inventory().await }));
-            self.asked = false;
+        if self.waits.inventory.is_some() {
+            // It may have been read before what was hinted at.
+            self.asked = true;
+            return;
         }
+        let engine = self.parts.engine.clone();
+        self.waits.inventory = Some(Box::pin(async move { engine.inventory().await }));
+        self.asked = false;
     }
 
     async fn looked(&mut self, inventory: Inventoried) {
