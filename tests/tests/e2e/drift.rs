@@ -25,9 +25,12 @@ fn ids(world: &World) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
+/// Less than the period of the inventory: it is the engine's own events that must have told.
+const NOTICED: Duration = Duration::from_secs(40);
+
 /// Waits until the damage was seen, repaired, and the status says both.
 fn repaired(world: &World, deckies: usize, lans: usize) -> Result<()> {
-    eventually("degraded and active again", LONG, || {
+    eventually("degraded and active again", NOTICED, || {
         let path = world.status_path("maze")?;
         let tail: Vec<&str> = path
             .iter()
