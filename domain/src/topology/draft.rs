@@ -12,12 +12,16 @@ use super::allocate::{AddressAllocator, AddressRefused};
 use super::finding::{Finding, FindingCode as Code, sort};
 use super::validate::Limits;
 use super::{Decky, Edge, Lan, LanDriver, LanKind, Protocol, Publish, Topology};
+use crate::archetype::Archetype;
 use crate::id::{DeckyId, EdgeId, HostId, LanId, TopologyId};
 use crate::name::{DeckyName, Hostname, LanName, TopologyName};
 use crate::persona::{Mac, Persona};
 use crate::revision::Revision;
 use crate::seed::Seed;
 use crate::service::{OptionValue, ServiceKind, ServiceOptions, ServiceSet};
+
+mod export;
+mod rebase;
 
 /// A topology as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,12 +60,15 @@ pub struct DraftDecky {
     pub services: Vec<String>,
     /// Options by service.
     pub service_config: BTreeMap<String, BTreeMap<String, OptionValue>>,
-    /// The operating system that it shows; Linux when left out.
+    /// The operating system that it shows; when left out, the archetype's, or the first on which
+    /// its services are plausible.
     pub persona: Option<String>,
     /// Whether it routes between its LANs.
     pub forwards_l3: bool,
     /// Ports of the host that it answers behind.
     pub publish: Vec<DraftPublish>,
+    /// How often it mutates by itself, such as `6h`; never when left out.
+    pub mutate_every: Option<String>,
     /// 64 hexadecimal digits; random when left out.
     pub seed: Option<String>,
     /// Its LANs, in the order of its interfaces.
@@ -120,6 +127,8 @@ pub struct Resolved {
     pub lacks_lan: bool,
     /// Whether one that was written as the DMZ could not be read.
     pub lacks_dmz: bool,
+    /// Whether a decky of the draft could not be read.
+    pub lacks_decky: bool,
 }
 
 /// An edge that was read, before an address is chosen where none was asked for.
@@ -186,12 +195,7 @@ pub fn resolve(
             let path = format!("deckies[{index}].edges[{number}]");
             let target = format!("decky {}", decky.name);
             let Some((lan, subnet)) = by_name.get(&edge.lan.to_ascii_lowercase()).copied() else {
-                this.findings.push(Finding::error(
-                    Code::EdgeUnknown,
-                    target,
-                    format!("{path}.lan"),
-                    format!("there is no LAN named {:?}", clip(&edge.lan)),
-                ));
+                this.findings.extend(nowhere(draft, edge, &path, target));
                 this.incomplete.insert(decky.id);
                 continue;
             };
@@ -270,6 +274,7 @@ pub fn resolve(
     }
 
     sort(&mut this.findings);
+    let decky_count = deckies.len();
     let unread: Vec<_> = (0..draft.lans.len())
         .filter(|index| !lan_places.contains(index))
         .collect();
@@ -290,7 +295,34 @@ pub fn resolve(
         decky_places,
         lacks_lan: !unread.is_empty(),
         lacks_dmz: unread.iter().any(is_dmz),
+        lacks_decky: decky_count < draft.deckies.len(),
     }
+}
+
+/// What is wrong with an edge whose LAN was not read.
+fn nowhere(draft: &Draft, edge: &DraftEdge, path: &str, target: String) -> Option<Finding> {
+    let named = |lan: &&DraftLan| lan.name.eq_ignore_ascii_case(&edge.lan);
+    let Some(lan) = draft.lans.iter().find(named) else {
+        return Some(Finding::error(
+            Code::EdgeUnknown,
+            target,
+            format!("{path}.lan"),
+            format!("there is no LAN named {:?}", clip(&edge.lan)),
+        ));
+    };
+    // The LAN's own fault is found at the LAN. An address has no meaning without its subnet.
+    let address = edge.address.as_ref().filter(|text| !text.is_empty())?;
+    Some(Finding::error(
+        Code::IpMalformed,
+        target,
+        format!("{path}.address"),
+        format!(
+            "{:?} is no address of LAN {}, whose subnet {:?} cannot be read",
+            clip(address),
+            clip(&edge.lan),
+            clip(&lan.subnet)
+        ),
+    ))
 }
 
 fn clip(text: &str) -> String {
@@ -470,7 +502,7 @@ impl Resolver<'_> {
             return None;
         }
         let persona = match written.persona.as_deref().map(str::parse) {
-            None => Persona::Linux,
+            None => usual_persona(written),
             Some(Ok(persona)) => persona,
             Some(Err(error)) => {
                 self.value_finding(&target, format!("{path}.persona"), &format!("{error}"));
@@ -493,6 +525,14 @@ impl Resolver<'_> {
                 seeded_hostname(&seed, persona)
             }
         };
+        let mutate_every = match written.mutate_every.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(interval)) => Some(interval),
+            Some(Err(error)) => {
+                self.value_finding(&target, format!("{path}.mutate_every"), &format!("{error}"));
+                None
+            }
+        };
         let services = self.services(written, &path, &target);
         let publish = self.publish(written, &path, &target);
         Some(Decky {
@@ -504,6 +544,7 @@ impl Resolver<'_> {
             persona,
             forwards_l3: written.forwards_l3,
             publish,
+            mutate_every,
             seed,
         })
     }
@@ -596,7 +637,23 @@ impl Resolver<'_> {
 }
 
 fn known_services() -> String {
-    ServiceKind::ALL.map(ServiceKind::as_str).join(", ")
+    let names: Vec<_> = ServiceKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    names.join(", ")
+}
+
+/// The persona of a decky for which none is written.
+fn usual_persona(written: &DraftDecky) -> Persona {
+    let archetype: Option<Archetype> = written
+        .archetype
+        .as_ref()
+        .and_then(|text| text.parse().ok());
+    archetype.map_or_else(
+        || {
+            let services = written.services.iter().take(64);
+            Persona::fitting(services.filter_map(|text| text.parse().ok()))
+        },
+        Archetype::persona,
+    )
 }
 
 /// A host name as an administrator would give it, so that a decky never shows its own.
