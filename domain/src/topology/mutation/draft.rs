@@ -4,12 +4,14 @@
 //! topology file, so that whatever a draft of a topology takes, a mutation takes too.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::{DeckyPatch, EdgePatch, Mutation, NewDecky, NewEdge, Op, Regime, step};
-use crate::id::{DeckyId, LanId};
-use crate::name::{DeckyName, LanName};
+use crate::id::{DeckyId, EdgeId, LanId};
+use crate::name::DeckyName;
+use crate::persona::Mac;
 use crate::service::OptionValue;
-use crate::topology::allocate::SubnetAllocator;
+use crate::topology::allocate::{AddressRefused, SubnetAllocator, check};
 use crate::topology::diff::decky_patch;
 use crate::topology::draft::{Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish, Entropy};
 use crate::topology::finding::{Finding, FindingCode as Code};
@@ -192,10 +194,17 @@ fn one(
             let decky = find_decky(topology, decky).map_err(at)?;
             attach(decky, edge, *forwards_l3, topology, context)?
         }
-        OpDraft::DetachDecky { decky, lan } => Op::DetachDecky {
-            decky: find_decky(topology, decky).map_err(at)?.id,
-            lan: find_lan(topology, lan).map_err(at)?.id,
-        },
+        OpDraft::DetachDecky { decky, lan } => {
+            let decky = find_decky(topology, decky).map_err(at)?;
+            let lan = find_lan(topology, lan).map_err(at)?.id;
+            if topology.edge(decky.id, lan).is_some_and(|edge| edge.home) {
+                return Err(at(step::at_home(&decky.name)));
+            }
+            Op::DetachDecky {
+                decky: decky.id,
+                lan,
+            }
+        }
     })
 }
 
@@ -373,7 +382,7 @@ fn update_decky(
             vec![finding]
         })?);
     }
-    let written = overlay(decky, patch, topology);
+    let written = overlay(decky, patch);
     let (read, _) = read_decky(&written, Some(decky.id), topology, context)
         .map_err(|findings| about(findings, "decky", "patch"))?;
     Ok(Op::UpdateDecky {
@@ -386,12 +395,10 @@ fn update_decky(
     })
 }
 
-/// The decky as a draft, with what the patch says in place of what it had.
-fn overlay(decky: &Decky, patch: &DeckyPatchDraft, topology: &Topology) -> DraftDecky {
+/// The decky as a draft, with what the patch says in place of what it had. Where it is, is read
+/// apart.
+fn overlay(decky: &Decky, patch: &DeckyPatchDraft) -> DraftDecky {
     let mut written = DraftDecky::from(decky);
-    let whole = Draft::from(topology).deckies.into_iter();
-    let edges = whole.filter(|known| known.name == written.name);
-    written.edges = edges.flat_map(|known| known.edges).collect();
     let DeckyPatchDraft {
         name: _,
         hostname,
@@ -426,14 +433,32 @@ fn malformed(decky: &Decky, code: Code, path: &str, message: String) -> Finding 
     Finding::error(code, format!("decky {}", decky.name), path, message)
 }
 
-fn edge_patch(decky: &Decky, edge: &DraftEdge, topology: &Topology) -> Result<EdgePatch, Finding> {
+/// A membership as it was written, apart from its home.
+struct ReadEdge {
+    lan: LanId,
+    address: Option<Ipv4Addr>,
+    mac: Option<Mac>,
+}
+
+fn read_edge(decky: &Decky, edge: &DraftEdge, topology: &Topology) -> Result<ReadEdge, Finding> {
     let lan = find_lan(topology, &edge.lan)?;
-    let address = match edge.address.as_deref().map(str::parse) {
+    let address = match edge.address.as_deref().filter(|text| !text.is_empty()) {
         None => None,
-        Some(Ok(address)) => Some(address),
-        Some(Err(_)) => {
-            let message = "not an IPv4 address".to_owned();
-            return Err(malformed(decky, Code::IpMalformed, "address", message));
+        Some(text) => {
+            let address: Ipv4Addr = text.parse().map_err(|_| {
+                let message = "not an IPv4 address".to_owned();
+                malformed(decky, Code::IpMalformed, "address", message)
+            })?;
+            let code = match check(lan.subnet, address) {
+                Ok(()) | Err(AddressRefused::Taken) => None,
+                Err(error @ AddressRefused::OutOfSubnet) => Some((Code::IpOutOfSubnet, error)),
+                Err(error @ AddressRefused::Reserved) => Some((Code::IpReserved, error)),
+            };
+            if let Some((code, error)) = code {
+                let message = format!("{error} ({} of LAN {})", lan.subnet, lan.name);
+                return Err(malformed(decky, code, "address", message));
+            }
+            Some(address)
         }
     };
     let mac = match edge.mac.as_deref().map(str::parse) {
@@ -444,8 +469,17 @@ fn edge_patch(decky: &Decky, edge: &DraftEdge, topology: &Topology) -> Result<Ed
             return Err(malformed(decky, Code::ValueInvalid, "mac", message));
         }
     };
-    Ok(EdgePatch {
+    Ok(ReadEdge {
         lan: lan.id,
+        address,
+        mac,
+    })
+}
+
+fn edge_patch(decky: &Decky, edge: &DraftEdge, topology: &Topology) -> Result<EdgePatch, Finding> {
+    let ReadEdge { lan, address, mac } = read_edge(decky, edge, topology)?;
+    Ok(EdgePatch {
+        lan,
         address,
         mac,
         becomes_home: edge.home.unwrap_or(false),
@@ -459,29 +493,19 @@ fn attach(
     topology: &Topology,
     context: &mut Context<'_>,
 ) -> Result<Op, Vec<Finding>> {
-    let lan = find_lan(topology, &edge.lan).map_err(|finding| vec![finding])?;
-    let mut written = overlay(decky, &DeckyPatchDraft::default(), topology);
-    let number = written.edges.len();
-    written.edges.push(DraftEdge {
-        lan: LanName::to_string(&lan.name),
-        home: Some(false),
-        ..edge.clone()
-    });
-    let (_, edges) = read_decky(&written, Some(decky.id), topology, context)
-        .map_err(|findings| about(findings, &format!("decky.edges[{number}]"), "edge"))?;
-    let Some(read) = edges.get(number) else {
-        return Err(vec![malformed(
-            decky,
-            Code::EdgeDup,
-            "lan",
-            "the decky's memberships cannot be read".to_owned(),
-        )]);
-    };
+    let ReadEdge { lan, address, mac } =
+        read_edge(decky, edge, topology).map_err(|mut finding| {
+            finding.path = format!("edge.{}", finding.path);
+            vec![finding]
+        })?;
     Ok(Op::AttachDecky {
         decky: decky.id,
         edge: NewEdge {
+            id: EdgeId::new(context.entropy.uuid()),
+            lan,
+            address,
+            mac,
             home: edge.home.unwrap_or(false),
-            ..fixed(read)
         },
         forwards_l3,
     })

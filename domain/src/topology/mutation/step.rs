@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::{DeckyPatch, LanPatch, NewDecky, NewEdge, Op, Regime};
 use crate::id::{DeckyId, LanId};
+use crate::name::DeckyName;
 use crate::topology::allocate::{AddressAllocator, AddressRefused, check};
 use crate::topology::finding::{Finding, FindingCode as Code};
 use crate::topology::{Decky, Edge, Lan, Topology};
@@ -133,7 +134,7 @@ fn update_lan(
     }
     lan.kind = kind.unwrap_or(lan.kind);
     if let Some(driver) = driver {
-        lan.driver = driver.clone();
+        lan.driver.clone_from(driver);
     }
     if let Some(subnet) = *subnet {
         let before = std::mem::replace(&mut lan.subnet, subnet);
@@ -265,13 +266,9 @@ fn detach(id: DeckyId, lan: LanId, topology: &mut Topology) -> Result<(), Findin
     let Some(edge) = topology.edge(id, lan) else {
         return Err(not_attached(&name, "lan"));
     };
-    if edge.home {
-        return Err(Finding::error(
-            Code::HomeLan,
-            format!("decky {name}"),
-            "lan",
-            "the decky is at home there; make another LAN its home, or remove the decky",
-        ));
+    // Its only LAN can be left, to undo that it was joined; the shape rules then have their say.
+    if edge.home && topology.edges_of(id).count() > 1 {
+        return Err(at_home(&name));
     }
     topology
         .edges
@@ -279,7 +276,17 @@ fn detach(id: DeckyId, lan: LanId, topology: &mut Topology) -> Result<(), Findin
     Ok(())
 }
 
-fn not_attached(decky: &crate::name::DeckyName, path: &str) -> Finding {
+/// Why a decky cannot leave a LAN.
+pub(super) fn at_home(decky: &DeckyName) -> Finding {
+    Finding::error(
+        Code::HomeLan,
+        format!("decky {decky}"),
+        "lan",
+        "the decky is at home there; make another LAN its home, or remove the decky",
+    )
+}
+
+fn not_attached(decky: &DeckyName, path: &str) -> Finding {
     Finding::error(
         Code::EdgeUnknown,
         format!("decky {decky}"),
