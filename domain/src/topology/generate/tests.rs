@@ -81,9 +81,12 @@ fn a_seed_gives_these_bytes_on_every_machine_and_release() {
     assert_ne!(first, text(&draft(&other)));
 }
 
+/// A LAN's name, its parent's, and whether it is the DMZ.
+type TreeLan = (String, Option<String>, bool);
+
 /// What holds of every generated topology: `lans` with their parents, `edges` of each decky with
 /// its home first.
-fn assert_shape(lans: &[(String, Option<String>, bool)], edges: &[Vec<String>], cross: bool) {
+fn assert_shape(lans: &[TreeLan], edges: &[Vec<String>], cross: bool) {
     let (root, parent, is_dmz) = &lans[0];
     assert!(root == "LAN-00" && parent.is_none() && *is_dmz);
     assert_eq!(lans.iter().filter(|(_, _, is_dmz)| *is_dmz).count(), 1);
@@ -112,7 +115,7 @@ fn assert_shape(lans: &[(String, Option<String>, bool)], edges: &[Vec<String>], 
 }
 
 /// The tree is not in a draft: a LAN's parent is where its first gateway leads.
-fn shape(draft: &Draft) -> (Vec<(String, Option<String>, bool)>, Vec<Vec<String>>) {
+fn shape(draft: &Draft) -> (Vec<TreeLan>, Vec<Vec<String>>) {
     let edges: Vec<Vec<String>> = draft
         .deckies
         .iter()

@@ -13,10 +13,13 @@ use crate::persona::Mac;
 use crate::service::OptionValue;
 use crate::topology::allocate::{AddressRefused, SubnetAllocator, check};
 use crate::topology::diff::decky_patch;
-use crate::topology::draft::{Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish, Entropy};
+use crate::topology::draft::{self, Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish, Entropy};
 use crate::topology::finding::{Finding, FindingCode as Code};
 use crate::topology::validate::Limits;
-use crate::topology::{Decky, Edge, Lan, Topology};
+use crate::topology::{Decky, Lan, Topology};
+
+/// Most operations of one batch: whoever has more applies a whole topology file.
+pub const MAX_OPS: usize = 1024;
 
 /// One edit as it was written. References are ids, or names without regard to case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +141,12 @@ pub fn resolve(draft: &MutationDraft, context: &mut Context<'_>) -> Result<Mutat
             let topology = context.topology;
             one(op, topology, context).map(Mutation::One)
         }
+        MutationDraft::Batch(drafts) if drafts.len() > MAX_OPS => Err(vec![Finding::error(
+            Code::TooLarge,
+            "mutation",
+            "ops",
+            format!("{} operations exceed the limit of {MAX_OPS}", drafts.len()),
+        )]),
         MutationDraft::Batch(drafts) => {
             // Each operation may refer to what those before it make.
             let mut so_far = context.topology.clone();
@@ -175,9 +184,7 @@ fn one(
             update_lan(find_lan(topology, lan).map_err(at)?, patch, context)?
         }
         OpDraft::AddDecky(written) => {
-            let (decky, edges) = read_decky(written, None, topology, context)?;
-            let edges = edges.iter().map(fixed).collect();
-            Op::AddDecky(Box::new(NewDecky { decky, edges }))
+            Op::AddDecky(Box::new(read_decky(written, topology, context)?))
         }
         OpDraft::RemoveDecky { decky } => Op::RemoveDecky {
             decky: find_decky(topology, decky).map_err(at)?.id,
@@ -239,17 +246,6 @@ fn find_decky<'a>(topology: &'a Topology, reference: &str) -> Result<&'a Decky, 
         .ok_or_else(|| unknown("decky", reference))
 }
 
-/// The memberships as they were chosen: what is allocated once stays.
-fn fixed(edge: &Edge) -> NewEdge {
-    NewEdge {
-        id: edge.id,
-        lan: edge.lan,
-        address: Some(edge.address),
-        mac: Some(edge.mac),
-        home: edge.home,
-    }
-}
-
 /// Those findings that are about one element of the draft, with its place as `noun`.
 fn about(findings: Vec<Finding>, element: &str, noun: &str) -> Vec<Finding> {
     findings
@@ -280,7 +276,7 @@ fn read_lan(written: &DraftLan, context: &mut Context<'_>) -> Result<Lan, Vec<Fi
         lans: vec![written],
         deckies: Vec::new(),
     };
-    let resolved = crate::topology::draft::resolve(&draft, None, context.limits, context.entropy);
+    let resolved = draft::resolve(&draft, None, context.limits, context.entropy);
     let findings = about(resolved.findings, "lans[0]", "lan");
     match resolved.topology.lans.into_iter().next() {
         Some(lan) if findings.is_empty() => Ok(lan),
@@ -316,43 +312,49 @@ fn update_lan(
     })
 }
 
-/// Reads a decky among the others, so that no address is given twice; in the place of `known`, or
-/// as a further one. The findings are its own only.
+/// Reads a decky and its memberships on the LANs of `topology`. An address that is left out is
+/// chosen when the decky is added: only then is it known which are free.
 fn read_decky(
     written: &DraftDecky,
-    known: Option<DeckyId>,
     topology: &Topology,
     context: &mut Context<'_>,
-) -> Result<(Decky, Vec<Edge>), Vec<Finding>> {
-    let mut draft = Draft::from(topology);
-    let others = draft.deckies.len();
-    let mut places = topology.deckies.iter();
-    let place = places
-        .position(|decky| Some(decky.id) == known)
-        .unwrap_or(others);
-    draft
-        .deckies
-        .resize(others.max(place + 1), DraftDecky::default());
-    draft.deckies[place] = written.clone();
-    // Whether there are too many is judged of the whole, when it is applied.
+) -> Result<NewDecky, Vec<Finding>> {
+    let draft = Draft {
+        name: topology.name.to_string(),
+        lans: topology.lans.iter().map(DraftLan::from).collect(),
+        deckies: vec![written.clone()],
+    };
+    // Whether there are too many LANs is judged of the whole, when it is applied.
     let limits = Limits {
         lans: usize::MAX,
-        deckies: usize::MAX,
         ..*context.limits
     };
-    let resolved = draft.resolve_onto(topology, &limits, context.entropy);
-    let findings = about(resolved.findings, &format!("deckies[{place}]"), "decky");
-    let name = DeckyName::parse(&written.name).ok();
-    let read = resolved
-        .topology
-        .deckies
+    let resolved = draft::resolve(&draft, None, &limits, context.entropy);
+    let findings = about(resolved.findings, "deckies[0]", "decky");
+    let read = resolved.topology;
+    let lans: BTreeMap<LanId, LanId> = read
+        .lans
         .iter()
-        .find(|decky| Some(decky.name.folded()) == name.as_ref().map(DeckyName::folded));
-    match read {
-        Some(decky) if findings.is_empty() => {
-            let edges = resolved.topology.edges_of(decky.id).copied().collect();
-            Ok((decky.clone(), edges))
-        }
+        .zip(&resolved.lan_places)
+        .filter_map(|(lan, place)| Some((lan.id, topology.lans.get(*place)?.id)))
+        .collect();
+    let edges = read.edges.iter().zip(&written.edges);
+    let edges = edges.filter_map(|(edge, written)| {
+        let says = written
+            .address
+            .as_ref()
+            .is_some_and(|text| !text.is_empty());
+        Some(NewEdge {
+            id: edge.id,
+            lan: *lans.get(&edge.lan)?,
+            address: says.then_some(edge.address),
+            mac: Some(edge.mac),
+            home: edge.home,
+        })
+    });
+    let edges = edges.collect();
+    match read.deckies.into_iter().next() {
+        Some(decky) if findings.is_empty() => Ok(NewDecky { decky, edges }),
         Some(_) | None => Err(findings),
     }
 }
@@ -383,14 +385,14 @@ fn update_decky(
         })?);
     }
     let written = overlay(decky, patch);
-    let (read, _) = read_decky(&written, Some(decky.id), topology, context)
+    let read = read_decky(&written, topology, context)
         .map_err(|findings| about(findings, "decky", "patch"))?;
     Ok(Op::UpdateDecky {
         decky: decky.id,
         patch: Box::new(DeckyPatch {
             name,
             edges,
-            ..decky_patch(decky, &read)
+            ..decky_patch(decky, &read.decky)
         }),
     })
 }

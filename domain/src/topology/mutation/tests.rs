@@ -364,7 +364,7 @@ fn what_cannot_be_done_is_refused_by_name_and_leaves_nothing_behind() {
         (
             OpDraft::AddDecky(decky("Decky-0", &["lan-1"], &[])),
             "DECKY_NAME_DUP",
-            "decky.name",
+            "deckies[4].name",
         ),
         (
             OpDraft::AddDecky(decky("x", &["lan-7"], &[])),
