@@ -22,3 +22,4 @@ pub mod service;
 #[cfg(test)]
 mod testkit;
 pub mod topology;
+pub mod wiring;

@@ -213,8 +213,9 @@ fn lan_change(before: &Lan, after: &Lan) -> Option<Change> {
     let patch = LanPatch {
         name: (before.name != after.name).then(|| after.name.clone()),
         subnet: (before.subnet != after.subnet).then_some(after.subnet),
+        subnet6: (before.subnet6 != after.subnet6).then_some(after.subnet6),
         kind: (before.kind != after.kind).then_some(after.kind),
-        driver: (before.driver != after.driver).then(|| after.driver.to_owned()),
+        driver: (before.driver != after.driver).then(|| after.driver.clone()),
     };
     if patch == LanPatch::default() {
         return None;
@@ -235,6 +236,11 @@ fn lan_change(before: &Lan, after: &Lan) -> Option<Change> {
         before.subnet.to_string(),
         after.subnet.to_string(),
     );
+    let subnet6 = |lan: &Lan| {
+        let range = lan.subnet6.map(|subnet| subnet.to_string());
+        range.unwrap_or_else(|| "none".to_owned())
+    };
+    field("subnet6", subnet6(before), subnet6(after));
     field(
         "kind",
         before.kind.as_str().to_owned(),
@@ -242,8 +248,8 @@ fn lan_change(before: &Lan, after: &Lan) -> Option<Change> {
     );
     field(
         "driver",
-        before.driver.as_str().to_owned(),
-        after.driver.as_str().to_owned(),
+        before.driver.to_string(),
+        after.driver.to_string(),
     );
     Some(Change::LanChanged {
         lan: before.id,

@@ -6,7 +6,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::diff::Difference;
 use super::finding::{Finding, FindingCode as Code, FindingSeverity, sort};
@@ -79,6 +79,8 @@ pub struct LanPatch {
     pub name: Option<LanName>,
     /// Its range. Refused on a live topology.
     pub subnet: Option<Ipv4Net>,
+    /// Its IPv6 range; the inner none takes it away. Refused on a live topology.
+    pub subnet6: Option<Option<Ipv6Net>>,
     /// Whether the outside reaches it. Refused on a live topology.
     pub kind: Option<LanKind>,
     /// How the engine makes it. Refused on a live topology.

@@ -77,6 +77,7 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             | Code::GatewayNotInDmz
             | Code::PublishCollision
             | Code::PublishUnserved
+            | Code::PublishUnbridged
             | Code::EdgeDup
             | Code::EdgeUnknown
             | Code::TooLarge
@@ -129,7 +130,7 @@ pub fn validate_within(topology: &Topology, limits: &Limits) -> Vec<Finding> {
 type Rule = fn(&Topology, &mut Vec<Finding>);
 
 /// Every rule. The next one goes at the end of its file's part.
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 20] = [
     shape::exactly_one_dmz,
     shape::every_lan_reaches_the_dmz,
     shape::every_decky_has_a_lan,
@@ -139,6 +140,7 @@ const RULES: [Rule; 18] = [
     shape::decky_names_are_unique,
     address::subnets_are_usable,
     address::subnets_do_not_overlap,
+    address::ipv6_ranges_are_usable,
     address::addresses_are_usable,
     address::addresses_are_unique,
     service::services_share_no_port,
@@ -147,6 +149,7 @@ const RULES: [Rule; 18] = [
     service::services_fit_the_persona,
     service::archetypes_are_known,
     publish::only_the_dmz_publishes,
+    publish::published_ports_are_bridged,
     publish::published_ports_lead_somewhere,
 ];
 

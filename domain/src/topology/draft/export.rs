@@ -28,8 +28,9 @@ impl From<&Lan> for DraftLan {
         Self {
             name: lan.name.to_string(),
             subnet: lan.subnet.to_string(),
+            subnet6: lan.subnet6.map(|subnet| subnet.to_string()),
             kind: Some(lan.kind.as_str().to_owned()),
-            driver: Some(lan.driver.as_str().to_owned()),
+            driver: Some(lan.driver.to_string()),
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct LanPatchDraft {
     pub name: Option<String>,
     /// Its range.
     pub subnet: Option<String>,
+    /// Its IPv6 range; the inner none takes it away.
+    pub subnet6: Option<Option<String>>,
     /// `dmz` or `internal`.
     pub kind: Option<String>,
     /// The driver.
@@ -293,11 +295,13 @@ fn update_lan(
     let LanPatchDraft {
         name,
         subnet,
+        subnet6,
         kind,
         driver,
     } = patch.clone();
     written.name = name.unwrap_or(written.name);
     written.subnet = subnet.unwrap_or(written.subnet);
+    written.subnet6 = subnet6.unwrap_or(written.subnet6);
     written.kind = kind.or(written.kind);
     written.driver = driver.or(written.driver);
     let read = read_lan(&written, context).map_err(|findings| about(findings, "lan", "patch"))?;
@@ -306,6 +310,7 @@ fn update_lan(
         patch: super::LanPatch {
             name: (read.name != lan.name).then_some(read.name),
             subnet: (read.subnet != lan.subnet).then_some(read.subnet),
+            subnet6: (read.subnet6 != lan.subnet6).then_some(read.subnet6),
             kind: (read.kind != lan.kind).then_some(read.kind),
             driver: (read.driver != lan.driver).then_some(read.driver),
         },

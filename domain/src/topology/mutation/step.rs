@@ -104,12 +104,17 @@ fn update_lan(
     let LanPatch {
         name,
         subnet,
+        subnet6,
         kind,
         driver,
     } = patch;
     let lan = lan_of(topology, id)?;
     let changed = [
         ("subnet", subnet.is_some_and(|subnet| subnet != lan.subnet)),
+        (
+            "subnet6",
+            subnet6.is_some_and(|subnet| subnet != lan.subnet6),
+        ),
         ("kind", kind.is_some_and(|kind| kind != lan.kind)),
         (
             "driver",
@@ -132,6 +137,7 @@ fn update_lan(
     if let Some(name) = name {
         lan.name = name.clone();
     }
+    lan.subnet6 = subnet6.unwrap_or(lan.subnet6);
     lan.kind = kind.unwrap_or(lan.kind);
     if let Some(driver) = driver {
         lan.driver.clone_from(driver);

@@ -565,7 +565,7 @@ fn any_op() -> impl Strategy<Value = OpDraft> {
                 name,
                 subnet,
                 kind,
-                driver: None,
+                ..DraftLan::default()
             })
         }),
         any_lan().prop_map(|lan| OpDraft::RemoveLan { lan }),

@@ -56,6 +56,49 @@ pub(super) fn subnets_do_not_overlap(topology: &Topology, findings: &mut Vec<Fin
     }
 }
 
+pub(super) fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
+    for (index, lan) in topology.lans.iter().enumerate() {
+        let Some(subnet) = lan.subnet6 else { continue };
+        let path = format!("lans[{index}].subnet6");
+        let first = subnet.network();
+        // Machines choose their addresses by their MAC (RFC 4291, appendix A), which takes 64 bits.
+        if subnet.prefix_len() != 64 {
+            findings.push(Finding::error(
+                Code::SubnetReserved,
+                format!("lan {}", lan.name),
+                path,
+                format!("/{} is not /64", subnet.prefix_len()),
+            ));
+            continue;
+        }
+        if first.is_unspecified()
+            || first.is_loopback()
+            || first.is_multicast()
+            || first.is_unicast_link_local()
+            || first.to_ipv4_mapped().is_some()
+        {
+            findings.push(Finding::error(
+                Code::SubnetReserved,
+                format!("lan {}", lan.name),
+                path,
+                format!("{subnet} is reserved (RFC 6890) and no LAN can have it"),
+            ));
+            continue;
+        }
+        let earlier = topology.lans[..index]
+            .iter()
+            .find(|earlier| earlier.subnet6 == Some(subnet));
+        if let Some(earlier) = earlier {
+            findings.push(Finding::error(
+                Code::SubnetOverlap,
+                format!("lans {}, {}", earlier.name, lan.name),
+                path,
+                format!("{subnet} is the IPv6 range of LAN {}", earlier.name),
+            ));
+        }
+    }
+}
+
 pub(super) fn addresses_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
     let lans: BTreeMap<_, _> = topology.lans.iter().map(|lan| (lan.id, lan)).collect();
     for (index, decky) in topology.deckies.iter().enumerate() {

@@ -29,6 +29,29 @@ pub(super) fn only_the_dmz_publishes(topology: &Topology, findings: &mut Vec<Fin
     }
 }
 
+pub(super) fn published_ports_are_bridged(topology: &Topology, findings: &mut Vec<Finding>) {
+    let real: BTreeSet<_> = topology
+        .lans
+        .iter()
+        .filter(|lan| lan.kind == LanKind::Dmz && lan.driver.parent().is_some())
+        .map(|lan| lan.id)
+        .collect();
+    for (index, decky) in topology.deckies.iter().enumerate() {
+        let on_real = topology
+            .edges_of(decky.id)
+            .any(|edge| real.contains(&edge.lan));
+        if !decky.publish.is_empty() && on_real {
+            findings.push(Finding::error(
+                Code::PublishUnbridged,
+                format!("decky {}", decky.name),
+                format!("deckies[{index}].publish"),
+                "the DMZ is a real network, where the decky answers under its own address; \
+                 publish nothing, or give the DMZ the driver bridge",
+            ));
+        }
+    }
+}
+
 pub(super) fn published_ports_lead_somewhere(topology: &Topology, findings: &mut Vec<Finding>) {
     let mut holders = Vec::new();
     for (index, decky) in topology.deckies.iter().enumerate() {

@@ -23,7 +23,7 @@ fn draft_of(document: &Value) -> Draft {
         name: text(&lan["name"]),
         subnet: text(&lan["subnet"]),
         kind: (lan["is_dmz"] == true).then(|| "dmz".to_owned()),
-        driver: None,
+        ..DraftLan::default()
     });
     let mut deckies: Vec<DraftDecky> = list("deckies")
         .iter()
