@@ -16,6 +16,7 @@ use crate::name::DeckyName;
 use crate::persona::Persona;
 use crate::seed::Seed;
 use crate::service::{ServiceKind, ServiceSet};
+use crate::topology::mutation::{DeckyPatch, Mutation, Op};
 use crate::topology::{Decky, Topology};
 
 /// Why a set changed.
@@ -187,6 +188,18 @@ pub fn next_services(decky: &Decky, bits: [u8; 32]) -> Option<ServiceSet> {
             .map(|kind| (kind, options(kind)))
             .collect(),
     )
+}
+
+/// The same as a mutation of the topology, for the queue.
+pub fn next_mutation(decky: &Decky, bits: [u8; 32]) -> Option<Mutation> {
+    let patch = DeckyPatch {
+        services: Some(next_services(decky, bits)?),
+        ..DeckyPatch::default()
+    };
+    Some(Mutation::One(Op::UpdateDecky {
+        decky: decky.id,
+        patch: Box::new(patch),
+    }))
 }
 
 fn pool(archetype: Option<&str>, persona: Persona) -> BTreeSet<ServiceKind> {

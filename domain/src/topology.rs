@@ -1,5 +1,6 @@
 //! The topology: the graph that an operator intends, with every address stored on its edge.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -276,6 +277,16 @@ impl Topology {
     /// A decky's membership of a LAN.
     pub fn edge(&self, decky: DeckyId, lan: LanId) -> Option<&Edge> {
         self.edges_of(decky).find(|edge| edge.lan == lan)
+    }
+
+    /// The edges of every decky that has any, each in the order of its interfaces: for whoever
+    /// would ask for each decky's in turn.
+    pub fn edges_by_decky(&self) -> BTreeMap<DeckyId, Vec<&Edge>> {
+        let mut edges: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for edge in &self.edges {
+            edges.entry(edge.decky).or_default().push(edge);
+        }
+        edges
     }
 
     /// The edges of one decky, in the order of its interfaces.

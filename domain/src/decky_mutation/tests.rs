@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::service::{OptionValue, ServiceOptions};
 use crate::testkit;
+use crate::topology::mutation::Regime;
+use crate::topology::validate::Limits;
 
 fn at(second: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(second).expect("it is a time")
@@ -139,6 +141,22 @@ fn a_published_service_stays_and_keeps_its_options() {
         );
         assert_ne!(kinds(&next), kinds(&decky.services));
     }
+}
+
+#[test]
+fn a_mutation_of_a_decky_is_one_of_its_topology_and_tells_one_transition() {
+    let before = topology(&[ServiceKind::Ssh, ServiceKind::Http]);
+    let mutation = next_mutation(&before.deckies[0], [1; 32]).expect("there are other sets");
+    let applied = mutation.apply(&before, Regime::Live, &Limits::default());
+    let after = applied.expect("a choice is always valid").topology;
+    let told = transitions(Some(&before), Some(&after), &by(Trigger::Scheduled));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].trigger, Trigger::Scheduled);
+    assert_eq!(
+        told[0].old,
+        BTreeSet::from([ServiceKind::Ssh, ServiceKind::Http])
+    );
+    assert_eq!(told[0].new, kinds(&after.deckies[0].services));
 }
 
 #[test]

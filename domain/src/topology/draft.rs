@@ -12,96 +12,20 @@ use super::allocate::{AddressAllocator, AddressRefused};
 use super::finding::{Finding, FindingCode as Code, sort};
 use super::validate::Limits;
 use super::{Decky, Edge, Lan, LanDriver, LanKind, Protocol, Publish, Topology};
-use crate::archetype::Archetype;
 use crate::id::{DeckyId, EdgeId, HostId, LanId, TopologyId};
 use crate::name::{DeckyName, Hostname, LanName, TopologyName};
 use crate::persona::{Mac, Persona};
 use crate::revision::Revision;
 use crate::seed::Seed;
-use crate::service::{OptionValue, ServiceKind, ServiceOptions, ServiceSet};
+use crate::service::{ServiceKind, ServiceOptions, ServiceSet};
 
 mod export;
+mod guess;
 mod rebase;
+mod written;
 
-/// A topology as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Draft {
-    /// Its name.
-    pub name: String,
-    /// Its segments.
-    pub lans: Vec<DraftLan>,
-    /// Its machines, each with its edges.
-    pub deckies: Vec<DraftDecky>,
-}
-
-/// A segment as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftLan {
-    /// Its name.
-    pub name: String,
-    /// Its range in CIDR form.
-    pub subnet: String,
-    /// Its IPv6 range in CIDR form, if its machines speak IPv6.
-    pub subnet6: Option<String>,
-    /// `dmz` or `internal`; internal when left out.
-    pub kind: Option<String>,
-    /// `bridge`, `macvlan:INTERFACE` or `ipvlan:INTERFACE`; bridge when left out.
-    pub driver: Option<String>,
-}
-
-/// A machine as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftDecky {
-    /// The operator's name for it.
-    pub name: String,
-    /// The name that attackers see; from the seed when left out.
-    pub hostname: Option<String>,
-    /// The set of services that it was made from.
-    pub archetype: Option<String>,
-    /// What it serves.
-    pub services: Vec<String>,
-    /// Options by service.
-    pub service_config: BTreeMap<String, BTreeMap<String, OptionValue>>,
-    /// The operating system that it shows; when left out, the archetype's, or the first on which
-    /// its services are plausible.
-    pub persona: Option<String>,
-    /// Whether it routes between its LANs.
-    pub forwards_l3: bool,
-    /// Ports of the host that it answers behind.
-    pub publish: Vec<DraftPublish>,
-    /// How often it mutates by itself, such as `6h`; never when left out.
-    pub mutate_every: Option<String>,
-    /// 64 hexadecimal digits; random when left out.
-    pub seed: Option<String>,
-    /// Its LANs, in the order of its interfaces.
-    pub edges: Vec<DraftEdge>,
-}
-
-/// A published port as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftPublish {
-    /// The host's address; all of them when left out.
-    pub host_ip: Option<String>,
-    /// The host's port.
-    pub host_port: i64,
-    /// The decky's port.
-    pub decky_port: i64,
-    /// `tcp` or `udp`; TCP when left out.
-    pub protocol: Option<String>,
-}
-
-/// A membership of a LAN as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftEdge {
-    /// The LAN's name.
-    pub lan: String,
-    /// The address there; the next free one when left out.
-    pub address: Option<String>,
-    /// The hardware address there; from the seed when left out.
-    pub mac: Option<String>,
-    /// Whether the LAN is where the machine belongs; the first one when nobody says.
-    pub home: Option<bool>,
-}
+use guess::{seeded_hostname, usual_persona};
+pub use written::{Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish};
 
 /// Where [`resolve`] gets what it cannot derive: random bits for ids and seeds.
 pub trait Entropy {
@@ -665,53 +589,6 @@ impl Resolver<'_> {
 fn known_services() -> String {
     let names: Vec<_> = ServiceKind::ALL.iter().map(|kind| kind.as_str()).collect();
     names.join(", ")
-}
-
-/// The persona of a decky for which none is written.
-fn usual_persona(written: &DraftDecky) -> Persona {
-    let archetype: Option<Archetype> = written
-        .archetype
-        .as_ref()
-        .and_then(|text| text.parse().ok());
-    archetype.map_or_else(
-        || {
-            let services = written.services.iter().take(64);
-            Persona::fitting(services.filter_map(|text| text.parse().ok()))
-        },
-        Archetype::persona,
-    )
-}
-
-/// A host name as an administrator would give it, so that a decky never shows its own.
-fn seeded_hostname(seed: &Seed, persona: Persona) -> Hostname {
-    let text = match persona {
-        Persona::Windows => {
-            let tail: String = seed
-                .hex()
-                .to_ascii_uppercase()
-                .chars()
-                .filter(char::is_ascii_alphanumeric)
-                .take(7)
-                .collect();
-            format!("DESKTOP-{tail}")
-        }
-        Persona::WindowsServer => {
-            let role = ["DC", "FS", "APP", "SQL", "WEB"][small(seed, "role", 5)];
-            format!("SRV-{role}{:02}", 1 + small(seed, "number", 9))
-        }
-        Persona::Linux | Persona::Bsd => {
-            let role = ["web", "app", "db", "mail", "git", "proxy", "backup", "ci"]
-                [small(seed, "role", 8)];
-            format!("{role}{:02}", 1 + small(seed, "number", 9))
-        }
-        Persona::Embedded => format!("cam-{:04x}", small(seed, "number", 0xffff)),
-        Persona::Cisco => format!("sw-{:02}", 1 + small(seed, "number", 48)),
-    };
-    Hostname::parse(&text).expect("made of letters, digits and hyphens, and short")
-}
-
-fn small(seed: &Seed, purpose: &str, bound: u64) -> usize {
-    usize::try_from(seed.pick(&format!("hostname {purpose}"), bound)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -101,8 +101,9 @@ pub(super) fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Fin
 
 pub(super) fn addresses_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
     let lans: BTreeMap<_, _> = topology.lans.iter().map(|lan| (lan.id, lan)).collect();
+    let edges = topology.edges_by_decky();
     for (index, decky) in topology.deckies.iter().enumerate() {
-        for (number, edge) in topology.edges_of(decky.id).enumerate() {
+        for (number, edge) in edges.get(&decky.id).into_iter().flatten().enumerate() {
             let Some(lan) = lans.get(&edge.lan) else {
                 continue;
             };
@@ -126,9 +127,10 @@ pub(super) fn addresses_are_usable(topology: &Topology, findings: &mut Vec<Findi
 
 pub(super) fn addresses_are_unique(topology: &Topology, findings: &mut Vec<Finding>) {
     let mut holders = BTreeMap::new();
+    let edges = topology.edges_by_decky();
     for (index, decky) in topology.deckies.iter().enumerate() {
         let mut lans = BTreeSet::new();
-        for (number, edge) in topology.edges_of(decky.id).enumerate() {
+        for (number, edge) in edges.get(&decky.id).into_iter().flatten().enumerate() {
             let target = format!("decky {}", decky.name);
             let path = format!("deckies[{index}].edges[{number}]");
             if !lans.insert(edge.lan) {

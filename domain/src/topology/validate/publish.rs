@@ -12,11 +12,14 @@ pub(super) fn only_the_dmz_publishes(topology: &Topology, findings: &mut Vec<Fin
         .filter(|lan| lan.kind == LanKind::Dmz)
         .map(|lan| lan.id)
         .collect();
+    let edges = topology.edges_by_decky();
     for (index, decky) in topology.deckies.iter().enumerate() {
         if !decky.publish.is_empty()
             && !dmz.is_empty()
-            && !topology
-                .edges_of(decky.id)
+            && !edges
+                .get(&decky.id)
+                .into_iter()
+                .flatten()
                 .any(|edge| dmz.contains(&edge.lan))
         {
             findings.push(Finding::error(
@@ -36,9 +39,12 @@ pub(super) fn published_ports_are_bridged(topology: &Topology, findings: &mut Ve
         .filter(|lan| lan.kind == LanKind::Dmz && lan.driver.parent().is_some())
         .map(|lan| lan.id)
         .collect();
+    let edges = topology.edges_by_decky();
     for (index, decky) in topology.deckies.iter().enumerate() {
-        let on_real = topology
-            .edges_of(decky.id)
+        let on_real = edges
+            .get(&decky.id)
+            .into_iter()
+            .flatten()
             .any(|edge| real.contains(&edge.lan));
         if !decky.publish.is_empty() && on_real {
             findings.push(Finding::error(

@@ -112,8 +112,9 @@ pub(super) fn edges_lead_somewhere(topology: &Topology, findings: &mut Vec<Findi
             ));
         }
     }
+    let edges = topology.edges_by_decky();
     for (index, decky) in topology.deckies.iter().enumerate() {
-        for (number, edge) in topology.edges_of(decky.id).enumerate() {
+        for (number, edge) in edges.get(&decky.id).into_iter().flatten().enumerate() {
             if !lans.contains(&edge.lan) {
                 findings.push(Finding::error(
                     Code::EdgeUnknown,
