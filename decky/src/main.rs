@@ -5,6 +5,7 @@ mod config;
 mod emit;
 mod net;
 mod persona;
+mod ports;
 mod serve;
 mod services;
 mod shell;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use crate::config::chain;
 use crate::emit::Emitter;
+use crate::ports::PortGate;
 use crate::serve::Caps;
 use crate::supervise::{Place, Supervisor};
 
@@ -106,11 +108,27 @@ async fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("could not take SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("could not take SIGHUP")?;
 
-    let mut supervisor = Supervisor::new(emitter.clone(), Place::real(), Caps::default());
-    if let Err(error) = supervisor.start(config).await {
-        emitter.lifecycle("stopping", &chain(&error)).await;
-        tokio::time::timeout(LAST_WORDS, emitter.flush()).await.ok();
-        return Err(error).context("could not start");
+    let gate = PortGate::of_this_namespace();
+    let mut supervisor = Supervisor::new(emitter.clone(), gate, Place::real(), Caps::default());
+    // A configuration that comes while it waits for its network is read behind this: the signal
+    // is kept.
+    let started = tokio::select! {
+        started = supervisor.start(config) => started.map(|()| true),
+        _ = terminate.recv() => Ok(false),
+        _ = interrupt.recv() => Ok(false),
+        () = emitter.gone() => return Ok(ExitCode::FAILURE),
+    };
+    match started {
+        Ok(true) => {}
+        Ok(false) => {
+            last_words(&emitter).await;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            emitter.lifecycle("stopping", &chain(&error)).await;
+            tokio::time::timeout(LAST_WORDS, emitter.flush()).await.ok();
+            return Err(error).context("could not start");
+        }
     }
     let mut alive = tokio::time::interval_at(tokio::time::Instant::now() + ALIVE, ALIVE);
     alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -127,12 +145,17 @@ async fn run(config: &Path) -> anyhow::Result<ExitCode> {
             _ = alive.tick() => supervisor.alive(),
         }
     }
-    // A blocked output must not delay the end: the engine would kill us, and say so.
+    last_words(&emitter).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that the decky ends. A blocked output must not delay that: the engine would kill us, and
+/// say so.
+async fn last_words(emitter: &Emitter) {
     tokio::time::timeout(LAST_WORDS, async {
         emitter.lifecycle("stopping", "").await;
         emitter.flush().await;
     })
     .await
     .ok();
-    Ok(ExitCode::SUCCESS)
 }
