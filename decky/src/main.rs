@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::config::chain;
-use crate::emit::Emitter;
+use crate::emit::{Emitter, Standard};
 use crate::ports::PortGate;
 use crate::serve::Caps;
 use crate::supervise::{Place, Supervisor};
@@ -102,7 +102,15 @@ fn main() -> ExitCode {
 )]
 async fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let boot = BootId::new(Uuid::new_v4());
-    let emitter = Emitter::start(std::io::stdout(), boot, emit::QUEUE_LINES, clock::system)
+    let output = Standard::open().context("could not look at standard output")?;
+    // Taken, and that is all: a file that has reached its greatest size must not be the end of the
+    // process.
+    let _oversize = output
+        .is_file()
+        .then(|| signal(SignalKind::from_raw(libc::SIGXFSZ)))
+        .transpose()
+        .context("could not take SIGXFSZ")?;
+    let emitter = Emitter::start(output, boot, emit::QUEUE_LINES, clock::system)
         .context("could not start the writer")?;
     let mut terminate = signal(SignalKind::terminate()).context("could not take SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("could not take SIGINT")?;
