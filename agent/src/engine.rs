@@ -24,6 +24,7 @@ pub mod liveness;
 pub mod name;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
+pub mod usage;
 
 /// Label keys, fixed when an object is made.
 pub mod label {

@@ -9,6 +9,7 @@ pub mod crash;
 pub mod datadir;
 pub mod engine;
 pub mod fence;
+pub mod guard;
 pub mod health;
 pub mod identity;
 pub mod join;
