@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{Applier, Settings};
 use crate::chain::Chain;
 use crate::collect::{CollectError, Collector};
-use crate::config::{CollectConfig, EngineConfig, EngineKind};
+use crate::config::{CollectConfig, EngineConfig, EngineKind, GuardConfig};
 use crate::datadir::DataDir;
 use crate::engine::Engine;
 use crate::engine::docker::{DockerConfig, DockerEngine};
 #[cfg(feature = "fake")]
 use crate::engine::fake::FakeDaemon;
 use crate::engine::liveness::LivenessBoard;
+use crate::guard::{Guard, HostGauges};
 use crate::health::Vitals;
 use crate::identity::{Credentials, LoadCredentialsError};
 use crate::leave::STORE_FILE;
@@ -49,6 +50,8 @@ pub struct Run {
     pub bounds: Bounds,
     /// How evidence is read.
     pub collect: CollectConfig,
+    /// What is to be left of the host.
+    pub guard: GuardConfig,
     /// The agent's clock.
     pub clock: Clock,
     /// Keeps a fleet from doing everything at once.
@@ -164,6 +167,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         engine: engine_config,
         bounds,
         collect,
+        guard,
         clock,
         jitter,
     } = options;
@@ -194,12 +198,16 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
     let board = LivenessBoard::new();
     let engine = engine(&engine_config, host, data.path(), board.clone());
     let vitals = Arc::new(Vitals::default());
+    let mut disks = vec![data.path().to_owned()];
+    disks.extend(guard.disks.iter().cloned());
+    let guard = Guard::new(guard, Arc::new(HostGauges::new(disks)));
     let applier = Applier {
         engine: Arc::clone(&engine),
         store,
         board: board.clone(),
         clock: Arc::clone(&clock),
         settings: Settings::default(),
+        guard: guard.clone(),
     };
     let (applier, actor) = applier
         .start()
@@ -211,7 +219,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         saw: Arc::new(move |decky, digest| board.saw(decky, digest)),
         vitals: Arc::clone(&vitals),
         notices,
-        clock,
+        clock: Arc::clone(&clock),
         flush: collect.flush,
     };
     let dialling = Dialling {
@@ -257,6 +265,11 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
             tracing::info_span!("evidence.send", host.id = %host),
             bulk.run(ending.clone()),
         ),
+        guard: task::spawn(
+            "guard",
+            tracing::info_span!("host.guard", host.id = %host),
+            guard.watch(Arc::clone(&spool), clock, ending.clone()),
+        ),
     };
     let result = tasks.watch(&shutdown).await;
     ending.cancel();
@@ -272,6 +285,7 @@ struct Tasks {
     collect: JoinHandle<Result<(), CollectError>>,
     session: JoinHandle<()>,
     bulk: JoinHandle<()>,
+    guard: JoinHandle<()>,
 }
 
 impl Tasks {
@@ -292,6 +306,7 @@ impl Tasks {
             end = &mut self.apply => ended("apply", end),
             end = &mut self.session => ended("session", end),
             end = &mut self.bulk => ended("bulk", end),
+            end = &mut self.guard => ended("guard", end),
         }
     }
 
@@ -301,6 +316,7 @@ impl Tasks {
             collect,
             session,
             bulk,
+            guard,
         } = self;
         // As if it had been killed: the row says what was under way, and the master goes on there.
         apply.abort();
@@ -309,7 +325,7 @@ impl Tasks {
             if !collect.is_finished() {
                 drop(collect.await);
             }
-            for task in [session, bulk, apply] {
+            for task in [session, bulk, guard, apply] {
                 if !task.is_finished() {
                     drop(task.await);
                 }
