@@ -15,6 +15,7 @@ pub mod identity;
 pub mod join;
 pub mod leave;
 pub mod link;
+pub mod measure;
 pub mod notice;
 pub mod report;
 pub mod run;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pki::clock::Clock;
 use pki::connector::MasterAddress;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::engine::docker::{DockerConfig, DockerEngine};
 #[cfg(feature = "fake")]
 use crate::engine::fake::FakeDaemon;
 use crate::engine::liveness::LivenessBoard;
+use crate::engine::usage::Meter;
 use crate::guard::{Guard, HostGauges};
 use crate::health::Vitals;
 use crate::identity::{Credentials, LoadCredentialsError};
@@ -29,6 +31,7 @@ use crate::leave::STORE_FILE;
 use crate::link::bulk::Bulk;
 use crate::link::session::{Dialling, Session};
 use crate::link::{Jitter, Pace};
+use crate::measure::{self, Measurer};
 use crate::notice::Notices;
 use crate::report::Obey;
 use crate::spool::{Bounds, OpenError, Spool};
@@ -222,6 +225,15 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         clock: Arc::clone(&clock),
         flush: collect.flush,
     };
+    let (usages, measured) = watch::channel(Arc::default());
+    let measurer = Measurer {
+        following: applier.following(),
+        meter: Meter::default(),
+        // Where containment counts, its counters are read here.
+        refused: Arc::new(|_| None),
+        every: measure::EVERY,
+        usages,
+    };
     let dialling = Dialling {
         credentials,
         masters,
@@ -234,6 +246,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         vitals,
         data: data.path().to_owned(),
         spool: spool.figures(),
+        usages: measured,
         without_master: collect.without_master,
     };
     let bulk = Bulk {
@@ -270,6 +283,11 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
             tracing::info_span!("host.guard", host.id = %host),
             guard.watch(Arc::clone(&spool), clock, ending.clone()),
         ),
+        measure: task::spawn(
+            "measure",
+            tracing::info_span!("host.measure", host.id = %host),
+            measurer.run(ending.clone()),
+        ),
     };
     let result = tasks.watch(&shutdown).await;
     ending.cancel();
@@ -286,6 +304,7 @@ struct Tasks {
     session: JoinHandle<()>,
     bulk: JoinHandle<()>,
     guard: JoinHandle<()>,
+    measure: JoinHandle<()>,
 }
 
 impl Tasks {
@@ -307,6 +326,7 @@ impl Tasks {
             end = &mut self.session => ended("session", end),
             end = &mut self.bulk => ended("bulk", end),
             end = &mut self.guard => ended("guard", end),
+            end = &mut self.measure => ended("measure", end),
         }
     }
 
@@ -317,6 +337,7 @@ impl Tasks {
             session,
             bulk,
             guard,
+            measure,
         } = self;
         // As if it had been killed: the row says what was under way, and the master goes on there.
         apply.abort();
@@ -325,7 +346,7 @@ impl Tasks {
             if !collect.is_finished() {
                 drop(collect.await);
             }
-            for task in [session, bulk, guard, apply] {
+            for task in [session, bulk, guard, measure, apply] {
                 if !task.is_finished() {
                     drop(task.await);
                 }
