@@ -20,3 +20,4 @@ pub mod service;
 mod testkit;
 pub mod topology;
 pub mod usage;
+pub mod wiring;
