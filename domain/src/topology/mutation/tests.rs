@@ -54,7 +54,9 @@ fn run(
     draft: &MutationDraft,
     regime: Regime,
 ) -> Result<Applied, Vec<Finding>> {
-    read(draft, topology, regime, &mut Counting(5000))?.apply(topology, regime, &Limits::default())
+    // Each revision draws ids of its own.
+    let mut entropy = Counting(5000 + 100 * u128::from(topology.revision.get()));
+    read(draft, topology, regime, &mut entropy)?.apply(topology, regime, &Limits::default())
 }
 
 fn live(topology: &Topology, op: OpDraft) -> Result<Applied, Vec<Finding>> {
@@ -415,6 +417,109 @@ fn what_cannot_be_done_is_refused_by_name_and_leaves_nothing_behind() {
         );
     }
     assert_eq!(before, untouched);
+}
+
+#[test]
+fn there_are_eight_operations_and_a_batch_of_them() {
+    let before = sample();
+    let ops = vec![
+        OpDraft::AddLan(lan("lab")),
+        rename_lan("lab", "den"),
+        OpDraft::AddDecky(decky("door", &["den", "lan-1"], &["ssh"])),
+        update("door", DeckyPatchDraft::default()),
+        attach("door", on("lan-0")),
+        detach("door", "lan-0"),
+        remove_decky("door"),
+        remove_lan("den"),
+    ];
+    let batch = read(
+        &MutationDraft::Batch(ops),
+        &before,
+        Regime::Live,
+        &mut Counting(5000),
+    );
+    let batch = batch.expect("each refers to what those before it made");
+    let words: Vec<_> = batch.ops().iter().map(Op::as_str).collect();
+    assert_eq!(
+        words,
+        [
+            "add_lan",
+            "update_lan",
+            "add_decky",
+            "update_decky",
+            "attach_decky",
+            "detach_decky",
+            "remove_decky",
+            "remove_lan"
+        ]
+    );
+    let applied = batch.apply(&before, Regime::Live, &Limits::default());
+    assert_eq!(
+        plain(&applied.expect("it undoes itself").topology),
+        plain(&before)
+    );
+    assert_eq!(batch.as_str(), "batch");
+}
+
+#[test]
+fn a_rename_moves_nothing_that_a_host_holds_but_the_name() {
+    let before = sample();
+    let renamed = done(&before, rename_lan("lan-1", "office"));
+    let name = Some("core".to_owned());
+    let patch = DeckyPatchDraft {
+        name,
+        ..DeckyPatchDraft::default()
+    };
+    let renamed = done(&renamed, update("decky-1", patch));
+    assert_eq!(renamed.edges, before.edges);
+    let (was, is) = (hydrate(&before), hydrate(&renamed));
+    let specs = |it: &crate::topology::hydrate::HydratedTopology| {
+        it.deckies
+            .iter()
+            .map(|decky| decky.spec())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(specs(&is), specs(&was));
+    assert_eq!(is.lans[1].name.as_str(), "office");
+}
+
+#[test]
+fn an_exhausted_lan_and_an_exhausted_range_are_findings() {
+    let mut before = sample();
+    before.lans[2].subnet = "10.9.2.0/29".parse().expect("a subnet");
+    for number in 0..3 {
+        before = done(
+            &before,
+            OpDraft::AddDecky(decky(&format!("x{number}"), &["lan-2"], &[])),
+        );
+    }
+    let one_more = OpDraft::AddDecky(decky("x3", &["lan-2"], &[]));
+    assert_eq!(
+        refused(&before, one_more),
+        [("IP_EXHAUSTED", "address".to_owned())]
+    );
+    let base: SubnetBase = "10.9.0.0/24".parse().expect("a base");
+    let mut context = Context {
+        topology: &before,
+        regime: Regime::Live,
+        limits: &Limits::default(),
+        subnets: &mut SubnetAllocator::new(base, [before.lans[0].subnet]),
+        entropy: &mut Counting(5000),
+    };
+    let full = resolve(
+        &MutationDraft::One(OpDraft::AddLan(lan("lab"))),
+        &mut context,
+    );
+    assert_eq!(
+        full.expect_err("no /24 is left")[0].code,
+        Code::SubnetExhausted
+    );
+    let many = MutationDraft::Batch(vec![remove_lan("lan-9"); draft::MAX_OPS + 1]);
+    let many = resolve(&many, &mut context).expect_err("too many");
+    assert_eq!(
+        (many[0].code, many[0].path.as_str()),
+        (Code::TooLarge, "ops")
+    );
 }
 
 #[test]
