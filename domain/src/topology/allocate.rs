@@ -10,6 +10,9 @@ use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 
+use super::Topology;
+use crate::id::LanId;
+
 /// The address that the engine itself takes in a LAN: the first host address.
 pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from_bits(subnet.network().to_bits().saturating_add(1))
@@ -57,6 +60,15 @@ impl AddressAllocator {
             taken: BTreeSet::new(),
             cursor: None,
         }
+    }
+
+    /// The allocator of what is free in one LAN of a topology; none when it has no such LAN.
+    pub fn of(topology: &Topology, lan: LanId) -> Option<Self> {
+        let mut allocator = Self::new(topology.lan(lan)?.subnet);
+        // What lies outside the range takes nothing of it.
+        let there = topology.edges.iter().filter(|edge| edge.lan == lan);
+        allocator.taken.extend(there.map(|edge| edge.address));
+        Some(allocator)
     }
 
     /// Marks an address as taken.

@@ -21,8 +21,11 @@ use crate::archetype::Archetype;
 use crate::name::TopologyName;
 use crate::service::ServiceKind;
 
+mod blank;
 mod choose;
 mod stream;
+
+pub use blank::blank;
 
 /// A probability in millionths: exact, so that it is the same on every machine and in every file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -211,6 +211,20 @@ fn names_subnets_and_addresses_are_counted_as_in_the_original() {
 }
 
 #[test]
+fn a_blank_topology_can_be_deployed_as_it_is_and_opens_no_port_of_the_host() {
+    let subnet = "10.0.0.0/24".parse().expect("a subnet");
+    let (blank, findings) = topology(&blank("b", subnet));
+    assert_eq!(findings, []);
+    assert!(blank.deckies[0].forwards_l3 && blank.deckies[0].publish.is_empty());
+    assert_eq!(blank.edges[0].address.to_string(), "10.0.0.2");
+    let mut allocator = AddressAllocator::of(&blank, blank.lans[0].id).expect("it has that LAN");
+    assert_eq!(
+        allocator.next_free().map(|it| it.to_string()).as_deref(),
+        Some("10.0.0.3")
+    );
+}
+
+#[test]
 fn reserved_subnets_are_avoided_by_range() {
     let reserved: Vec<Ipv4Net> = ["172.20.0.128/25", "172.20.2.0/23"]
         .iter()

@@ -229,7 +229,9 @@ fn attach(id: DeckyId, new: NewEdge, topology: &mut Topology) -> Result<(), Find
     }
     let address = match new.address {
         Some(address) => address,
-        None => next_free(new.lan, subnet, topology)?,
+        None => AddressAllocator::of(topology, new.lan)
+            .and_then(|mut allocator| allocator.next_free())
+            .ok_or_else(|| exhausted("address", subnet))?,
     };
     // A decky's first LAN is its home, whatever was said.
     let home = new.home || number == 0;
@@ -250,20 +252,6 @@ fn attach(id: DeckyId, new: NewEdge, topology: &mut Topology) -> Result<(), Find
     let place = last.map_or(topology.edges.len(), |last| last + 1);
     topology.edges.insert(place, edge);
     Ok(())
-}
-
-fn next_free(lan: LanId, subnet: Ipv4Net, topology: &Topology) -> Result<Ipv4Addr, Finding> {
-    let mut allocator = AddressAllocator::new(subnet);
-    for edge in topology.edges.iter().filter(|edge| edge.lan == lan) {
-        match allocator.reserve(edge.address) {
-            Ok(())
-            | Err(AddressRefused::Taken | AddressRefused::OutOfSubnet | AddressRefused::Reserved) =>
-                {}
-        }
-    }
-    allocator
-        .next_free()
-        .ok_or_else(|| exhausted("address", subnet))
 }
 
 fn detach(id: DeckyId, lan: LanId, topology: &mut Topology) -> Result<(), Finding> {
