@@ -8,6 +8,7 @@ mod arch;
 mod bad_input;
 mod clients;
 mod crash;
+mod decky;
 mod demo;
 mod deploy;
 mod drift;
