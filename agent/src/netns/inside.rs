@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use domain::persona::Mac;
@@ -14,9 +14,7 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
-};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -86,43 +84,51 @@ impl Inside {
         // Counters of each interface would be most of the answer.
         request.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
         let found = self.dump(RouteNetlinkMessage::GetLink(request))?;
-        Ok(found
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(link) => Some(read_link(&link)),
-                _ => None,
-            })
-            .collect())
+        let read = |message| {
+            if let RouteNetlinkMessage::NewLink(link) = message {
+                Some(read_link(&link))
+            } else {
+                None
+            }
+        };
+        Ok(found.into_iter().filter_map(read).collect())
     }
 
     /// Every address of every interface.
     pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
         let request = AddressMessage::default();
         let found = self.dump(RouteNetlinkMessage::GetAddress(request))?;
-        Ok(found
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewAddress(address) => read_address(&address),
-                _ => None,
-            })
-            .collect())
+        let read = |message| {
+            if let RouteNetlinkMessage::NewAddress(address) = message {
+                read_address(&address)
+            } else {
+                None
+            }
+        };
+        Ok(found.into_iter().filter_map(read).collect())
     }
 
     /// The unicast routes of the main table, of both families.
     pub fn routes(&mut self) -> io::Result<Vec<RouteEntry>> {
         let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for anywhere in [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ] {
             let mut request = RouteMessage::default();
-            request.header.address_family = family;
+            request.header.address_family = family(anywhere);
             request.attributes = vec![RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into())];
             let found = match self.dump(RouteNetlinkMessage::GetRoute(request)) {
                 // A table in which nothing was written yet is not there.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 other => other?,
             };
-            routes.extend(found.into_iter().filter_map(|message| match message {
-                RouteNetlinkMessage::NewRoute(route) => read_route(route, family),
-                _ => None,
+            routes.extend(found.into_iter().filter_map(|message| {
+                if let RouteNetlinkMessage::NewRoute(route) = message {
+                    read_route(route, anywhere)
+                } else {
+                    None
+                }
             }));
         }
         Ok(routes)
@@ -260,7 +266,10 @@ impl Inside {
         if self.tables.is_none() {
             self.tables = Some(Tables::open()?);
         }
-        Ok(self.tables.as_mut().expect("it was opened in this function"))
+        Ok(self
+            .tables
+            .as_mut()
+            .expect("it was opened in this function"))
     }
 }
 
@@ -286,12 +295,10 @@ fn read_link(message: &LinkMessage) -> Link {
         loopback: message.header.flags.contains(LinkFlags::Loopback),
     };
     for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(bytes) => {
-                link.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(Mac::new);
-            }
-            _ => {}
+        if let LinkAttribute::IfName(name) = attribute {
+            link.name.clone_from(name);
+        } else if let LinkAttribute::Address(bytes) = attribute {
+            link.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(Mac::new);
         }
     }
     link
@@ -300,14 +307,12 @@ fn read_link(message: &LinkMessage) -> Link {
 fn read_address(message: &AddressMessage) -> Option<Address> {
     let mut found = None;
     for attribute in &message.attributes {
-        match attribute {
+        if let AddressAttribute::Local(address) = attribute {
             // On a link between two ends the other attribute is the far one.
-            AddressAttribute::Local(address) => {
-                found = Some(*address);
-                break;
-            }
-            AddressAttribute::Address(address) => found = Some(*address),
-            _ => {}
+            found = Some(*address);
+            break;
+        } else if let AddressAttribute::Address(address) = attribute {
+            found = Some(*address);
         }
     }
     Some(Address {
@@ -316,30 +321,21 @@ fn read_address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-fn read_route(message: RouteMessage, of: AddressFamily) -> Option<RouteEntry> {
+/// `anywhere` is the destination of a route that names none, and tells the family.
+fn read_route(message: RouteMessage, anywhere: IpAddr) -> Option<RouteEntry> {
     let header = &message.header;
-    if header.address_family != of
+    if header.address_family != family(anywhere)
         || header.table != RouteHeader::RT_TABLE_MAIN
         || header.kind != RouteType::Unicast
     {
         return None;
     }
-    let ip = |address: &RouteAddress| match address {
-        RouteAddress::Inet(address) => Some(IpAddr::from(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::from(*address)),
-        _ => None,
-    };
-    // The default route has no destination.
-    let mut to = match of {
-        AddressFamily::Inet => IpAddr::from([0_u8; 4]),
-        _ => IpAddr::from([0_u8; 16]),
-    };
-    let mut via = None;
+    let (mut to, mut via) = (anywhere, None);
     for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => to = ip(address)?,
-            RouteAttribute::Gateway(address) => via = ip(address),
-            _ => {}
+        if let RouteAttribute::Destination(address) = attribute {
+            to = ip(address)?;
+        } else if let RouteAttribute::Gateway(address) = attribute {
+            via = ip(address);
         }
     }
     Some(RouteEntry {
@@ -348,6 +344,16 @@ fn read_route(message: RouteMessage, of: AddressFamily) -> Option<RouteEntry> {
         of_address: header.protocol == RouteProtocol::Kernel,
         message,
     })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(address) = address {
+        Some((*address).into())
+    } else if let RouteAddress::Inet6(address) = address {
+        Some((*address).into())
+    } else {
+        None
+    }
 }
 
 fn address_message(index: u32, net: IpNet) -> AddressMessage {
@@ -404,8 +410,18 @@ mod tests {
     #[test]
     fn a_setting_is_one_of_the_network_or_none() {
         let path = sysctl_path("net.ipv4.conf.eth0.arp_notify").expect("it is one");
-        assert_eq!(path.to_string_lossy(), "/proc/sys/net/ipv4/conf/eth0/arp_notify");
-        for key in ["kernel.hostname", "net", "net.", "net..x", "net.a/../../b", "net.ipv4.a b"] {
+        assert_eq!(
+            path.to_string_lossy(),
+            "/proc/sys/net/ipv4/conf/eth0/arp_notify"
+        );
+        for key in [
+            "kernel.hostname",
+            "net",
+            "net.",
+            "net..x",
+            "net.a/../../b",
+            "net.ipv4.a b",
+        ] {
             let error = sysctl_path(key).expect_err(key);
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{key}");
         }

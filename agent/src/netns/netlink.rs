@@ -136,7 +136,9 @@ struct Message<'a> {
 impl Message<'_> {
     /// The code that the last message of an answer begins with: 0, or a negative error number.
     fn code(&self) -> i32 {
-        self.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code))
+        self.body
+            .first_chunk()
+            .map_or(0, |code| i32::from_ne_bytes(*code))
     }
 }
 

@@ -51,7 +51,11 @@ pub fn render(wiring: &Wiring) -> String {
         }
     }
     // Nobody's own address: what is sent there goes to all.
-    for net in wiring.inside.iter().filter(|net| net.prefix_len() < net.max_prefix_len() - 1) {
+    for net in wiring
+        .inside
+        .iter()
+        .filter(|net| net.prefix_len() < net.max_prefix_len() - 1)
+    {
         match net {
             IpNet::V4(net) => never4.extend([net.network(), net.broadcast()]),
             IpNet::V6(net) => never6.push(net.network()),
@@ -70,8 +74,16 @@ pub fn render(wiring: &Wiring) -> String {
     set(&mut text, "inside6", "ipv6_addr", true, &inside6);
     set(&mut text, "never4", "ipv4_addr", false, &never4);
     set(&mut text, "never6", "ipv6_addr", false, &never6);
-    chain(&mut text, "refuse", &[format!("counter name {REFUSED} drop")]);
-    chain(&mut text, "flood", &[format!("counter name {FLOODED} drop")]);
+    chain(
+        &mut text,
+        "refuse",
+        &[format!("counter name {REFUSED} drop")],
+    );
+    chain(
+        &mut text,
+        "flood",
+        &[format!("counter name {FLOODED} drop")],
+    );
     chain(
         &mut text,
         "onward",
@@ -147,8 +159,14 @@ pub fn digest(wiring: &Wiring) -> RulesDigest {
 /// The same rules, with counters that go on from where they were.
 pub(super) fn counting_from(rendered: &str, held: Refused) -> String {
     rendered
-        .replace(&declaration(REFUSED, 0), &declaration(REFUSED, held.refused))
-        .replace(&declaration(FLOODED, 0), &declaration(FLOODED, held.flooded))
+        .replace(
+            &declaration(REFUSED, 0),
+            &declaration(REFUSED, held.refused),
+        )
+        .replace(
+            &declaration(FLOODED, 0),
+            &declaration(FLOODED, held.flooded),
+        )
 }
 
 fn declaration(counter: &str, packets: u64) -> String {
@@ -164,7 +182,10 @@ fn set<T: ToString>(text: &mut String, name: &str, of: &str, ranges: bool, eleme
     // An empty list is no list in that language.
     if !elements.is_empty() {
         let elements: Vec<_> = elements.iter().map(T::to_string).collect();
-        add(format_args!("\t\telements = {{ {} }}\n", elements.join(", ")));
+        add(format_args!(
+            "\t\telements = {{ {} }}\n",
+            elements.join(", ")
+        ));
     }
     add(format_args!("\t}}\n"));
 }

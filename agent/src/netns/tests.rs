@@ -103,7 +103,9 @@ impl Machine {
 
     fn connect(&self, address: &str, patience: Duration) -> io::Result<TcpStream> {
         let address: SocketAddr = address.parse().expect("it is one");
-        within(&self.namespace, |_| TcpStream::connect_timeout(&address, patience))
+        within(&self.namespace, |_| {
+            TcpStream::connect_timeout(&address, patience)
+        })
     }
 
     fn reaches(&self, address: &str) -> bool {
@@ -131,18 +133,26 @@ fn chain(error: &WireError) -> String {
     crate::chain::Chain(error).to_string()
 }
 
-fn mac(number: u8) -> Mac {
-    Mac::new([0, 0x25, 0x90, 0, 0, number])
+/// No two machines of a test have the same one.
+fn mac(address: IpNet) -> Mac {
+    let IpAddr::V4(ip) = address.addr() else {
+        panic!("the first address is IPv4");
+    };
+    let [_, net, lan, host] = ip.octets();
+    Mac::new([0, 0x25, 0x90, net, lan, host])
 }
 
 fn wiring(addresses: &[&[&str]], inside: &[&str], host: &[&str], forwards: bool) -> Wiring {
     let parse = |text: &&str| text.parse::<IpNet>().expect("it is one");
-    let interfaces = addresses.iter().enumerate().map(|(index, addresses)| WiredInterface {
-        lan: LanId::new(Uuid::from_u128(index as u128)),
-        mac: mac(u8::try_from(index + 1).expect("there are few")),
-        own_mac: true,
-        addresses: addresses.iter().map(parse).collect(),
-    });
+    let interfaces = addresses
+        .iter()
+        .enumerate()
+        .map(|(index, addresses)| WiredInterface {
+            lan: LanId::new(Uuid::from_u128(index as u128)),
+            mac: mac(parse(&addresses[0])),
+            own_mac: true,
+            addresses: addresses.iter().map(parse).collect(),
+        });
     let sysctls = [
         ("net.ipv4.ip_default_ttl", "128"),
         ("net.ipv4.ip_forward", if forwards { "1" } else { "0" }),
@@ -150,9 +160,14 @@ fn wiring(addresses: &[&[&str]], inside: &[&str], host: &[&str], forwards: bool)
     Wiring {
         interfaces: interfaces.collect(),
         routes: BTreeSet::new(),
-        sysctls: sysctls.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        sysctls: sysctls
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         inside: inside.iter().map(parse).collect(),
-        host: host.iter().map(|ip| ip.parse().expect("it is one")).collect(),
+        host: host
+            .iter()
+            .map(|ip| ip.parse().expect("it is one"))
+            .collect(),
         forwards,
     }
 }
@@ -179,7 +194,12 @@ fn what_is_wired_is_observed_and_what_is_broken_is_seen_and_mended() {
     gate.run("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1");
     let addresses: [&[&str]; 2] = [&["10.9.0.10/24", "fd09::10/64"], &["10.9.1.10/24"]];
     let inside = ["10.9.0.0/24", "10.9.1.0/24", "10.9.2.0/24", "fd09::/64"];
-    let mut wiring = wiring(&addresses, &inside, &["10.9.0.1", "10.9.1.1", "fd09::1"], true);
+    let mut wiring = wiring(
+        &addresses,
+        &inside,
+        &["10.9.0.1", "10.9.1.1", "fd09::1"],
+        true,
+    );
     wiring.routes = [by("10.9.2.0/24", "10.9.1.20"), by("0.0.0.0/0", "10.9.0.1")].into();
     let closed = observe(&gate.namespace, None).expect("it is there");
     assert!(!closed.open && closed.rules.is_none(), "{closed:?}");
@@ -193,18 +213,36 @@ fn what_is_wired_is_observed_and_what_is_broken_is_seen_and_mended() {
         ("nft flush table inet decnet", DriftKind::Unsealed),
         ("nft delete table inet decnet", DriftKind::Unsealed),
         ("nft flush ruleset", DriftKind::Unsealed),
-        ("nft insert rule inet decnet output accept", DriftKind::Unsealed),
-        ("nft add element inet decnet inside4 { 10.77.0.0/24 }", DriftKind::Unsealed),
-        ("ip link set eth1 address 02:00:00:00:00:09", DriftKind::Readdressed),
+        (
+            "nft insert rule inet decnet output accept",
+            DriftKind::Unsealed,
+        ),
+        (
+            "nft add element inet decnet inside4 { 10.77.0.0/24 }",
+            DriftKind::Unsealed,
+        ),
+        (
+            "ip link set eth1 address 02:00:00:00:00:09",
+            DriftKind::Readdressed,
+        ),
         ("ip addr del 10.9.1.10/24 dev eth1", DriftKind::Readdressed),
         ("ip addr del fd09::10/64 dev eth0", DriftKind::Readdressed),
         ("ip addr add 10.9.1.99/24 dev eth1", DriftKind::Readdressed),
         ("ip route del 10.9.2.0/24", DriftKind::Rerouted),
         ("ip route replace default via 10.9.1.1", DriftKind::Rerouted),
-        ("ip route add 10.77.0.0/24 via 10.9.0.1", DriftKind::Rerouted),
-        ("sysctl -q -w net.ipv4.ip_default_ttl=64", DriftKind::Retuned),
+        (
+            "ip route add 10.77.0.0/24 via 10.9.0.1",
+            DriftKind::Rerouted,
+        ),
+        (
+            "sysctl -q -w net.ipv4.ip_default_ttl=64",
+            DriftKind::Retuned,
+        ),
         ("sysctl -q -w net.ipv4.ip_forward=0", DriftKind::Retuned),
-        ("sysctl -q -w net.ipv4.ip_unprivileged_port_start=1024", DriftKind::Retuned),
+        (
+            "sysctl -q -w net.ipv4.ip_unprivileged_port_start=1024",
+            DriftKind::Retuned,
+        ),
         ("ip link set eth1 down", DriftKind::Rerouted),
     ] {
         let seal = gate.wire(&wiring);
@@ -266,10 +304,15 @@ fn a_decky_reaches_its_topology_and_nothing_else() {
     ];
     web.run("ip route add default via 10.9.0.1");
     for there in ["10.9.0.30:80", "10.8.0.20:80", "10.9.0.1:80"] {
-        assert!(web.reaches(there), "nothing but the rules stands between it and {there}");
+        assert!(
+            web.reaches(there),
+            "nothing but the rules stands between it and {there}"
+        );
     }
     // Opened before the rules stood: they are judged all the same.
-    let mut old = web.connect("10.8.0.20:80", PATIENCE).expect("nothing forbids it yet");
+    let mut old = web
+        .connect("10.8.0.20:80", PATIENCE)
+        .expect("nothing forbids it yet");
     web.wire(&wiring);
 
     assert!(web.reaches("10.9.0.30:80"));
@@ -277,7 +320,10 @@ fn a_decky_reaches_its_topology_and_nothing_else() {
     assert!(web.is_kept_from("10.8.0.20:80"), "another network");
     assert!(web.is_kept_from("10.9.0.1:80"), "the host on its own LAN");
     assert!(web.is_kept_from("10.8.0.1:80"), "the host on another LAN");
-    assert!(web.is_kept_from("169.254.169.254:80"), "the metadata of a cloud");
+    assert!(
+        web.is_kept_from("169.254.169.254:80"),
+        "the metadata of a cloud"
+    );
     let socket = web.datagrams("0.0.0.0:0");
     socket.set_broadcast(true).expect("it may ask for it");
     for there in [
@@ -300,21 +346,30 @@ fn a_decky_reaches_its_topology_and_nothing_else() {
     // Whoever comes in is answered, wherever from.
     let served = web.listen("10.9.0.20:80");
     for guest in [&host, &outside, &cache] {
-        let mut stream = guest.connect("10.9.0.20:80", PATIENCE).expect("it is answered");
+        let mut stream = guest
+            .connect("10.9.0.20:80", PATIENCE)
+            .expect("it is answered");
         let (mut accepted, _) = served.accept().expect("it came");
         accepted.write_all(b"hello").expect("it is open");
         let mut word = [0; 5];
-        stream.set_read_timeout(Some(PATIENCE)).expect("it is a time");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it is a time");
         stream.read_exact(&mut word).expect("answers pass");
         assert_eq!(&word, b"hello");
     }
     let asked = outside.datagrams("10.8.0.20:5000");
     let answering = web.datagrams("10.9.0.20:161");
     asked.send_to(b"?", "10.9.0.20:161").expect("it may");
-    answering.set_read_timeout(Some(PATIENCE)).expect("it is a time");
+    answering
+        .set_read_timeout(Some(PATIENCE))
+        .expect("it is a time");
     let (_, guest) = answering.recv_from(&mut [0; 8]).expect("it came");
     answering.send_to(b"!", guest).expect("answers pass");
-    assert!(answering.send_to(b"!", "10.8.0.20:5001").is_err(), "that is no answer");
+    assert!(
+        answering.send_to(b"!", "10.8.0.20:5001").is_err(),
+        "that is no answer"
+    );
     drop(listeners);
 }
 
@@ -358,7 +413,12 @@ fn a_gateway_forwards_inside_and_leaves_source_addresses_as_they_are() {
     let cache = lab.machine(&host, "cache", &[(1, "10.9.1.30")]);
     let inside = ["10.9.0.0/24", "10.9.1.0/24"];
     let owned = ["10.9.0.1", "10.9.1.1"];
-    let both = wiring(&[&["10.9.0.10/24"], &["10.9.1.10/24"]], &inside, &owned, true);
+    let both = wiring(
+        &[&["10.9.0.10/24"], &["10.9.1.10/24"]],
+        &inside,
+        &owned,
+        true,
+    );
     gate.wire(&both);
     let mut of_web = wiring(&[&["10.9.0.20/24"]], &inside, &owned, false);
     of_web.routes = [by("10.9.1.0/24", "10.9.0.10")].into();
@@ -378,7 +438,10 @@ fn a_gateway_forwards_inside_and_leaves_source_addresses_as_they_are() {
     assert!(gate.refused().refused > 0);
 
     // The same machine as no gateway.
-    let no_gateway = Wiring { forwards: false, ..both.clone() };
+    let no_gateway = Wiring {
+        forwards: false,
+        ..both.clone()
+    };
     let seal = gate.wire(&no_gateway);
     assert_eq!(difference(&gate, &no_gateway, &seal), None);
     assert!(web.is_kept_from("10.9.1.30:80"));

@@ -49,7 +49,12 @@ pub fn observe(namespace: &Namespace, seal: Option<&Seal>) -> Result<ObservedWir
         let routes = routes
             .into_iter()
             .filter(|route| !route.of_address)
-            .filter_map(|route| Some(Route { to: route.to, via: route.via? }))
+            .filter_map(|route| {
+                Some(Route {
+                    to: route.to,
+                    via: route.via?,
+                })
+            })
             .collect();
         let keys = seal.into_iter().flat_map(|seal| &seal.sysctls);
         let sysctls: BTreeMap<_, _> = keys
@@ -70,7 +75,9 @@ pub fn observe(namespace: &Namespace, seal: Option<&Seal>) -> Result<ObservedWir
 
 /// What a decky's rules have held back so far.
 pub fn refused(namespace: &Namespace) -> Result<Refused, WireError> {
-    within(namespace, |inside| inside.refused().map_err(reading("counters")))
+    within(namespace, |inside| {
+        inside.refused().map_err(reading("counters"))
+    })
 }
 
 fn reading(what: &'static str) -> impl Fn(io::Error) -> WireError {
@@ -105,30 +112,33 @@ fn assigned<'a>(
     let mut links = inside.links().map_err(reading("interfaces"))?;
     let addresses = inside.addresses().map_err(reading("addresses"))?;
     if let Some(loopback) = links.iter().find(|link| link.loopback && !link.up) {
-        inside.set_up(loopback.index).map_err(changing("take into use", loopback))?;
+        inside
+            .set_up(loopback.index)
+            .map_err(changing("take into use", loopback))?;
     }
     links.retain(|link| !link.loopback && link.mac.is_some());
 
     let by_address = |link: &Link, interface: &WiredInterface| {
         let nets = nets_of(link, &addresses);
-        interface.addresses.iter().any(|wanted| nets.iter().any(|net| net.addr() == wanted.addr()))
+        interface
+            .addresses
+            .iter()
+            .any(|wanted| nets.iter().any(|net| net.addr() == wanted.addr()))
     };
-    let by_mac =
-        |link: &Link, interface: &WiredInterface| interface.own_mac && link.mac == Some(interface.mac);
+    let by_mac = |link: &Link, interface: &WiredInterface| {
+        interface.own_mac && link.mac == Some(interface.mac)
+    };
     let mut found = Vec::new();
     let mut open: Vec<&WiredInterface> = wiring.interfaces.iter().collect();
-    let rules: [&dyn Fn(&Link, &WiredInterface) -> bool; 2] = [&by_address, &by_mac];
-    for is_it in rules {
+    let mut assign = |links: &mut Vec<Link>, is_it: &dyn Fn(&Link, &WiredInterface) -> bool| {
         open.retain(|interface| {
-            match links.iter().position(|link| is_it(link, interface)) {
-                Some(index) => {
-                    found.push((links.swap_remove(index), *interface));
-                    false
-                }
-                None => true,
-            }
+            let index = links.iter().position(|link| is_it(link, interface));
+            found.extend(index.map(|index| (links.swap_remove(index), *interface)));
+            index.is_none()
         });
-    }
+    };
+    assign(&mut links, &by_address);
+    assign(&mut links, &by_mac);
     if let ([_], [_]) = (&open[..], &links[..]) {
         found.extend(links.pop().zip(open.pop()));
     }
@@ -152,22 +162,35 @@ fn dress(inside: &mut Inside, link: &Link, interface: &WiredInterface) -> Result
             .map_err(changing("set the hardware address", link))?;
         set(inside, &notify, "0")?;
     }
-    speak6(inside, link, interface.addresses.iter().any(|net| net.addr().is_ipv6()))?;
+    speak6(
+        inside,
+        link,
+        interface.addresses.iter().any(|net| net.addr().is_ipv6()),
+    )?;
     if !link.up {
-        inside.set_up(link.index).map_err(changing("take into use", link))?;
+        inside
+            .set_up(link.index)
+            .map_err(changing("take into use", link))?;
     }
     let addresses = inside.addresses().map_err(reading("addresses"))?;
     let there = nets_of(link, &addresses);
     // Taken first: the kernel would make one more of the same subnet a secondary one, and remove it
     // with the first.
-    for net in there.iter().filter(|net| !interface.addresses.contains(net)) {
+    for net in there
+        .iter()
+        .filter(|net| !interface.addresses.contains(net))
+    {
         inside
             .remove_address(link.index, *net)
             .map_err(changing(&format!("take the address {net}"), link))?;
     }
     let addresses = inside.addresses().map_err(reading("addresses"))?;
     let there = nets_of(link, &addresses);
-    for net in interface.addresses.iter().filter(|net| !there.contains(net)) {
+    for net in interface
+        .addresses
+        .iter()
+        .filter(|net| !there.contains(net))
+    {
         inside
             .add_address(link.index, *net)
             .map_err(changing(&format!("add the address {net}"), link))?;
@@ -177,7 +200,11 @@ fn dress(inside: &mut Inside, link: &Link, interface: &WiredInterface) -> Result
 
 fn changing(what: &str, link: &Link) -> impl Fn(io::Error) -> WireError + use<> {
     let (what, link) = (what.to_owned(), link.name.clone());
-    move |source| WireError::Interface { what: what.clone(), link: link.clone(), source }
+    move |source| WireError::Interface {
+        what: what.clone(),
+        link: link.clone(),
+        source,
+    }
 }
 
 /// Lets an interface speak IPv6 or not, and never listen to routers: the wiring decides.
@@ -187,32 +214,42 @@ fn speak6(inside: &mut Inside, link: &Link, speaks: bool) -> Result<(), WireErro
     if !speaks && inside.sysctl(&key("disable_ipv6")).is_err() {
         return Ok(());
     }
-    for (name, value) in [("accept_ra", "0"), ("autoconf", "0"), ("router_solicitations", "0")] {
+    for (name, value) in [
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        ("router_solicitations", "0"),
+    ] {
         set(inside, &key(name), value)?;
     }
     set(inside, &key("disable_ipv6"), if speaks { "0" } else { "1" })
 }
 
 fn set(inside: &mut Inside, key: &str, value: &str) -> Result<(), WireError> {
-    inside.ensure_sysctl(key, value).map_err(|source| WireError::Sysctl {
-        key: key.to_owned(),
-        value: value.to_owned(),
-        source,
-    })
+    inside
+        .ensure_sysctl(key, value)
+        .map_err(|source| WireError::Sysctl {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            source,
+        })
 }
 
 /// Makes the routes those of the wiring; an engine's own, such as Docker's default route, go.
 fn route(inside: &mut Inside, wiring: &Wiring) -> Result<(), WireError> {
     let there = inside.routes().map_err(reading("routes"))?;
     let is = |to: IpNet, via| {
-        there.iter().any(|route| !route.of_address && route.to == to && route.via == Some(via))
+        there
+            .iter()
+            .any(|route| !route.of_address && route.to == to && route.via == Some(via))
     };
     for Route { to, via } in &wiring.routes {
         if !is(*to, *via) {
-            inside.replace_route(*to, *via).map_err(|source| WireError::Route {
-                what: format!("add the route to {to} by {via}"),
-                source,
-            })?;
+            inside
+                .replace_route(*to, *via)
+                .map_err(|source| WireError::Route {
+                    what: format!("add the route to {to} by {via}"),
+                    source,
+                })?;
         }
     }
     for route in inside.routes().map_err(reading("routes"))? {
@@ -220,10 +257,12 @@ fn route(inside: &mut Inside, wiring: &Wiring) -> Result<(), WireError> {
             .via
             .is_some_and(|via| wiring.routes.contains(&Route { to: route.to, via }));
         if !route.of_address && !wanted {
-            inside.remove_route(&route).map_err(|source| WireError::Route {
-                what: format!("remove the route to {}", route.to),
-                source,
-            })?;
+            inside
+                .remove_route(&route)
+                .map_err(|source| WireError::Route {
+                    what: format!("remove the route to {}", route.to),
+                    source,
+                })?;
         }
     }
     Ok(())

@@ -17,8 +17,14 @@ fn wiring(inside: &[&str], host: &[&str], forwards: bool) -> Wiring {
         }],
         routes: BTreeSet::new(),
         sysctls: BTreeMap::new(),
-        inside: inside.iter().map(|net| net.parse().expect("it is one")).collect(),
-        host: host.iter().map(|ip| ip.parse().expect("it is one")).collect(),
+        inside: inside
+            .iter()
+            .map(|net| net.parse().expect("it is one"))
+            .collect(),
+        host: host
+            .iter()
+            .map(|ip| ip.parse().expect("it is one"))
+            .collect(),
         forwards,
     }
 }
@@ -45,15 +51,27 @@ fn the_rules_of_a_decky_among_real_machines() {
 fn the_rules_of_a_decky_that_is_nowhere() {
     let text = render(&wiring(&[], &[], false));
     assert!(!text.contains("elements"), "{text}");
-    assert_ne!(digest(&wiring(&[], &[], false)), digest(&wiring(&[], &[], true)));
+    assert_ne!(
+        digest(&wiring(&[], &[], false)),
+        digest(&wiring(&[], &[], true))
+    );
 }
 
 #[test]
 fn counters_go_on_from_where_they_were() {
-    let held = Refused { refused: 7, flooded: 9 };
+    let held = Refused {
+        refused: 7,
+        flooded: 9,
+    };
     let text = counting_from(&render(&wiring(&[], &[], false)), held);
-    assert!(text.contains("counter refused {\n\t\tpackets 7 bytes 0"), "{text}");
-    assert!(text.contains("counter flooded {\n\t\tpackets 9 bytes 0"), "{text}");
+    assert!(
+        text.contains("counter refused {\n\t\tpackets 7 bytes 0"),
+        "{text}"
+    );
+    assert!(
+        text.contains("counter flooded {\n\t\tpackets 9 bytes 0"),
+        "{text}"
+    );
 }
 
 proptest! {
