@@ -184,6 +184,15 @@ where
     })
 }
 
+/// Whether the kernel can make interfaces of a kind, such as `macvlan`. Loads its module if need be.
+pub fn has_driver(kind: &str) -> io::Result<bool> {
+    on_thread(|| {
+        // What the question might make ends with this namespace.
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        Inside::open()?.has_driver(kind)
+    })
+}
+
 fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send) -> Result<T, E>
 where
     T: Send,

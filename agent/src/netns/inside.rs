@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use domain::persona::Mac;
 use ipnet::IpNet;
+use nix::errno::Errno;
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_REPLACE, NetlinkDeserializable as _, NetlinkHeader,
     NetlinkSerializable as _,
@@ -14,7 +15,9 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -165,7 +168,7 @@ impl Inside {
         let request = address_message(index, net);
         match self.request(RouteNetlinkMessage::DelAddress(request), 0) {
             // With the first address of a subnet the kernel removes the others.
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EADDRNOTAVAIL as i32) => {
+            Err(error) if error.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => {
                 Ok(())
             }
             other => other,
@@ -195,7 +198,7 @@ impl Inside {
     pub fn remove_route(&mut self, route: &RouteEntry) -> io::Result<()> {
         match self.request(RouteNetlinkMessage::DelRoute(route.message.clone()), 0) {
             // It went with another one or with an address.
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
             other => other,
         }
     }
@@ -243,6 +246,18 @@ impl Inside {
     /// What our table has held back; nothing when it is not there.
     pub fn refused(&mut self) -> io::Result<Refused> {
         self.tables()?.refused()
+    }
+
+    /// Asks for an interface on nothing: the kernel looks for the kind before it looks for more.
+    pub(super) fn has_driver(&mut self, kind: &str) -> io::Result<bool> {
+        let mut request = LinkMessage::default();
+        let kind = LinkInfo::Kind(InfoKind::Other(kind.to_owned()));
+        request.attributes = vec![LinkAttribute::LinkInfo(vec![kind])];
+        match self.request(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE) {
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+            Ok(()) | Err(_) => Ok(true),
+        }
     }
 
     /// Sends a request of the family of links, addresses and routes that changes something.

@@ -279,6 +279,12 @@ fn an_interface_that_lost_both_its_names_is_the_one_that_is_left() {
 }
 
 #[test]
+fn the_kernel_is_asked_for_its_drivers() {
+    assert!(has_driver("veth").expect("the tests run as root"));
+    assert!(!has_driver("decnet-nonesuch").expect("the tests run as root"));
+}
+
+#[test]
 fn the_agents_own_namespace_is_never_wired() {
     let own = Namespace::own().expect("a process has one");
     let error = wire(&own, &wiring(&[], &[], &[], false)).expect_err("it is ours");
