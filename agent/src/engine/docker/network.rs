@@ -33,7 +33,10 @@ impl DockerEngine {
         depth: u32,
     ) -> Result<Handle, EngineError> {
         let driver = lan.driver.as_str();
-        let attempt = format!("could not make a {driver} network with subnet {}", lan.subnet);
+        let attempt = format!(
+            "could not make a {driver} network with subnet {}",
+            lan.subnet
+        );
         if let Some(parent) = lan.driver.parent() {
             // The daemon would say so, if at all, when the first container is started there.
             let (driver, parent) = (driver, parent.as_str().to_owned());
@@ -128,7 +131,9 @@ impl DockerEngine {
 pub(super) enum Impossible {
     #[error("this host has no interface {parent}")]
     NoParent { parent: String },
-    #[error("this host's kernel has no {driver} driver: load it (modprobe {driver}) or take another one")]
+    #[error(
+        "this host's kernel has no {driver} driver: load it (modprobe {driver}) or take another one"
+    )]
     NoDriver { driver: &'static str },
     #[error("could not ask the kernel for its {driver} driver")]
     Unknown {
@@ -163,9 +168,9 @@ pub(super) fn body(
         "Subnet": lan.subnet.to_string(),
         "Gateway": lan.gateway.to_string(),
     })];
-    ranges.extend(lan.subnet6.map(|subnet| {
-        json!({ "Subnet": subnet.to_string(), "Gateway": gateway6(subnet).to_string() })
-    }));
+    ranges.extend(lan.subnet6.map(
+        |subnet| json!({ "Subnet": subnet.to_string(), "Gateway": gateway6(subnet).to_string() }),
+    ));
     let options = match &lan.driver {
         LanDriver::Bridge => json!({
             BRIDGE: name::bridge(lan.id),

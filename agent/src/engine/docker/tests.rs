@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::conformance::{World, conforms, eventually};
+use crate::engine::conformance::{Tamper, World, conforms, eventually};
 use crate::engine::{label, sample};
 
 /// A real daemon; whatever a test leaves on it is removed at the end, even of a panic.
@@ -47,6 +47,29 @@ impl RealDaemon {
         self.hosts.lock().expect("no test panics here").push(host);
         Arc::new(DockerEngine::connect(config, board))
     }
+
+    async fn pid(&self, container: &Handle) -> i64 {
+        let options = None::<query::InspectContainerOptions>;
+        let shown = self
+            .docker
+            .inspect_container(container.as_str(), options)
+            .await
+            .expect("it is there");
+        shown.state.and_then(|state| state.pid).expect("it runs")
+    }
+}
+
+/// Runs a command in the network namespace of a process, as an operator with root would.
+pub(crate) fn inside(pid: i64, command: &str) -> String {
+    #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
+    let output = Command::new("nsenter")
+        .args(["--net", "--target", &pid.to_string()])
+        .args(command.split_whitespace())
+        .output()
+        .expect("util-linux is installed");
+    let refusal = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {refusal}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The static binary that `make build-decky` makes.
@@ -190,6 +213,21 @@ impl World for RealDaemon {
                 .is_ok()
     }
 
+    async fn tamper(&self, container: &Handle, what: Tamper) {
+        let pid = self.pid(container).await;
+        inside(
+            pid,
+            match what {
+                Tamper::Rules => "nft flush table inet decnet",
+                Tamper::Hole => "nft insert rule inet decnet output accept",
+                Tamper::Mac => "ip link set eth0 address 02:00:00:00:00:02",
+                Tamper::Address => "ip addr flush dev eth1",
+                Tamper::Route => "ip route del default",
+                Tamper::Sysctl => "sysctl -q -w net.ipv4.ip_default_ttl=17",
+            },
+        );
+    }
+
     async fn speak(&self, _container: &Handle) {}
 }
 
@@ -264,17 +302,22 @@ async fn a_container_is_hardened_and_reads_its_configuration() {
     let (b, a) = (make(&inner, 1).await, make(&dmz, 0).await);
     let networks = vec![(a, gateway.interfaces[0]), (b, gateway.interfaces[1])];
     let config = crate::engine::conformance::config(&gateway);
+    let wiring = domain::wiring::of(&topology, &gateway);
     let new = NewDecky {
         origin,
         decky: &gateway,
         networks,
         config: &config,
+        wiring: &wiring,
     };
     let handle = engine
         .create_decky(new)
         .await
         .expect("nothing stands against it");
-    engine.start_decky(&handle).await.expect("it can run");
+    engine
+        .start_decky(&handle, &wiring)
+        .await
+        .expect("it can run");
 
     let options = None::<query::InspectContainerOptions>;
     let shown = world
@@ -350,6 +393,7 @@ async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
         .create_lan(origin, &dmz, 0)
         .await
         .expect("nothing stands against it");
+    let wiring = domain::wiring::of(&topology, &web);
     let mut made = Vec::new();
     for _ in 0..2 {
         let networks = vec![(lan.clone(), web.interfaces[0])];
@@ -358,6 +402,7 @@ async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
             decky: &web,
             networks,
             config: b"{}",
+            wiring: &wiring,
         };
         made.push(
             engine
