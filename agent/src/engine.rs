@@ -27,6 +27,7 @@ pub mod liveness;
 pub mod name;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
+pub mod usage;
 
 /// The digest of the rules that keep a decky of this wiring inside.
 pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
