@@ -7,6 +7,7 @@
 mod arch;
 mod bad_input;
 mod clients;
+mod contain;
 mod crash;
 mod demo;
 mod deploy;
@@ -18,3 +19,4 @@ mod join;
 mod restart;
 mod revoke;
 mod up;
+mod walk;
