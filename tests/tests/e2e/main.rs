@@ -7,6 +7,7 @@
 mod arch;
 mod bad_input;
 mod clients;
+mod contain;
 mod crash;
 mod decky;
 mod demo;
@@ -19,3 +20,4 @@ mod join;
 mod restart;
 mod revoke;
 mod up;
+mod walk;
