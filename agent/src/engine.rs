@@ -34,6 +34,11 @@ pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
     netns::rules::digest(wiring)
 }
 
+/// Who uses a subnet to which the host has a route by an interface.
+pub fn route_user(interface: impl fmt::Display) -> String {
+    format!("a route of this host by {interface}")
+}
+
 /// Label keys, fixed when an object is made.
 pub mod label {
     /// UUID of the host that owns the object. Two agents may share one daemon.
