@@ -28,6 +28,11 @@ pub mod name;
 pub mod sample;
 pub mod usage;
 
+/// Who uses a subnet to which the host has a route by an interface.
+pub fn route_user(interface: impl fmt::Display) -> String {
+    format!("a route of this host by {interface}")
+}
+
 /// Label keys, fixed when an object is made.
 pub mod label {
     /// UUID of the host that owns the object. Two agents may share one daemon.

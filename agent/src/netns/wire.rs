@@ -22,6 +22,8 @@ pub fn wire(namespace: &Namespace, wiring: &Wiring) -> Result<Seal, WireError> {
     within(namespace, |inside| {
         let seal = load(inside, namespace, wiring)?;
         let links = assigned(inside, wiring)?;
+        // The greater one of this and an interface's own holds.
+        set(inside, "net.ipv4.conf.all.rp_filter", "0")?;
         for (link, interface) in &links {
             dress(inside, link, interface)?;
         }
