@@ -11,10 +11,10 @@ use domain::id::TopologyId;
 use domain::observe::{Handle, Inventory};
 use domain::revision::Generation;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
-use domain::wiring::{RulesDigest, Wiring};
+use domain::wiring::Wiring;
 use futures_util::stream::BoxStream;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+
 
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;
@@ -28,9 +28,9 @@ pub mod name;
 pub mod sample;
 pub mod usage;
 
-/// The digest of the rules that keep a decky of this wiring inside.
-pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
-    Sha256::digest(format!("{wiring:?}")).into()
+/// Who uses a subnet to which the host has a route by an interface.
+pub fn route_user(interface: impl fmt::Display) -> String {
+    format!("a route of this host by {interface}")
 }
 
 /// Label keys, fixed when an object is made.
@@ -192,6 +192,12 @@ pub trait Engine: Send + Sync + fmt::Debug {
         handle: &Handle,
         since: Option<OffsetDateTime>,
     ) -> Result<BoxStream<'static, Result<OutputLine, EngineError>>, EngineError>;
+
+    /// How many packets the rules of a running container have held back; none when it cannot be told.
+    /// Reads from the kernel, and asks the engine nothing.
+    fn refused(&self, _handle: &Handle) -> Option<u64> {
+        None
+    }
 
     /// Subnets in use on the host that are not ours, for a clear refusal before anything is made.
     async fn foreign_subnets(&self) -> Result<Vec<(String, ipnet::Ipv4Net)>, EngineError>;

@@ -16,6 +16,7 @@ pub mod join;
 pub mod leave;
 pub mod link;
 pub mod measure;
+pub mod netns;
 pub mod notice;
 pub mod report;
 pub mod run;
