@@ -10,6 +10,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::diff::Difference;
 use super::finding::{Finding, FindingCode as Code, FindingSeverity, sort};
+use super::status::TopologyStatus;
 use super::validate::{Limits, validate_within};
 use super::{Decky, Lan, LanDriver, LanKind, Publish, Topology};
 use crate::id::{DeckyId, EdgeId, LanId};
@@ -174,6 +175,20 @@ pub struct Applied {
     pub topology: Topology,
     /// What is wrong with it and did not stop the mutation, sorted.
     pub findings: Vec<Finding>,
+}
+
+impl Regime {
+    /// How a topology in this status is edited: at once while no host is to hold it, through the
+    /// queue while one is; not at all when it is going or gone.
+    pub const fn of(status: TopologyStatus) -> Option<Self> {
+        match status {
+            TopologyStatus::Pending | TopologyStatus::Failed => Some(Self::Pending),
+            TopologyStatus::Deploying | TopologyStatus::Active | TopologyStatus::Degraded => {
+                Some(Self::Live)
+            }
+            TopologyStatus::TearingDown | TopologyStatus::TornDown => None,
+        }
+    }
 }
 
 impl Op {

@@ -523,6 +523,14 @@ fn an_exhausted_lan_and_an_exhausted_range_are_findings() {
 }
 
 #[test]
+fn a_topology_that_is_going_or_gone_takes_no_edit() {
+    let takes = TopologyStatus::ALL.map(|status| Regime::of(status).is_some());
+    assert_eq!(takes, [true, true, true, true, true, false, false]);
+    assert_eq!(Regime::of(TopologyStatus::Failed), Some(Regime::Pending));
+    assert_eq!(Regime::of(TopologyStatus::Degraded), Some(Regime::Live));
+}
+
+#[test]
 fn references_are_ids_or_names_without_regard_to_case() {
     let before = sample();
     let (decky, lan) = (before.deckies[3].id, before.lans[0].id);
