@@ -9,6 +9,7 @@ mod bad_input;
 mod clients;
 mod contain;
 mod crash;
+mod decky;
 mod demo;
 mod deploy;
 mod drift;

@@ -497,7 +497,7 @@ impl Deployed {
             .into_iter()
             .find(|seen| seen.id == decky.id);
         let wiring = self.wiring(decky);
-        let rules = crate::engine::rules_digest(&wiring);
+        let rules = crate::netns::rules::digest(&wiring);
         let seen = seen.and_then(|seen| seen.wiring).expect("it runs");
         wiring.difference(&seen, &rules)
     }
