@@ -647,7 +647,9 @@ impl Card {
     fn new(name: &str) -> Self {
         let this = Self(name.to_owned());
         let far = format!("{name}x");
-        assert!(ip(&["link", "add", name, "type", "veth", "peer", "name", &far]));
+        assert!(ip(&[
+            "link", "add", name, "type", "veth", "peer", "name", &far
+        ]));
         assert!(ip(&["link", "set", name, "up"]) && ip(&["link", "set", &far, "up"]));
         this
     }
