@@ -15,7 +15,6 @@ use domain::wiring::Wiring;
 use futures_util::stream::BoxStream;
 use time::OffsetDateTime;
 
-
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;
 pub mod docker;
