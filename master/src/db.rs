@@ -17,7 +17,9 @@ use time::OffsetDateTime;
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod postgres;
 mod row;
+mod sql;
 pub mod sqlite;
 
 pub use row::{
@@ -26,6 +28,7 @@ pub use row::{
     Replace, Settlement, StandingError, StatusChange, TokenRefusal, TokenRow, TopologyError,
     TopologyRow, TopologySummary, Views, Withdraw,
 };
+pub use sql::SqlStore;
 
 /// The database did not do what was asked of it, for a reason that no caller can mend.
 #[derive(Debug, thiserror::Error)]

@@ -8,10 +8,9 @@ use domain::service::{ServiceKind, ServiceOptions, ServiceSet};
 use domain::topology::{Decky, Edge, Lan, Protocol, Publish, Topology};
 use proto::decky_config::WireOption;
 use proto::topology_file::FilePublish;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::decode::{Cells, blob, failed};
+use super::cells::{Cells, blob, failed};
+use super::statement::{Row, Tx, sql};
 use crate::db::StoreError;
 
 /// Service to option to value, as in the decky configuration file.
@@ -27,15 +26,12 @@ pub(super) struct Graph {
     pub(super) edges: Vec<Edge>,
 }
 
-pub(super) async fn insert(
-    tx: &mut SqliteConnection,
-    topology: &Topology,
-) -> Result<(), StoreError> {
+pub(super) async fn insert(tx: &mut Tx, topology: &Topology) -> Result<(), StoreError> {
     let id = blob(topology.id.uuid());
     for (position, lan) in (0_i64..).zip(&topology.lans) {
-        sqlx::query(
+        sql(
             "INSERT INTO lans (id, topology, position, name, subnet, kind, driver)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(blob(lan.id.uuid()))
         .bind(&id)
@@ -49,10 +45,10 @@ pub(super) async fn insert(
         .map_err(failed(INSERT))?;
     }
     for (position, decky) in (0_i64..).zip(&topology.deckies) {
-        sqlx::query(
+        sql(
             "INSERT INTO deckies (id, topology, position, name, hostname, archetype, services,
                                   persona, forwards_l3, publish, seed)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(blob(decky.id.uuid()))
         .bind(&id)
@@ -70,9 +66,9 @@ pub(super) async fn insert(
         .map_err(failed(INSERT))?;
     }
     for (position, edge) in (0_i64..).zip(&topology.edges) {
-        sqlx::query(
+        sql(
             "INSERT INTO edges (id, topology, position, decky, lan, address, mac, home)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(blob(edge.id.uuid()))
         .bind(&id)
@@ -89,28 +85,25 @@ pub(super) async fn insert(
     Ok(())
 }
 
-pub(super) async fn read(
-    tx: &mut SqliteConnection,
-    topology: TopologyId,
-) -> Result<Graph, StoreError> {
+pub(super) async fn read(tx: &mut Tx, topology: TopologyId) -> Result<Graph, StoreError> {
     let id = blob(topology.uuid());
-    let lans = sqlx::query(
-        "SELECT id, name, subnet, kind, driver FROM lans WHERE topology = ? ORDER BY position",
+    let lans = sql(
+        "SELECT id, name, subnet, kind, driver FROM lans WHERE topology = $1 ORDER BY position",
     )
     .bind(&id)
     .fetch_all(&mut *tx)
     .await
     .map_err(failed(READ))?;
-    let deckies = sqlx::query(
+    let deckies = sql(
         "SELECT id, name, hostname, archetype, services, persona, forwards_l3, publish, seed
-         FROM deckies WHERE topology = ? ORDER BY position",
+         FROM deckies WHERE topology = $1 ORDER BY position",
     )
     .bind(&id)
     .fetch_all(&mut *tx)
     .await
     .map_err(failed(READ))?;
-    let edges = sqlx::query(
-        "SELECT id, decky, lan, address, mac, home FROM edges WHERE topology = ?
+    let edges = sql(
+        "SELECT id, decky, lan, address, mac, home FROM edges WHERE topology = $1
          ORDER BY position",
     )
     .bind(&id)
@@ -124,7 +117,7 @@ pub(super) async fn read(
     })
 }
 
-fn lan(row: &SqliteRow) -> Result<Lan, StoreError> {
+fn lan(row: &Row) -> Result<Lan, StoreError> {
     let cells = Cells::new(row, "LAN");
     Ok(Lan {
         id: cells.id("id", LanId::new)?,
@@ -135,7 +128,7 @@ fn lan(row: &SqliteRow) -> Result<Lan, StoreError> {
     })
 }
 
-fn decky(row: &SqliteRow) -> Result<Decky, StoreError> {
+fn decky(row: &Row) -> Result<Decky, StoreError> {
     let cells = Cells::new(row, "decky");
     Ok(Decky {
         id: cells.id("id", DeckyId::new)?,
@@ -151,7 +144,7 @@ fn decky(row: &SqliteRow) -> Result<Decky, StoreError> {
     })
 }
 
-fn edge(row: &SqliteRow) -> Result<Edge, StoreError> {
+fn edge(row: &Row) -> Result<Edge, StoreError> {
     let cells = Cells::new(row, "edge");
     Ok(Edge {
         id: cells.id("id", EdgeId::new)?,

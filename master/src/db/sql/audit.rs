@@ -1,11 +1,11 @@
 //! The audit log: written in the transaction of what it tells of.
 
 use domain::id::HostId;
-use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::SqliteStore;
-use super::decode::{Cells, actor_text, failed, nanos};
+use super::SqlStore;
+use super::cells::{Cells, actor_text, failed, nanos};
+use super::statement::{Tx, sql};
 use crate::db::{Actor, AuditEntry, StoreError};
 
 /// An entry that is about to be written.
@@ -18,7 +18,7 @@ pub(super) struct Entry<'a> {
 }
 
 /// Writes an entry within a transaction.
-pub(super) async fn record(tx: &mut SqliteConnection, entry: Entry<'_>) -> Result<(), StoreError> {
+pub(super) async fn record(tx: &mut Tx, entry: Entry<'_>) -> Result<(), StoreError> {
     let Entry {
         at,
         actor,
@@ -26,7 +26,7 @@ pub(super) async fn record(tx: &mut SqliteConnection, entry: Entry<'_>) -> Resul
         subject,
         detail,
     } = entry;
-    sqlx::query("INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)")
+    sql("INSERT INTO audit (at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5)")
         .bind(nanos(at))
         .bind(actor_text(actor))
         .bind(action)
@@ -40,7 +40,7 @@ pub(super) async fn record(tx: &mut SqliteConnection, entry: Entry<'_>) -> Resul
 
 /// Writes an entry about a host within a transaction.
 pub(super) async fn record_host(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     host: HostId,
     actor: &Actor,
     (action, detail): (&str, &str),
@@ -59,7 +59,7 @@ pub(super) async fn record_host(
     .await
 }
 
-pub(super) async fn write(store: &SqliteStore, entry: AuditEntry) -> Result<(), StoreError> {
+pub(super) async fn write(store: &SqlStore, entry: &AuditEntry) -> Result<(), StoreError> {
     const ATTEMPT: &str = "write the audit log";
     let mut tx = store.writing(ATTEMPT).await?;
     let AuditEntry {
@@ -68,7 +68,7 @@ pub(super) async fn write(store: &SqliteStore, entry: AuditEntry) -> Result<(), 
         action,
         subject,
         detail,
-    } = &entry;
+    } = entry;
     record(
         &mut tx,
         Entry {
@@ -83,14 +83,13 @@ pub(super) async fn write(store: &SqliteStore, entry: AuditEntry) -> Result<(), 
     tx.commit().await.map_err(failed(ATTEMPT))
 }
 
-pub(super) async fn log(store: &SqliteStore, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT at, actor, action, subject, detail FROM audit ORDER BY row DESC LIMIT ?",
-    )
-    .bind(limit)
-    .fetch_all(&store.read)
-    .await
-    .map_err(failed("read the audit log"))?;
+pub(super) async fn log(store: &SqlStore, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+    let rows =
+        sql("SELECT at, actor, action, subject, detail FROM audit ORDER BY row DESC LIMIT $1")
+            .bind(limit)
+            .fetch_all(&store.read)
+            .await
+            .map_err(failed("read the audit log"))?;
     rows.iter()
         .map(|row| {
             let cells = Cells::new(row, "audit");
