@@ -23,6 +23,9 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/postgres/0001_hosts.sql"),
     include_str!("migrations/postgres/0002_topologies.sql"),
     include_str!("migrations/postgres/0003_events.sql"),
+    include_str!("migrations/postgres/0004_lan_subnet6.sql"),
+    include_str!("migrations/postgres/0005_mutations.sql"),
+    include_str!("migrations/postgres/0006_operators.sql"),
 ];
 
 /// The advisory lock of those who bring a database up to a release: masters may start together.

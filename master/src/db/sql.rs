@@ -32,19 +32,27 @@ use super::{
 };
 use crate::metrics::Metrics;
 
+mod access;
+mod accounts;
 mod assignments;
 mod audit;
 pub(super) mod cells;
+mod edits;
 mod events;
 mod graph;
 mod hosts;
 mod intent;
+mod keys;
+mod places;
+mod queue;
 mod retry;
 mod standing;
 mod statement;
 mod status;
 mod tokens;
 mod topologies;
+mod upkeep;
+mod users;
 
 pub(super) use statement::{Pool, Readers, Tx};
 

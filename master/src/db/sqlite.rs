@@ -30,6 +30,9 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0001_hosts.sql"),
     include_str!("migrations/sqlite/0002_topologies.sql"),
     include_str!("migrations/sqlite/0003_events.sql"),
+    include_str!("migrations/sqlite/0004_lan_subnet6.sql"),
+    include_str!("migrations/sqlite/0005_mutations.sql"),
+    include_str!("migrations/sqlite/0006_operators.sql"),
 ];
 
 /// How long a statement waits for a lock of another process (a backup, a shell).
@@ -103,13 +106,15 @@ pub enum OpenError {
 /// Opens the database at `path`, makes it when there is none, and brings an older one up to this
 /// release. A file that is damaged, foreign or newer is refused and left as it is.
 pub async fn open(path: &Path) -> Result<SqlStore, OpenError> {
-    open_with(path, &[]).await
+    open_with(path, &[], MIGRATIONS).await
 }
 
-/// Opens `path`; `pragmas` are set on the writing connection besides ours.
+/// Opens `path`; `pragmas` are set on the writing connection besides ours, and `steps` are those
+/// of the schema.
 async fn open_with(
     path: &Path,
     pragmas: &[(&'static str, &'static str)],
+    steps: &[&'static str],
 ) -> Result<SqlStore, OpenError> {
     own(path).map_err(|source| OpenError::File {
         path: path.to_owned(),
@@ -151,7 +156,7 @@ async fn open_with(
         .await
         .map_err(failed)?;
 
-    if let Err(error) = migrate(&write, path).await {
+    if let Err(error) = migrate(&write, path, steps).await {
         write.close().await;
         return Err(error);
     }
@@ -186,7 +191,7 @@ fn own(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), OpenError> {
+async fn migrate(pool: &SqlitePool, path: &Path, steps: &[&'static str]) -> Result<(), OpenError> {
     let failed = |source| connect_error(path, source);
     let mut connection = pool.acquire().await.map_err(failed)?;
     let found = number(&mut connection, "PRAGMA user_version")
@@ -204,7 +209,7 @@ async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), OpenError> {
             path: path.to_owned(),
         });
     }
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     if found > known {
         return Err(OpenError::Newer {
             path: path.to_owned(),
@@ -212,7 +217,7 @@ async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), OpenError> {
             known,
         });
     }
-    for (to, sql) in (1_i64..).zip(MIGRATIONS).skip_while(|(to, _)| *to <= found) {
+    for (to, sql) in (1_i64..).zip(steps).skip_while(|(to, _)| *to <= found) {
         step(&mut connection, to, sql)
             .await
             .map_err(|source| OpenError::Migrate {

@@ -7,9 +7,11 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
 use super::{MIGRATIONS, OpenError, Server, UrlError};
 use crate::db::conformance::events::event;
+use crate::db::conformance::races;
 use crate::db::conformance::{enrolled, host, spool, suite};
 use crate::db::sql::{Pool, SqlStore};
 use crate::db::{Store, StoreError};
+use crate::metrics::Metrics;
 
 /// A database of one test on the server of the tests; it goes with the test.
 pub(crate) struct Guest {
@@ -233,6 +235,14 @@ async fn a_connection_that_the_server_cut_is_busy_or_made_anew() {
         asked += 1;
         assert!(asked < 20, "the pool does not recover");
     }
+}
+
+#[tokio::test]
+async fn a_topology_is_as_many_statements_whatever_its_size() {
+    let guest = Guest::new().await;
+    let metrics = Arc::new(Metrics::default());
+    let store = guest.open().await.counted_in(Arc::clone(&metrics));
+    races::a_topology_is_as_many_statements_whatever_its_size(&store, &metrics).await;
 }
 
 #[test]

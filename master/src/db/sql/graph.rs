@@ -10,7 +10,7 @@ use proto::decky_config::WireOption;
 use proto::topology_file::FilePublish;
 
 use super::cells::{Cells, blob, failed};
-use super::statement::{Row, Tx, sql};
+use super::statement::{Builder, Row, Tx, Value, sql};
 use crate::db::StoreError;
 
 /// Service to option to value, as in the decky configuration file.
@@ -26,70 +26,100 @@ pub(super) struct Graph {
     pub(super) edges: Vec<Edge>,
 }
 
+/// Rows of one statement: a whole topology is few of them, and none has more values than SQLite's
+/// 32766.
+const ROWS: usize = 2048;
+
 pub(super) async fn insert(tx: &mut Tx, topology: &Topology) -> Result<(), StoreError> {
-    let id = blob(topology.id.uuid());
-    for (position, lan) in (0_i64..).zip(&topology.lans) {
-        sql(
-            "INSERT INTO lans (id, topology, position, name, subnet, kind, driver)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(blob(lan.id.uuid()))
-        .bind(&id)
-        .bind(position)
-        .bind(lan.name.as_str())
-        .bind(lan.subnet.to_string())
-        .bind(lan.kind.as_str())
-        .bind(lan.driver.as_str())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(INSERT))?;
-    }
-    for (position, decky) in (0_i64..).zip(&topology.deckies) {
-        sql(
-            "INSERT INTO deckies (id, topology, position, name, hostname, archetype, services,
-                                  persona, forwards_l3, publish, seed)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        )
-        .bind(blob(decky.id.uuid()))
-        .bind(&id)
-        .bind(position)
-        .bind(decky.name.as_str())
-        .bind(decky.hostname.as_str())
-        .bind(&decky.archetype)
-        .bind(services_json(&decky.services))
-        .bind(decky.persona.as_str())
-        .bind(decky.forwards_l3)
-        .bind(publish_json(&decky.publish))
-        .bind(decky.seed.hex())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(INSERT))?;
-    }
-    for (position, edge) in (0_i64..).zip(&topology.edges) {
-        sql(
-            "INSERT INTO edges (id, topology, position, decky, lan, address, mac, home)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(blob(edge.id.uuid()))
-        .bind(&id)
-        .bind(position)
-        .bind(blob(edge.decky.uuid()))
-        .bind(blob(edge.lan.uuid()))
-        .bind(edge.address.to_string())
-        .bind(edge.mac.to_string())
-        .bind(edge.home)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(INSERT))?;
+    let id = || Value::from(blob(topology.id.uuid()));
+    let text =
+        "INSERT INTO lans (topology, position, id, name, subnet, subnet6, kind, driver) VALUES ";
+    insert_rows(tx, text, &topology.lans, |position, lan| {
+        [
+            id(),
+            position,
+            blob(lan.id.uuid()).into(),
+            lan.name.as_str().into(),
+            lan.subnet.to_string().into(),
+            lan.subnet6.map(|subnet| subnet.to_string()).into(),
+            lan.kind.as_str().into(),
+            lan.driver.to_string().into(),
+        ]
+    })
+    .await?;
+    let text = "INSERT INTO deckies (topology, position, id, name, hostname, archetype, services,
+                                     persona, forwards_l3, publish, seed) VALUES ";
+    insert_rows(tx, text, &topology.deckies, |position, decky| {
+        [
+            id(),
+            position,
+            blob(decky.id.uuid()).into(),
+            decky.name.as_str().into(),
+            decky.hostname.as_str().into(),
+            (&decky.archetype).into(),
+            services_json(&decky.services).into(),
+            decky.persona.as_str().into(),
+            decky.forwards_l3.into(),
+            publish_json(&decky.publish).into(),
+            decky.seed.hex().into(),
+        ]
+    })
+    .await?;
+    let text = "INSERT INTO edges (topology, position, id, decky, lan, address, mac, home) VALUES ";
+    insert_rows(tx, text, &topology.edges, |position, edge| {
+        [
+            id(),
+            position,
+            blob(edge.id.uuid()).into(),
+            blob(edge.decky.uuid()).into(),
+            blob(edge.lan.uuid()).into(),
+            edge.address.to_string().into(),
+            edge.mac.to_string().into(),
+            edge.home.into(),
+        ]
+    })
+    .await
+}
+
+async fn insert_rows<T, const N: usize>(
+    tx: &mut Tx,
+    text: &'static str,
+    items: &[T],
+    row: impl Fn(Value, &T) -> [Value; N],
+) -> Result<(), StoreError> {
+    let placed: Vec<(i64, &T)> = (0..).zip(items).collect();
+    for part in placed.chunks(ROWS) {
+        let mut statement = Builder::new(tx.dialect(), text);
+        statement.push_rows(part, |(position, item)| row((*position).into(), item));
+        statement
+            .build_once()
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(INSERT))?;
     }
     Ok(())
 }
 
+/// Puts the LANs, deckies and edges of `topology` in the place of those that are stored.
+pub(super) async fn replace(tx: &mut Tx, topology: &Topology) -> Result<(), StoreError> {
+    for text in [
+        "DELETE FROM edges WHERE topology = $1",
+        "DELETE FROM deckies WHERE topology = $1",
+        "DELETE FROM lans WHERE topology = $1",
+    ] {
+        sql(text)
+            .bind(blob(topology.id.uuid()))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(INSERT))?;
+    }
+    insert(tx, topology).await
+}
+
 pub(super) async fn read(tx: &mut Tx, topology: TopologyId) -> Result<Graph, StoreError> {
     let id = blob(topology.uuid());
-    let lans = sql(
-        "SELECT id, name, subnet, kind, driver FROM lans WHERE topology = $1 ORDER BY position",
-    )
+    let lans = sql("SELECT id, name, subnet, subnet6, kind, driver FROM lans
+         WHERE topology = $1 ORDER BY position")
     .bind(&id)
     .fetch_all(&mut *tx)
     .await
@@ -123,6 +153,7 @@ fn lan(row: &Row) -> Result<Lan, StoreError> {
         id: cells.id("id", LanId::new)?,
         name: cells.word("name")?,
         subnet: cells.word("subnet")?,
+        subnet6: cells.maybe_word("subnet6")?,
         kind: cells.word("kind")?,
         driver: cells.word("driver")?,
     })

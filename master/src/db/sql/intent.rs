@@ -4,7 +4,7 @@ use domain::assign::Assignment;
 use domain::host::Standing;
 use domain::id::{HostId, TopologyId};
 use domain::name::TopologyName;
-use domain::revision::{Fence, Revision};
+use domain::revision::Fence;
 use domain::topology::hydrate::VersionHash;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
@@ -13,7 +13,7 @@ use super::assignments::{self, NewContent};
 use super::cells::{Cells, blob, failed, int, nanos};
 use super::statement::{Tx, sql};
 use super::status::{self, Cause, Head};
-use super::{SqlStore, hosts};
+use super::{SqlStore, edits, hosts};
 use crate::db::{
     Actor, Deploy, IntentError, LiveTopology, Replace, Settlement, StoreError, Views, Withdraw,
 };
@@ -25,7 +25,7 @@ pub(super) async fn deploy(store: &SqlStore, deploy: &Deploy) -> Result<Assignme
         .await
         .map_err(IntentError::Store)?
         .ok_or(IntentError::Unknown)?;
-    let current = revision(&mut tx, deploy.topology)
+    let current = edits::revision(&mut tx, deploy.topology)
         .await
         .map_err(IntentError::Store)?;
     if current != deploy.revision {
@@ -73,15 +73,6 @@ pub(super) async fn deploy(store: &SqlStore, deploy: &Deploy) -> Result<Assignme
         .map_err(failed(ATTEMPT))
         .map_err(IntentError::Store)?;
     Ok(assignment)
-}
-
-async fn revision(tx: &mut Tx, id: TopologyId) -> Result<Revision, StoreError> {
-    let row = sql("SELECT revision FROM topologies WHERE id = $1")
-        .bind(blob(id.uuid()))
-        .fetch_one(tx)
-        .await
-        .map_err(failed("read a topology"))?;
-    Cells::new(&row, "topology").revision("revision")
 }
 
 /// Whether the host takes this topology: an open one does, and a cordoned one that holds it does.

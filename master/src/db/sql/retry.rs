@@ -1,5 +1,7 @@
 //! Doing a transaction again that the database ended in favour of another one.
 
+use crate::db::accounts::UserError;
+use crate::db::queue::{CancelError, CommitError, EditError, EnqueueError};
 use crate::db::{IntentError, RedeemError, StandingError, StoreError, TopologyError};
 
 /// How often a transaction is tried: those that are ended (a deadlock's victim, a serialization
@@ -31,7 +33,10 @@ macro_rules! of_store {
     };
 }
 
-of_store! { IntentError, RedeemError, StandingError, TopologyError, }
+of_store! {
+    IntentError, RedeemError, StandingError, TopologyError, EnqueueError, CommitError, CancelError,
+    EditError, UserError,
+}
 
 /// Runs a whole transaction, and again when the database ended it in favour of another.
 pub(super) async fn again<T, E, F>(transaction: impl Fn() -> F + Send) -> Result<T, E>

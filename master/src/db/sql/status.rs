@@ -5,10 +5,10 @@ use domain::id::{HostId, TopologyId};
 use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
 
-use super::SqlStore;
 use super::audit::{self, Entry};
 use super::cells::{Cells, actor_text, blob, failed, nanos};
 use super::statement::{Tx, sql};
+use super::{SqlStore, queue};
 use crate::db::{Actor, IntentError, StatusChange, StoreError};
 
 const CHANGE: &str = "change a status";
@@ -135,6 +135,12 @@ async fn write(
     .execute(&mut *tx)
     .await
     .map_err(failed(CHANGE))?;
+    if matches!(
+        after,
+        TopologyStatus::TearingDown | TopologyStatus::TornDown
+    ) {
+        queue::end_all(tx, head.id, now).await?;
+    }
     let subject = head.id.to_string();
     let detail = format!("{}: {before} to {after}: {reason}", head.name);
     audit::record(

@@ -10,11 +10,15 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, open_with};
 use crate::db::conformance::events::event;
+use crate::db::conformance::races;
+use crate::db::conformance::upkeep::entry;
 use crate::db::conformance::{
     at, deployed, enrolled, host, operator, spool, status, suite, topology,
 };
 use crate::db::sql::{Pool, SqlStore};
+use crate::db::upkeep::AuditChain;
 use crate::db::{AuditEntry, EventFilter, Store, StoreError, postgres};
+use crate::metrics::Metrics;
 
 async fn fresh() -> (Arc<dyn Store>, TempDir) {
     let directory = directory();
@@ -101,7 +105,7 @@ async fn what_was_committed_survives_the_death_of_the_process() {
 async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
     let directory = directory();
     let path = file(&directory);
-    let full = open_with(&path, &[("max_page_count", "120")])
+    let full = open_with(&path, &[("max_page_count", "160")], MIGRATIONS)
         .await
         .expect("opens");
     let store: Arc<dyn Store> = Arc::new(full);
@@ -165,7 +169,7 @@ fn host_id() -> domain::id::HostId {
 async fn a_database_that_another_process_locks_is_busy() {
     let directory = directory();
     let path = file(&directory);
-    let store = open_with(&path, &[("busy_timeout", "50")])
+    let store = open_with(&path, &[("busy_timeout", "50")], MIGRATIONS)
         .await
         .expect("opens");
     let other = super::open(&path).await.expect("opens");
@@ -254,21 +258,93 @@ async fn nobody_else_can_read_its_files() {
 async fn an_older_database_is_brought_up_in_place() {
     let directory = directory();
     let path = file(&directory);
+    // As the first release left it.
+    let old = open_with(&path, &[], &MIGRATIONS[..3])
+        .await
+        .expect("a new database opens");
+    for number in ["1", "2"] {
+        sqlx::query(
+            "INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(7_i64)
+        .bind("reconciler")
+        .bind("a.b")
+        .bind(number)
+        .bind("")
+        .execute(writer(&old))
+        .await
+        .expect("written");
+    }
+    old.close().await;
+
     let store = open(&path).await;
+    let intact = |entries| AuditChain::Intact { entries };
+    assert_eq!(store.verify_audit().await.expect("answered"), intact(2));
+    // The chain begins with what is written next, and vouches for what is before it.
     let edge = enrolled(&store, 1, "edge").await;
-    drop(store);
-    // As the first release left it, as far as the present steps go.
-    alter(
-        &path,
-        "DROP TABLE events; DROP TABLE spools; PRAGMA user_version = 2",
-    )
-    .await;
-    let store = open(&path).await;
-    assert_eq!(host(&store, edge).await.name.as_str(), "edge");
+    assert_eq!(store.verify_audit().await.expect("answered"), intact(4));
     store
         .append_events(edge, spool(1), vec![event(1)])
         .await
         .expect("stored");
+    drop(store);
+    let forged = "DROP TRIGGER audit_keeps_its_words; UPDATE audit SET detail = 'x' WHERE row = 1";
+    alter(&path, forged).await;
+    let store = open(&path).await;
+    let broken = AuditChain::Broken { row: 3 };
+    assert_eq!(store.verify_audit().await.expect("answered"), broken);
+}
+
+#[tokio::test]
+async fn an_audit_that_was_altered_or_cut_is_found_out() {
+    for (sql, verdict) in [
+        (
+            "UPDATE audit SET detail = 'x' WHERE row = 4",
+            AuditChain::Broken { row: 5 },
+        ),
+        (
+            "DELETE FROM audit WHERE row = 4",
+            AuditChain::Broken { row: 5 },
+        ),
+        (
+            "UPDATE audit SET previous = NULL WHERE row = 4",
+            AuditChain::Broken { row: 4 },
+        ),
+        (
+            "UPDATE audit SET actor = 'operator:bob' WHERE row = 7",
+            AuditChain::Cut { entries: 7 },
+        ),
+        (
+            "DELETE FROM audit WHERE row > 5",
+            AuditChain::Cut { entries: 5 },
+        ),
+    ] {
+        let directory = directory();
+        let path = file(&directory);
+        let store = open(&path).await;
+        for number in 0..7 {
+            store.audit(entry(number)).await.expect("written");
+        }
+        drop(store);
+        alter(
+            &path,
+            "DROP TRIGGER audit_keeps_its_words; DROP TRIGGER audit_keeps_its_rows",
+        )
+        .await;
+        alter(&path, sql).await;
+        let store = open(&path).await;
+        let found = store.verify_audit().await.expect("answered");
+        assert_eq!(found, verdict, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_topology_is_as_many_statements_whatever_its_size() {
+    let directory = directory();
+    let metrics = Arc::new(Metrics::default());
+    let store = super::open(&file(&directory)).await.expect("opens");
+    let store = store.counted_in(Arc::clone(&metrics));
+    races::a_topology_is_as_many_statements_whatever_its_size(&store, &metrics).await;
 }
 
 #[tokio::test]
