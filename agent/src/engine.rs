@@ -13,8 +13,9 @@ use domain::revision::Generation;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
 use domain::wiring::{RulesDigest, Wiring};
 use futures_util::stream::BoxStream;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+
+use crate::netns;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;
@@ -26,10 +27,11 @@ pub mod liveness;
 pub mod name;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
+pub mod usage;
 
 /// The digest of the rules that keep a decky of this wiring inside.
 pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
-    Sha256::digest(format!("{wiring:?}")).into()
+    netns::rules::digest(wiring)
 }
 
 /// Label keys, fixed when an object is made.
@@ -191,6 +193,12 @@ pub trait Engine: Send + Sync + fmt::Debug {
         handle: &Handle,
         since: Option<OffsetDateTime>,
     ) -> Result<BoxStream<'static, Result<OutputLine, EngineError>>, EngineError>;
+
+    /// How many packets the rules of a running container have held back; none when it cannot be told.
+    /// Reads from the kernel, and asks the engine nothing.
+    fn refused(&self, _handle: &Handle) -> Option<u64> {
+        None
+    }
 
     /// Subnets in use on the host that are not ours, for a clear refusal before anything is made.
     async fn foreign_subnets(&self) -> Result<Vec<(String, ipnet::Ipv4Net)>, EngineError>;

@@ -1,6 +1,7 @@
 //! Wire to domain and back, for what agents and master say: parsed once, at the edge.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use domain::assign::{ApplyFailure, Content, HostReport, Phase, Refusal};
 use domain::id::{DeckyId, LanId, TopologyId};
@@ -9,6 +10,7 @@ use domain::observe::{
 };
 use domain::revision::Fence;
 use domain::topology::hydrate::{SpecDigest, VersionHash};
+use domain::usage::{Usage, Usages};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -152,6 +154,7 @@ impl From<&HostReport> for v1::Report {
             refusal,
             observed,
             drift,
+            timings,
         } = report;
         Self {
             fence: Some((*fence).into()),
@@ -170,6 +173,13 @@ impl From<&HostReport> for v1::Report {
                 .map(|drift| v1::Drift {
                     kind: drift.kind.as_str().to_owned(),
                     object: drift.object.clone(),
+                })
+                .collect(),
+            timings: timings
+                .iter()
+                .map(|(stage, took)| v1::Timing {
+                    stage: stage.as_str().to_owned(),
+                    micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 })
                 .collect(),
         }
@@ -216,8 +226,69 @@ impl TryFrom<v1::Report> for HostReport {
                     })
                 })
                 .collect::<Result<_, _>>()?,
+            timings: wire
+                .timings
+                .iter()
+                .filter_map(|wire| {
+                    Some((wire.stage.parse().ok()?, Duration::from_micros(wire.micros)))
+                })
+                .collect(),
         })
     }
+}
+
+impl From<&Usages> for v1::Usage {
+    fn from(usages: &Usages) -> Self {
+        let deckies = usages.iter().map(|(decky, usage)| {
+            let Usage {
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = *usage;
+            v1::DeckyUsage {
+                decky_id: decky.uuid().as_bytes().to_vec(),
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            }
+        });
+        Self {
+            deckies: deckies.collect(),
+        }
+    }
+}
+
+/// Reads what deckies use.
+pub fn usages(wire: v1::Usage) -> Result<Usages, InvalidMessage> {
+    if wire.deckies.len() > MAX_OBJECTS {
+        return Err(invalid("usage"));
+    }
+    wire.deckies
+        .into_iter()
+        .map(|wire| {
+            let decky = DeckyId::new(uuid(&wire.decky_id, "usage.decky_id")?);
+            let v1::DeckyUsage {
+                decky_id: _,
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = wire;
+            let usage = Usage {
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            };
+            Ok((decky, usage))
+        })
+        .collect()
 }
 
 fn spec_bytes(spec: Option<SpecDigest>) -> Vec<u8> {

@@ -6,6 +6,7 @@ use domain::assign::HostReport;
 use domain::id::TopologyId;
 use domain::revision::Fence;
 use domain::topology::hydrate::VersionHash;
+use domain::usage::Usages;
 use proto::convert::{self, InvalidMessage, bytes32, fence, invalid, millis, uuid};
 use proto::v1::{self, agent_message, master_message};
 use time::OffsetDateTime;
@@ -134,6 +135,10 @@ pub(super) fn progress(progress: Progress) -> v1::AgentMessage {
     }))
 }
 
+pub(super) fn usage(usages: &Usages) -> v1::AgentMessage {
+    agent(agent_message::Body::Usage(usages.into()))
+}
+
 /// The digest that a heartbeat carries of the last report.
 pub(super) fn observed_digest(report: &HostReport) -> u64 {
     convert::observed_digest(&report.into())
@@ -165,6 +170,7 @@ mod tests {
             refusal: None,
             observed: None,
             drift: Vec::new(),
+            timings: domain::assign::Timings::new(),
         }
     }
 

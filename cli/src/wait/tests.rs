@@ -19,6 +19,7 @@ fn state(status: &str) -> TopologyState {
         applied: None,
         observed: None,
         drift: Vec::new(),
+        timings_us: std::collections::BTreeMap::new(),
         condition: Some("waiting for host edge-07".to_owned()),
         progress: Some(ProgressShape { done: 4, total: 13 }),
         findings: Vec::new(),
@@ -65,6 +66,7 @@ fn a_host_is_empty_only_when_it_says_so() {
         observed: Some(ObservedShape {
             deckies: 0,
             lans: 0,
+            usage: Vec::new(),
         }),
         drift: Vec::new(),
         health: None,

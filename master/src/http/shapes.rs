@@ -1,18 +1,22 @@
 //! Writes what the master knows in the shapes of the REST API.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use domain::assign::{HostReport, Phase};
+use domain::assign::{HostReport, Phase, Timings};
 use domain::host::HostState;
 use domain::id::TopologyId;
 use domain::observe::{Drift, Inventory, RunState};
 use domain::revision::Fence;
+use domain::topology::Topology;
 use domain::topology::hydrate::VersionHash;
+use domain::usage::{Usage, Usages};
 use proto::line::{format_time, payload_json};
 use proto::rest::{
     AppliedShape, AuditShape, DesiredShape, DriftShape, EventShape, FindingShape, HealthShape,
     HostShape, ObservedShape, Page, ProgressShape, StatusChangeShape, TokenShape, TopologyShape,
-    TopologyState,
+    TopologyState, UsageShape,
 };
 use time::OffsetDateTime;
 
@@ -134,6 +138,18 @@ fn applied_by(report: &HostReport) -> Option<AppliedShape> {
     })
 }
 
+fn timings(timings: &Timings) -> BTreeMap<String, u64> {
+    timings
+        .iter()
+        .map(|(stage, took)| {
+            (
+                stage.as_str().to_owned(),
+                u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            )
+        })
+        .collect()
+}
+
 fn observed_of(observed: &Inventory, only: Option<TopologyId>) -> ObservedShape {
     let wanted = |topology: TopologyId| only.is_none_or(|only| only == topology);
     let running = observed
@@ -149,7 +165,39 @@ fn observed_of(observed: &Inventory, only: Option<TopologyId>) -> ObservedShape 
                 .filter(|lan| wanted(lan.topology))
                 .count(),
         ),
+        usage: Vec::new(),
     }
+}
+
+/// What the running deckies of a topology use, by name.
+fn usages(topology: &Topology, observed: &Inventory, usages: &Usages) -> Vec<UsageShape> {
+    let running = observed
+        .deckies
+        .iter()
+        .filter(|decky| decky.topology == topology.id && decky.state == RunState::Running);
+    let mut shapes: Vec<UsageShape> = running
+        .filter_map(|decky| {
+            let Usage {
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = *usages.get(&decky.id)?;
+            let name = topology.deckies.iter().find(|known| known.id == decky.id);
+            Some(UsageShape {
+                decky: decky.id.to_string(),
+                name: name.map(|known| known.name.to_string()),
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            })
+        })
+        .collect();
+    shapes.sort_by(|one, other| (&one.name, &one.decky).cmp(&(&other.name, &other.decky)));
+    shapes
 }
 
 fn drifts(drift: &[Drift]) -> Vec<DriftShape> {
@@ -215,11 +263,20 @@ pub(super) fn state(inspection: &Inspection) -> TopologyState {
         }),
         observed: report
             .and_then(|report| report.observed.as_ref())
-            .map(|observed| observed_of(observed, Some(id))),
+            .map(|observed| ObservedShape {
+                usage: live
+                    .map(|live| usages(&row.topology, observed, &live.usage))
+                    .unwrap_or_default(),
+                ..observed_of(observed, Some(id))
+            }),
         // Drift is measured against what the host was told to hold; of another it says nothing.
         drift: report
             .filter(|report| report.content.is_some_and(|(held, _)| held == id))
             .map(|report| drifts(&report.drift))
+            .unwrap_or_default(),
+        timings_us: report
+            .filter(|report| report.content.is_some_and(|(held, _)| held == id))
+            .map(|report| timings(&report.timings))
             .unwrap_or_default(),
         condition: condition.clone(),
         progress: live
