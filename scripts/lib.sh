@@ -109,9 +109,9 @@ ensure_postgres() {
     postgres_tool initdb >/dev/null || die "PostgreSQL is installed, and there is no initdb in /usr/lib/postgresql"
     local home=$TARGET/postgres
     mkdir -p "$TARGET"
-    # Its user must reach its files, which it cannot in a home that is closed to others.
+    # Its user must reach its files, which it cannot in a home that is closed to others: then they go to its own.
     if ! as_postgres test -x "$TARGET"; then
-        home=${TMPDIR:-/tmp}/decnet-postgres-$(printf '%s' "$TARGET" | cksum | cut -d' ' -f1)
+        home=/var/lib/postgresql/decnet-test-$(printf '%s' "$TARGET" | cksum | cut -d' ' -f1)
     fi
     if ! postgres_answers "$home"; then start_postgres "$home"; fi
     DECNET_TEST_POSTGRES=$(cat "$home/url")
