@@ -41,7 +41,8 @@ const READERS: u32 = 6;
 /// A database on a server: its address and what is needed to be let in.
 #[derive(Clone)]
 pub struct Server {
-    options: PgConnectOptions,
+    // Boxed: it is part of every error of opening, and large.
+    options: Box<PgConnectOptions>,
 }
 
 // Not the options: they hold the password.
@@ -102,7 +103,9 @@ impl Server {
         if !says_how && !near {
             options = options.ssl_mode(PgSslMode::VerifyFull);
         }
-        Ok(Self { options })
+        Ok(Self {
+            options: Box::new(options),
+        })
     }
 
     /// Whether a URL has a password in it.
@@ -178,7 +181,7 @@ pub async fn open(server: &Server) -> Result<SqlStore, OpenError> {
         server: server.clone(),
         source,
     };
-    let options = server.options.clone().options([
+    let options = PgConnectOptions::clone(&server.options).options([
         ("lock_timeout", LOCK_WAIT),
         ("idle_in_transaction_session_timeout", ABANDONED),
     ]);

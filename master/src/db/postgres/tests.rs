@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
 use super::{MIGRATIONS, OpenError, Server, UrlError};
@@ -27,7 +28,7 @@ impl Guest {
         let name = format!("decnet_test_{}_{number}", std::process::id());
         let administrator = Server::new(&url(), None).expect("the tests' URL is one");
         let server = Server {
-            options: administrator.options.clone().database(&name),
+            options: Box::new(PgConnectOptions::clone(&administrator.options).database(&name)),
         };
         let guest = Self {
             name,
@@ -171,7 +172,9 @@ async fn refuses_a_foreign_database_and_one_that_is_not_there() {
     );
 
     let nowhere = Server {
-        options: guest.server.options.clone().database("decnet_test_nowhere"),
+        options: Box::new(
+            PgConnectOptions::clone(&guest.server.options).database("decnet_test_nowhere"),
+        ),
     };
     let refused = super::open(&nowhere).await;
     assert!(
