@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::DockerEngine;
 use super::client::{message, refused, status, within};
-use crate::engine::{EngineError, EngineErrorKind, Origin, label, name};
+use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user};
 use crate::{netns, task};
 
 /// The kernel's own table of routes.
@@ -119,7 +119,7 @@ impl DockerEngine {
         for (device, subnet) in routes(&table) {
             let known = subnets.iter().any(|(_, other)| *other == subnet);
             if !known && !our_bridges.contains(&device) {
-                subnets.push((format!("a route of this host by {device}"), subnet));
+                subnets.push((route_user(device), subnet));
             }
         }
         Ok(subnets)
