@@ -33,6 +33,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0004_lan_subnet6.sql"),
     include_str!("migrations/sqlite/0005_mutations.sql"),
     include_str!("migrations/sqlite/0006_operators.sql"),
+    include_str!("migrations/sqlite/0007_mutate_every.sql"),
 ];
 
 /// How long a statement waits for a lock of another process (a backup, a shell).

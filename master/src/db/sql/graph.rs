@@ -48,7 +48,7 @@ pub(super) async fn insert(tx: &mut Tx, topology: &Topology) -> Result<(), Store
     })
     .await?;
     let text = "INSERT INTO deckies (topology, position, id, name, hostname, archetype, services,
-                                     persona, forwards_l3, publish, seed) VALUES ";
+                                     persona, forwards_l3, publish, mutate_every, seed) VALUES ";
     insert_rows(tx, text, &topology.deckies, |position, decky| {
         [
             id(),
@@ -61,6 +61,7 @@ pub(super) async fn insert(tx: &mut Tx, topology: &Topology) -> Result<(), Store
             decky.persona.as_str().into(),
             decky.forwards_l3.into(),
             publish_json(&decky.publish).into(),
+            decky.mutate_every.map(|every| every.to_string()).into(),
             decky.seed.hex().into(),
         ]
     })
@@ -125,7 +126,8 @@ pub(super) async fn read(tx: &mut Tx, topology: TopologyId) -> Result<Graph, Sto
     .await
     .map_err(failed(READ))?;
     let deckies = sql(
-        "SELECT id, name, hostname, archetype, services, persona, forwards_l3, publish, seed
+        "SELECT id, name, hostname, archetype, services, persona, forwards_l3, publish,
+                mutate_every, seed
          FROM deckies WHERE topology = $1 ORDER BY position",
     )
     .bind(&id)
@@ -171,7 +173,7 @@ fn decky(row: &Row) -> Result<Decky, StoreError> {
         persona: cells.word("persona")?,
         forwards_l3: cells.flag("forwards_l3")?,
         publish: publish_from(cells.get("publish")?).ok_or_else(|| cells.malformed("publish"))?,
-        mutate_every: None,
+        mutate_every: cells.maybe_word("mutate_every")?,
         seed: cells.word("seed")?,
     })
 }
