@@ -19,11 +19,14 @@ pub mod conformance;
 pub mod docker;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod files;
 mod image;
 pub mod liveness;
 pub mod name;
+pub mod native;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
+mod subnet;
 
 /// Label keys, fixed when an object is made.
 pub mod label {

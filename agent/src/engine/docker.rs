@@ -20,7 +20,7 @@ use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
 use self::client::{Client, within};
-use self::files::Files;
+use super::files::Files;
 use super::image::{Binary, REPOSITORY};
 use super::liveness::LivenessBoard;
 use super::{Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, OutputLine};
@@ -28,7 +28,6 @@ use super::{Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, Out
 mod client;
 mod container;
 mod events;
-mod files;
 mod follow;
 mod inventory;
 mod network;

@@ -1,8 +1,5 @@
 //! Networks: made so that their deckies route among themselves and the host adds nothing.
 
-use std::fs;
-use std::net::Ipv4Addr;
-
 use bollard::query_parameters as query;
 use domain::observe::Handle;
 use domain::topology::hydrate::HydratedLan;
@@ -11,11 +8,9 @@ use serde_json::json;
 
 use super::DockerEngine;
 use super::client::{message, refused, status, within};
-use crate::engine::{EngineError, Origin, label, name};
+use crate::engine::{EngineError, Origin, label, name, subnet};
 use crate::task;
 
-/// The kernel's own table of routes.
-const ROUTES: &str = "/proc/net/route";
 /// The option that names a network's bridge.
 const BRIDGE: &str = "com.docker.network.bridge.name";
 
@@ -116,11 +111,7 @@ impl DockerEngine {
                 Some((owner.clone(), config.subnet?.parse::<Ipv4Net>().ok()?))
             }));
         }
-        // A host without this table has no routes that could be told from it.
-        let table = task::blocking(|| fs::read_to_string(ROUTES))
-            .await
-            .unwrap_or_default();
-        for (device, subnet) in routes(&table) {
+        for (device, subnet) in task::blocking(subnet::of_routes).await {
             let known = subnets.iter().any(|(_, other)| *other == subnet);
             if !known && !our_bridges.contains(&device) {
                 subnets.push((format!("a route of this host by {device}"), subnet));
@@ -133,37 +124,4 @@ impl DockerEngine {
 /// Whether a conflict is about the name.
 fn is_name(message: &str) -> bool {
     message.contains("network with name")
-}
-
-/// The subnets of `/proc/net/route` and their devices, default routes left out.
-fn routes(table: &str) -> Vec<(String, Ipv4Net)> {
-    let parse = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let (device, destination, mask) = (fields.first()?, fields.get(1)?, fields.get(7)?);
-        // The kernel prints the bytes in the order of memory.
-        let address = |hex: &str| {
-            u32::from_str_radix(hex, 16)
-                .ok()
-                .map(|bits| Ipv4Addr::from(bits.to_ne_bytes()))
-        };
-        let subnet = Ipv4Net::with_netmask(address(destination)?, address(mask)?).ok()?;
-        (subnet.prefix_len() > 0).then(|| ((*device).to_owned(), subnet.trunc()))
-    };
-    table.lines().skip(1).filter_map(parse).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn reads_the_kernels_routes() {
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\n\
-                     eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\n\
-                     docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\n\
-                     broken line\n";
-        let subnet = "172.17.0.0/16".parse().expect("it is one");
-        assert_eq!(routes(table), [("docker0".to_owned(), subnet)]);
-    }
 }
