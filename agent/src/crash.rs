@@ -17,6 +17,7 @@ pub const POINTS: &[&str] = &[
     "repair.lan_created",
     "repair.decky_connected",
     "repair.decky_started",
+    "repair.decky_rewired",
     "repair.verified",
     "repair.saved",
     "clear.persisted",

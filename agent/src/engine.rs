@@ -11,7 +11,9 @@ use domain::id::TopologyId;
 use domain::observe::{Handle, Inventory};
 use domain::revision::Generation;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
+use domain::wiring::{RulesDigest, Wiring};
 use futures_util::stream::BoxStream;
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 #[cfg(any(test, feature = "fake"))]
@@ -27,6 +29,11 @@ pub mod native;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
 mod subnet;
+
+/// The digest of the rules that keep a decky of this wiring inside.
+pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
+    Sha256::digest(format!("{wiring:?}")).into()
+}
 
 /// Label keys, fixed when an object is made.
 pub mod label {
@@ -70,6 +77,8 @@ pub struct NewDecky<'a> {
     pub networks: Vec<(Handle, HydratedInterface)>,
     /// The bytes of its configuration file.
     pub config: &'a [u8],
+    /// What its network namespace is to look like once it runs.
+    pub wiring: &'a Wiring,
 }
 
 /// Why an engine could not do something.
@@ -143,13 +152,19 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Makes a container, writes its configuration, and puts it on its networks; does not start it.
     async fn create_decky(&self, new: NewDecky<'_>) -> Result<Handle, EngineError>;
 
-    /// Starts a container. One that runs is started.
-    async fn start_decky(&self, handle: &Handle) -> Result<(), EngineError>;
+    /// Starts a container and wires its network namespace; only then does the decky open a port
+    /// ([`domain::wiring::GATE`]). One that runs is started, and wired again.
+    async fn start_decky(&self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError>;
+
+    /// Makes the network namespace of a running container look as it should: addresses, hardware
+    /// addresses, routes, kernel settings and rules, each only where it differs; no connection
+    /// that is allowed is cut.
+    async fn rewire(&self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError>;
 
     /// Removes a container, running or not, and its configuration. One that is gone is removed.
     async fn remove_decky(&self, handle: &Handle) -> Result<(), EngineError>;
 
-    /// Puts a container on a network.
+    /// Puts a container on a network. Its wiring follows by [`Engine::rewire`].
     async fn connect(
         &self,
         decky: &Handle,

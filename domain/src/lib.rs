@@ -19,3 +19,4 @@ pub mod service;
 #[cfg(test)]
 mod testkit;
 pub mod topology;
+pub mod wiring;

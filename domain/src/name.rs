@@ -79,6 +79,48 @@ name!(/** The name of a LAN, unique in its topology without regard to case. */ L
 name!(/** The name of a decky, unique in its topology without regard to case. Never on the wire to an attacker. */ DeckyName, "decky");
 name!(/** The host name that a decky shows to attackers. */ Hostname, "host");
 
+/// The name of a network interface of a host, as the kernel takes it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(String);
+
+/// A text that names no network interface.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "interface name {text:?} must be 1 to 15 letters, digits, dots, hyphens or underscores and \
+     start with a letter or digit"
+)]
+pub struct InvalidInterfaceName {
+    text: String,
+}
+
+impl InterfaceName {
+    /// Checks `text` against `[A-Za-z0-9][A-Za-z0-9._-]{0,14}`: what Linux takes (`IFNAMSIZ`),
+    /// without the characters that other programs read as something else.
+    pub fn parse(text: &str) -> Result<Self, InvalidInterfaceName> {
+        let mut bytes = text.bytes();
+        let good = text.len() <= 15
+            && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            let text = text.chars().take(80).collect();
+            Err(InvalidInterfaceName { text })
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
 /// Orders names as a person expects: without regard to case, then by bytes.
 pub fn by_fold(left: &str, right: &str) -> Ordering {
     left.to_ascii_lowercase()

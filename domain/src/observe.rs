@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::id::{DeckyId, LanId, TopologyId};
+use crate::topology::Publish;
 use crate::topology::hydrate::SpecDigest;
+use crate::wiring::ObservedWiring;
 
 /// How an engine names one of its objects. Opaque: compared, never read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +74,11 @@ pub struct ObservedDecky {
     pub attachments: Vec<Attachment>,
     /// The digest of the configuration in force, when its liveness line has said so.
     pub config: Option<String>,
+    /// What its network namespace looks like; none when it does not run or it cannot be told.
+    pub wiring: Option<ObservedWiring>,
+    /// Ports of the host behind which it answers, sorted; none when it does not run. Every address
+    /// of the host is written as no address.
+    pub published: Option<Vec<Publish>>,
     /// Whether it was made from another image than the one that the agent would take now.
     pub outdated: bool,
 }
@@ -163,6 +170,16 @@ pub enum DriftKind {
     Attached,
     /// It runs with another configuration.
     Reconfigured,
+    /// An interface of it has another address or hardware address.
+    Readdressed,
+    /// It routes otherwise.
+    Rerouted,
+    /// A kernel setting of its network differs.
+    Retuned,
+    /// The rules that keep it inside are not in force as they were loaded.
+    Unsealed,
+    /// The host does not answer for its ports.
+    Unpublished,
     /// It carries our labels and nothing desires it.
     Stray,
     /// It stands under a name of ours and is not ours: reported, left alone.
@@ -171,13 +188,18 @@ pub enum DriftKind {
 
 impl DriftKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::Missing,
         Self::Stopped,
         Self::Changed,
         Self::Detached,
         Self::Attached,
         Self::Reconfigured,
+        Self::Readdressed,
+        Self::Rerouted,
+        Self::Retuned,
+        Self::Unsealed,
+        Self::Unpublished,
         Self::Stray,
         Self::Foreign,
     ];
@@ -191,6 +213,11 @@ impl DriftKind {
             Self::Detached => "detached",
             Self::Attached => "attached",
             Self::Reconfigured => "reconfigured",
+            Self::Readdressed => "readdressed",
+            Self::Rerouted => "rerouted",
+            Self::Retuned => "retuned",
+            Self::Unsealed => "unsealed",
+            Self::Unpublished => "unpublished",
             Self::Stray => "stray",
             Self::Foreign => "foreign",
         }

@@ -138,6 +138,18 @@ impl FromStr for Persona {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac([u8; 6]);
 
+impl Mac {
+    /// Wraps the bytes of an interface that is there.
+    pub const fn new(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its six bytes.
+    pub const fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+}
+
 /// A text that is no unicast Ethernet address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no unicast MAC address such as 00:25:90:0a:0b:0c")]

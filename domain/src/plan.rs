@@ -10,8 +10,9 @@ use crate::id::{DeckyId, LanId};
 use crate::observe::{
     ConfigDigests, Drift, DriftKind, Handle, Inventory, ObservedDecky, ObservedLan, RunState,
 };
-use crate::topology::LanKind;
 use crate::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedTopology};
+use crate::topology::{LanKind, Publish};
+use crate::wiring::Wirings;
 
 /// What a host is to hold; nothing when no topology is assigned.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Desired<'a> {
     pub topology: Option<&'a HydratedTopology>,
     /// The configuration that each of its deckies is to have in force.
     pub configs: &'a ConfigDigests,
+    /// What the network namespace of each of its deckies is to look like.
+    pub wirings: &'a Wirings,
 }
 
 /// One step, and why it is there.
@@ -85,6 +88,13 @@ pub enum Action {
         /// The decky.
         decky: DeckyId,
     },
+    /// Make the network namespace of a running decky look as it should.
+    Rewire {
+        /// The container.
+        handle: Handle,
+        /// Its decky.
+        decky: DeckyId,
+    },
     /// Have a running decky read its configuration again.
     Configure {
         /// The container.
@@ -105,6 +115,7 @@ impl Action {
             Self::Connect { .. } => "connect",
             Self::StartDecky { .. } => "start_decky",
             Self::CreateDecky { .. } => "create_decky",
+            Self::Rewire { .. } => "rewire",
             Self::Configure { .. } => "configure",
         }
     }
@@ -164,7 +175,6 @@ pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
         }
     }
     for wanted in deckies {
-        let config = desired.configs.get(&wanted.id).map(String::as_str);
         let mut candidates = seen.remove(&wanted.id).unwrap_or_default();
         // A running one before a stopped one, then the one that was seen first.
         candidates.sort_by_key(|decky| {
@@ -176,7 +186,7 @@ pub fn plan(desired: Desired<'_>, observed: &Inventory) -> Vec<Step> {
         let mut candidates = candidates.into_iter();
         match candidates.next() {
             None => planner.create_decky(wanted, DriftKind::Missing),
-            Some(decky) => planner.keep_or_replace(wanted, decky, &kept_lans, config),
+            Some(decky) => planner.keep_or_replace(wanted, decky, &kept_lans, desired),
         }
         for surplus in candidates {
             planner.remove_decky(surplus, DriftKind::Stray, wanted.name.as_str());
@@ -296,18 +306,23 @@ impl<'a> Planner<'a> {
         wanted: &HydratedDecky,
         decky: &ObservedDecky,
         kept_lans: &BTreeMap<LanId, &ObservedLan>,
-        config: Option<&str>,
+        desired: Desired<'_>,
     ) {
-        if decky.spec != Some(wanted.spec()) || decky.state == RunState::Paused {
-            let kind = if decky.state == RunState::Paused {
-                DriftKind::Stopped
-            } else {
-                DriftKind::Changed
-            };
+        let unfit = if decky.spec != Some(wanted.spec()) {
+            Some(DriftKind::Changed)
+        } else if decky.state == RunState::Paused {
+            Some(DriftKind::Stopped)
+        } else if !publishes(wanted, decky.published.as_deref()) {
+            Some(DriftKind::Unpublished)
+        } else {
+            None
+        };
+        if let Some(kind) = unfit {
             self.remove_decky(decky, kind, wanted.name.as_str());
             self.create_decky(wanted, kind);
             return;
         }
+        let config = desired.configs.get(&wanted.id).map(String::as_str);
         let running = decky.state == RunState::Running;
         let on_right_network = |interface: &HydratedInterface| {
             decky.attachments.iter().any(|attachment| {
@@ -369,6 +384,24 @@ impl<'a> Planner<'a> {
                 },
             });
         }
+        // An interface that comes or goes takes the engine's own routes with it.
+        let rewired = match (&decky.wiring, desired.wirings.get(&wanted.id)) {
+            _ if running && misplaced => Some(DriftKind::Detached),
+            (Some(seen), Some((wiring, rules))) if running => wiring.difference(seen, rules),
+            _ => None,
+        };
+        if let Some(kind) = rewired {
+            self.deckies.push(Step {
+                action: Action::Rewire {
+                    handle: decky.handle.clone(),
+                    decky: wanted.id,
+                },
+                reason: Drift {
+                    kind,
+                    object: object.clone(),
+                },
+            });
+        }
         if !running {
             self.deckies.push(Step {
                 action: Action::StartDecky {
@@ -408,6 +441,21 @@ impl<'a> Planner<'a> {
         steps.extend(self.deckies);
         steps
     }
+}
+
+/// Whether the host answers for the ports that it should; what is not known is not wrong.
+fn publishes(wanted: &HydratedDecky, seen: Option<&[Publish]>) -> bool {
+    let Some(seen) = seen else { return true };
+    let mut wanted: Vec<_> = wanted
+        .publish
+        .iter()
+        .map(|publish| Publish {
+            host_ip: publish.host_ip.filter(|ip| !ip.is_unspecified()),
+            ..*publish
+        })
+        .collect();
+    wanted.sort();
+    wanted == seen
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(crate) fn draft(inner: usize, deckies: &[(usize, bool, Vec<ServiceKind>)]) -
             name: format!("lan-{number}"),
             subnet: format!("10.9.{number}.0/24"),
             kind: (number == 0).then(|| "dmz".to_owned()),
-            driver: None,
+            ..DraftLan::default()
         })
         .collect();
     let deckies = deckies

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::{DeckyId, EdgeId, HostId, LanId, TopologyId};
-use crate::name::{DeckyName, Hostname, LanName, TopologyName};
+use crate::name::{DeckyName, Hostname, InterfaceName, LanName, TopologyName};
 use crate::persona::{Mac, Persona};
 use crate::revision::Revision;
 use crate::seed::Seed;
@@ -48,6 +48,8 @@ pub struct Lan {
     pub name: LanName,
     /// Its address range; the first host address is the engine's.
     pub subnet: Ipv4Net,
+    /// Its IPv6 range of 64 bits, when its machines speak IPv6 too.
+    pub subnet6: Option<Ipv6Net>,
     /// Whether the outside reaches it.
     pub kind: LanKind,
     /// How the engine makes it.
@@ -73,18 +75,41 @@ impl LanKind {
     }
 }
 
-/// How the engine makes a LAN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// How the engine makes a LAN. Written `bridge`, `macvlan:eth0`, `ipvlan:eth0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LanDriver {
     /// A software bridge on the host.
     Bridge,
+    /// The real network behind an interface of the host, each machine with its own MAC.
+    Macvlan(InterfaceName),
+    /// The real network behind an interface of the host, all machines with the host's MAC.
+    Ipvlan(InterfaceName),
 }
 
 impl LanDriver {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
+    /// The word for the kind.
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
+            Self::Macvlan(_) => "macvlan",
+            Self::Ipvlan(_) => "ipvlan",
+        }
+    }
+
+    /// The interface of the host whose network it is; none when the LAN exists on the host only.
+    pub const fn parent(&self) -> Option<&InterfaceName> {
+        match self {
+            Self::Bridge => None,
+            Self::Macvlan(parent) | Self::Ipvlan(parent) => Some(parent),
+        }
+    }
+}
+
+impl fmt::Display for LanDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parent() {
+            None => f.write_str(self.as_str()),
+            Some(parent) => write!(f, "{}:{parent}", self.as_str()),
         }
     }
 }
@@ -122,9 +147,13 @@ impl FromStr for LanDriver {
     type Err = UnknownKind;
 
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
-        match text {
-            "bridge" => Ok(Self::Bridge),
-            _ => Err(UnknownKind::new(text, "bridge")),
+        let unknown = || UnknownKind::new(text, "bridge, macvlan:INTERFACE, ipvlan:INTERFACE");
+        let parent = |name: &str| InterfaceName::parse(name).map_err(|_| unknown());
+        match text.split_once(':') {
+            None if text == "bridge" => Ok(Self::Bridge),
+            Some(("macvlan", name)) => Ok(Self::Macvlan(parent(name)?)),
+            Some(("ipvlan", name)) => Ok(Self::Ipvlan(parent(name)?)),
+            Some(_) | None => Err(unknown()),
         }
     }
 }

@@ -233,6 +233,21 @@ impl Rpc {
         mut inbound: Streaming<v1::AgentMessage>,
         replies: &Replies,
     ) -> Result<(), Status> {
+        // Boxed: what the first message takes room for is given back, instead of being held by a
+        // thousand connections for as long as they last.
+        let mut session = Box::pin(self.greet(peer, &mut inbound, replies)).await?;
+        tracing::info!("host connected");
+        let ended = self.serve(peer, &mut inbound, replies, &mut session).await;
+        tracing::info!("host disconnected");
+        ended
+    }
+
+    async fn greet(
+        &self,
+        peer: &HostPeer,
+        inbound: &mut Streaming<v1::AgentMessage>,
+        replies: &Replies,
+    ) -> Result<Session, Status> {
         let first = tokio::time::timeout(HELLO, inbound.message())
             .await
             .map_err(|_| Status::deadline_exceeded("no hello in ten seconds"))??;
@@ -241,19 +256,6 @@ impl Rpc {
                 "the first message must be a hello",
             ));
         };
-        let mut session = self.welcome(peer, hello, replies).await?;
-        tracing::info!("host connected");
-        let ended = self.serve(peer, &mut inbound, replies, &mut session).await;
-        tracing::info!("host disconnected");
-        ended
-    }
-
-    async fn welcome(
-        &self,
-        peer: &HostPeer,
-        hello: v1::Hello,
-        replies: &Replies,
-    ) -> Result<Session, Status> {
         let row = hello
             .report
             .ok_or_else(|| malformed(&convert::invalid("hello.report")))?;
@@ -297,7 +299,7 @@ impl Rpc {
                 }
                 order = session.orders.recv() => {
                     let Some(order) = order else { return Ok(()) };
-                    send(replies, order_to_wire(*order)).await?;
+                    Box::pin(send(replies, order_to_wire(*order))).await?;
                 }
                 () = session.superseded.cancelled() => {
                     return Err(Status::aborted("a newer connection of this host took over"));
@@ -360,47 +362,53 @@ impl Rpc {
                 }
             };
             let Some(batch) = batch else { return Ok(()) };
-            if !self.allow.is_heard(peer.id, &peer.key) {
-                return Err(Status::permission_denied(
-                    "events of this host are not taken",
-                ));
-            }
-            let spool = SpoolId::new(
-                convert::uuid(&batch.spool_id, "spool_id").map_err(|it| malformed(&it))?,
-            );
-            let events = batch
-                .events
-                .into_iter()
-                .map(spooled)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|it| malformed(&it))?;
-            let receipt = self
-                .ingest
-                .ingest(peer.id, spool, events)
-                .await
-                .map_err(|error| {
-                    let text = Chain(&error).to_string();
-                    match error {
-                        IngestError::TooLarge { .. } | IngestError::Order { .. } => {
-                            Status::invalid_argument(text)
-                        }
-                        IngestError::Store { .. } | IngestError::Stopped => {
-                            Status::unavailable(text)
-                        }
-                    }
-                })?;
-            crate::crash::point("events.committed");
-            self.metrics.events_stored_total.add(receipt.stored);
-            self.metrics.events_refused_total.add(receipt.refused);
-            let receipt = v1::EventReceipt {
-                spool_id: spool.uuid().as_bytes().to_vec(),
-                through: receipt.through,
-                refused: u32::try_from(receipt.refused).unwrap_or(u32::MAX),
-            };
+            // Boxed, as in `converse`: a quiet host holds no room for a batch.
+            let receipt = Box::pin(self.store_batch(peer, batch)).await?;
             if receipts.send(Box::new(Ok(receipt))).await.is_err() {
                 return Ok(());
             }
         }
+    }
+
+    async fn store_batch(
+        &self,
+        peer: &HostPeer,
+        batch: v1::EventBatch,
+    ) -> Result<v1::EventReceipt, Status> {
+        if !self.allow.is_heard(peer.id, &peer.key) {
+            return Err(Status::permission_denied(
+                "events of this host are not taken",
+            ));
+        }
+        let spool =
+            SpoolId::new(convert::uuid(&batch.spool_id, "spool_id").map_err(|it| malformed(&it))?);
+        let events = batch
+            .events
+            .into_iter()
+            .map(spooled)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|it| malformed(&it))?;
+        let receipt = self
+            .ingest
+            .ingest(peer.id, spool, events)
+            .await
+            .map_err(|error| {
+                let text = Chain(&error).to_string();
+                match error {
+                    IngestError::TooLarge { .. } | IngestError::Order { .. } => {
+                        Status::invalid_argument(text)
+                    }
+                    IngestError::Store { .. } | IngestError::Stopped => Status::unavailable(text),
+                }
+            })?;
+        crate::crash::point("events.committed");
+        self.metrics.events_stored_total.add(receipt.stored);
+        self.metrics.events_refused_total.add(receipt.refused);
+        Ok(v1::EventReceipt {
+            spool_id: spool.uuid().as_bytes().to_vec(),
+            through: receipt.through,
+            refused: u32::try_from(receipt.refused).unwrap_or(u32::MAX),
+        })
     }
 }
 

@@ -369,6 +369,9 @@ fn observed_decky(wire: v1::ObservedDecky) -> Result<ObservedDecky, InvalidMessa
             })
             .collect::<Result<_, InvalidMessage>>()?,
         config: Some(wire.config).filter(|config| !config.is_empty()),
+        // The agent compares these by itself and reports what differs.
+        wiring: None,
+        published: None,
         outdated: wire.outdated,
     })
 }

@@ -2,7 +2,7 @@
 //! `decnet topology export --hydrated` prints. Written by `domain`, read here.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use domain::name::{DeckyName, Hostname, LanName};
 use domain::service::{ServiceKind, ServiceOptions, ServiceSet};
@@ -11,7 +11,8 @@ use domain::topology::hydrate::{
     VersionHash,
 };
 use domain::topology::{Protocol, Publish};
-use ipnet::Ipv4Net;
+use domain::wiring::Route;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
 use crate::decky_config::WireOption;
@@ -70,6 +71,7 @@ struct WireLan {
     id: String,
     name: String,
     subnet: String,
+    subnet6: Option<String>,
     gateway: Ipv4Addr,
     kind: String,
     driver: String,
@@ -86,6 +88,7 @@ struct WireDecky {
     forwards_l3: bool,
     services: BTreeMap<String, BTreeMap<String, WireOption>>,
     interfaces: Vec<WireInterface>,
+    routes: Vec<WireRoute>,
     publish: Vec<WirePublish>,
     sysctls: BTreeMap<String, String>,
     limits: WireLimits,
@@ -96,7 +99,15 @@ struct WireDecky {
 struct WireInterface {
     lan: String,
     address: Ipv4Addr,
+    address6: Option<Ipv6Addr>,
     mac: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireRoute {
+    to: String,
+    via: IpAddr,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +181,10 @@ fn lan(wire: WireLan) -> Result<HydratedLan, InvalidHydrated> {
             .subnet
             .parse::<Ipv4Net>()
             .map_err(field("lans.subnet"))?,
+        subnet6: wire
+            .subnet6
+            .map(|subnet| subnet.parse::<Ipv6Net>().map_err(field("lans.subnet6")))
+            .transpose()?,
         gateway: wire.gateway,
         kind: wire.kind.parse().map_err(field("lans.kind"))?,
         driver: wire.driver.parse().map_err(field("lans.driver"))?,
@@ -191,7 +206,17 @@ fn decky(wire: WireDecky) -> Result<HydratedDecky, InvalidHydrated> {
         Ok(HydratedInterface {
             lan: wire.lan.parse().map_err(field("deckies.interfaces.lan"))?,
             address: wire.address,
+            address6: wire.address6,
             mac: wire.mac.parse().map_err(field("deckies.interfaces.mac"))?,
+        })
+    };
+    let route = |wire: WireRoute| {
+        Ok(Route {
+            to: wire
+                .to
+                .parse::<IpNet>()
+                .map_err(field("deckies.routes.to"))?,
+            via: wire.via,
         })
     };
     let publish = |wire: WirePublish| {
@@ -217,6 +242,11 @@ fn decky(wire: WireDecky) -> Result<HydratedDecky, InvalidHydrated> {
             .interfaces
             .into_iter()
             .map(interface)
+            .collect::<Result<_, _>>()?,
+        routes: wire
+            .routes
+            .into_iter()
+            .map(route)
             .collect::<Result<_, _>>()?,
         publish: wire
             .publish

@@ -32,10 +32,13 @@ pub struct FileLan {
     pub name: String,
     /// Its range, such as `10.0.1.0/24`.
     pub subnet: String,
+    /// Its IPv6 range of 64 bits, such as `fd00:9::/64`; none when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<String>,
     /// `dmz` or `internal` (the default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// `bridge` (the default).
+    /// `bridge` (the default), `macvlan:INTERFACE` or `ipvlan:INTERFACE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
 }
@@ -125,6 +128,7 @@ impl From<TopologyFile> for Draft {
                 .map(|lan| DraftLan {
                     name: lan.name,
                     subnet: lan.subnet,
+                    subnet6: lan.subnet6,
                     kind: lan.kind,
                     driver: lan.driver,
                 })
@@ -196,8 +200,9 @@ impl From<&Topology> for TopologyFile {
                 .map(|lan| FileLan {
                     name: lan.name.to_string(),
                     subnet: lan.subnet.to_string(),
+                    subnet6: lan.subnet6.map(|subnet| subnet.to_string()),
                     kind: Some(lan.kind.as_str().to_owned()),
-                    driver: Some(lan.driver.as_str().to_owned()),
+                    driver: Some(lan.driver.to_string()),
                 })
                 .collect(),
             deckies: topology

@@ -16,6 +16,7 @@ pub fn lan(slot: &Slot, number: u8) -> FileLan {
             format!("lan-{number}")
         },
         subnet: slot.subnet(number),
+        subnet6: None,
         kind: (number == 0).then(|| "dmz".to_owned()),
         driver: None,
     }

@@ -124,6 +124,8 @@ pub fn inventory_of(topology: &HydratedTopology) -> Inventory {
                     })
                     .collect(),
                 config: None,
+                wiring: None,
+                published: None,
                 outdated: false,
             })
             .collect(),

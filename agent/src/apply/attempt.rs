@@ -14,7 +14,8 @@ use domain::name::LanName;
 use domain::observe::{Handle, Inventory};
 use domain::plan::{self, Action, Step};
 use domain::revision::Fence;
-use domain::topology::hydrate::HydratedInterface;
+use domain::topology::hydrate::{HydratedDecky, HydratedInterface};
+use domain::wiring::Wiring;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -181,6 +182,7 @@ impl Attempt {
                 | Action::Connect { .. }
                 | Action::StartDecky { .. }
                 | Action::CreateDecky { .. }
+                | Action::Rewire { .. }
                 | Action::Configure { .. } => None,
             })
             .collect();
@@ -398,16 +400,28 @@ impl Attempt {
             }
             Action::StartDecky { handle, decky } => {
                 // It may have ended before it was told of its newest configuration.
-                if let Some((decky, config)) =
-                    self.wanted.as_ref().and_then(|all| all.decky(*decky))
-                {
-                    self.engine
-                        .configure(handle, decky, config)
-                        .await
-                        .map_err(at("configure"))?;
-                }
-                self.engine.start_decky(handle).await.map_err(at("start"))?;
+                let Some((decky, config, wiring)) = self.parts_of(*decky) else {
+                    return Ok(());
+                };
+                self.engine
+                    .configure(handle, decky, config)
+                    .await
+                    .map_err(at("configure"))?;
+                let started = self.engine.start_decky(handle, wiring).await;
+                started.map_err(at("start"))?;
                 crash::point_of(self.mode.as_str(), "decky_started");
+            }
+            Action::Rewire { handle, decky } => {
+                let Some((decky, _, wiring)) = self.parts_of(*decky) else {
+                    return Ok(());
+                };
+                let rewired = self.engine.rewire(handle, wiring).await;
+                rewired.map_err(at("rewire"))?;
+                lock(work).made.push(Undo::Wiring {
+                    handle: handle.clone(),
+                    decky: decky.id,
+                });
+                crash::point_of(self.mode.as_str(), "decky_rewired");
             }
             Action::Configure { handle, decky } => {
                 if let Some((decky, config)) =
@@ -446,7 +460,7 @@ impl Attempt {
         let Some(wanted) = &self.wanted else {
             return Ok(());
         };
-        let Some((decky, config)) = wanted.decky(decky) else {
+        let Some((decky, config, wiring)) = self.parts_of(decky) else {
             return Ok(());
         };
         let networks = decky
@@ -460,6 +474,7 @@ impl Attempt {
             decky,
             networks,
             config,
+            wiring,
         };
         let handle = self.engine.create_decky(new).await.map_err(at("create"))?;
         let undo = Undo::Decky {
@@ -469,7 +484,7 @@ impl Attempt {
         lock(work).made.push(undo);
         crash::point_of(self.mode.as_str(), "decky_connected");
         self.engine
-            .start_decky(&handle)
+            .start_decky(&handle, wiring)
             .await
             .map_err(at("start"))?;
         // Its output is evidence from its first line on.
@@ -496,6 +511,13 @@ impl Attempt {
             )
         });
         join_all(waits).await;
+    }
+
+    /// What is wanted of a decky: itself, its configuration, its wiring.
+    fn parts_of(&self, decky: DeckyId) -> Option<(&HydratedDecky, &[u8], &Wiring)> {
+        let wanted = self.wanted.as_ref()?;
+        let (hydrated, config) = wanted.decky(decky)?;
+        Some((hydrated, config, wanted.wiring(decky)?))
     }
 
     fn origin(&self, wanted: &Wanted) -> Origin {
@@ -580,6 +602,7 @@ impl<'a> Phases<'a> {
                 Action::Connect { decky, .. }
                 | Action::StartDecky { decky, .. }
                 | Action::CreateDecky { decky }
+                | Action::Rewire { decky, .. }
                 | Action::Configure { decky, .. } => {
                     // The plan keeps the steps of one decky together.
                     match this.chains.last_mut() {

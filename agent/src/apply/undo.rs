@@ -22,6 +22,8 @@ pub(super) enum Undo {
     Connection { handle: Handle, network: Handle },
     /// Give the decky the configuration that it had.
     Configuration { handle: Handle, decky: DeckyId },
+    /// Wire the decky as it was.
+    Wiring { handle: Handle, decky: DeckyId },
 }
 
 impl Attempt {
@@ -58,6 +60,10 @@ impl Attempt {
                 self.restore(&handle, decky).await,
                 format!("configuration of {decky}"),
             ),
+            Undo::Wiring { handle, decky } => (
+                self.rewire(&handle, decky).await,
+                format!("wiring of {decky}"),
+            ),
         };
         if let Err(error) = result {
             if matches!(
@@ -69,6 +75,13 @@ impl Attempt {
                 away.store(true, Ordering::Relaxed);
             }
             tracing::warn!(object, error = %Chain(&error), "could not take back what was made");
+        }
+    }
+
+    async fn rewire(&self, handle: &Handle, decky: DeckyId) -> Result<(), EngineError> {
+        match self.before.as_ref().and_then(|before| before.wiring(decky)) {
+            Some(wiring) => self.engine.rewire(handle, wiring).await,
+            None => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@ use domain::observe::ConfigDigests;
 use domain::plan::Desired;
 use domain::topology::allocate::{self, AddressRefused};
 use domain::topology::hydrate::{HydratedDecky, HydratedLan, HydratedTopology};
+use domain::wiring::{self, Wiring, Wirings};
 use proto::decky_config::{DeckyConfig, digest};
 use proto::hydrated::{InvalidHydrated, decode_announced};
 
@@ -20,10 +21,13 @@ pub(super) struct Wanted {
     pub(super) topology: HydratedTopology,
     configs: BTreeMap<DeckyId, Vec<u8>>,
     digests: ConfigDigests,
+    wirings: Wirings,
 }
 
 /// Nothing has a configuration.
 static NO_DIGESTS: ConfigDigests = BTreeMap::new();
+/// Nothing is wired.
+static NO_WIRINGS: Wirings = BTreeMap::new();
 
 /// Why a document cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -99,10 +103,20 @@ impl Wanted {
             .iter()
             .map(|(id, bytes)| (*id, digest(bytes)))
             .collect();
+        let wirings = topology
+            .deckies
+            .iter()
+            .map(|decky| {
+                let wiring = wiring::of(&topology, decky);
+                let rules = crate::engine::rules_digest(&wiring);
+                (decky.id, (wiring, rules))
+            })
+            .collect();
         Ok(Self {
             topology,
             configs,
             digests,
+            wirings,
         })
     }
 
@@ -113,6 +127,10 @@ impl Wanted {
     pub(super) fn decky(&self, id: DeckyId) -> Option<(&HydratedDecky, &[u8])> {
         let decky = self.topology.deckies.iter().find(|decky| decky.id == id)?;
         Some((decky, self.configs.get(&id)?))
+    }
+
+    pub(super) fn wiring(&self, id: DeckyId) -> Option<&Wiring> {
+        self.wirings.get(&id).map(|(wiring, _)| wiring)
     }
 
     pub(super) fn digest(&self, id: DeckyId) -> Option<&str> {
@@ -126,10 +144,12 @@ pub(super) fn desired(wanted: Option<&Wanted>) -> Desired<'_> {
         Some(wanted) => Desired {
             topology: Some(&wanted.topology),
             configs: &wanted.digests,
+            wirings: &wanted.wirings,
         },
         None => Desired {
             topology: None,
             configs: &NO_DIGESTS,
+            wirings: &NO_WIRINGS,
         },
     }
 }

@@ -7,6 +7,7 @@ use domain::event::{Evidence, Payload, Position, Severity, Sighting};
 use domain::id::{BootId, TopologyId};
 use domain::observe::Inventory;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
+use domain::wiring::Wiring;
 use futures_util::stream::{self, BoxStream};
 use proto::line::{Line, decode, encode};
 use tempfile::TempDir;
@@ -117,7 +118,10 @@ impl Engine for Scripted {
     async fn create_decky(&self, _: NewDecky<'_>) -> Result<Handle, EngineError> {
         no()
     }
-    async fn start_decky(&self, _: &Handle) -> Result<(), EngineError> {
+    async fn start_decky(&self, _: &Handle, _: &Wiring) -> Result<(), EngineError> {
+        no()
+    }
+    async fn rewire(&self, _: &Handle, _: &Wiring) -> Result<(), EngineError> {
         no()
     }
     async fn remove_decky(&self, _: &Handle) -> Result<(), EngineError> {

@@ -1,16 +1,18 @@
 //! What every engine promises, as one suite that is run against each of them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::id::{DeckyId, HostId, LanId};
-use domain::observe::{Attachment, Foreign, Handle, Inventory, ObservedDecky, RunState};
+use domain::observe::{Attachment, DriftKind, Foreign, Handle, Inventory, ObservedDecky, RunState};
 use domain::revision::Generation;
 use domain::service::ServiceKind;
 use domain::topology::hydrate::{HydratedDecky, HydratedLan, HydratedTopology};
+use domain::wiring::{self, Wiring};
 use futures_util::StreamExt as _;
 use ipnet::Ipv4Net;
 use proto::decky_config::DeckyConfig;
@@ -42,8 +44,39 @@ pub trait World: Send + Sync {
     async fn foreign_network(&self, name: &str, subnet: Ipv4Net) -> Handle;
     /// Whether a container or network is there.
     async fn exists(&self, object: &Handle) -> bool;
+    /// Does something to the network namespace of a running container.
+    async fn tamper(&self, container: &Handle, what: Tamper);
     /// Has a running container write a line, if it does not do so by itself.
     async fn speak(&self, container: &Handle);
+}
+
+/// What somebody does to the network namespace of a running decky.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tamper {
+    /// Empties its rules.
+    Rules,
+    /// Adds a rule that lets everything out, before all others.
+    Hole,
+    /// Changes the hardware address of an interface.
+    Mac,
+    /// Takes an address away.
+    Address,
+    /// Takes a route away.
+    Route,
+    /// Changes a kernel setting.
+    Sysctl,
+}
+
+impl Tamper {
+    /// Everything that can be done, and the kind of drift that it is.
+    pub const ALL: [(Self, DriftKind); 6] = [
+        (Self::Rules, DriftKind::Unsealed),
+        (Self::Hole, DriftKind::Unsealed),
+        (Self::Mac, DriftKind::Readdressed),
+        (Self::Address, DriftKind::Readdressed),
+        (Self::Route, DriftKind::Rerouted),
+        (Self::Sysctl, DriftKind::Retuned),
+    ];
 }
 
 /// Runs the whole suite.
@@ -58,6 +91,7 @@ pub async fn conforms(world: &dyn World) {
     a_stranger_under_our_name_is_reported_and_left_alone(world).await;
     a_new_configuration_keeps_the_container(world).await;
     a_connection_is_made_and_undone_while_it_runs(world).await;
+    what_others_do_to_a_namespace_is_observed_and_mended(world).await;
     output_is_followed_from_where_it_was_left(world).await;
     changes_are_hinted_at(world).await;
 }
@@ -71,6 +105,7 @@ pub struct Bench {
     /// What its deckies say.
     pub board: LivenessBoard,
     generation: u64,
+    wirings: Mutex<BTreeMap<Handle, Wiring>>,
 }
 
 impl Bench {
@@ -83,6 +118,7 @@ impl Bench {
             engine,
             board,
             generation: 1,
+            wirings: Mutex::default(),
         }
     }
 
@@ -105,6 +141,7 @@ impl Bench {
         lans: &[&Handle],
     ) -> Handle {
         let config = config(decky);
+        let wiring = wiring::of(topology, decky);
         let networks = lans
             .iter()
             .zip(&decky.interfaces)
@@ -114,11 +151,41 @@ impl Bench {
             decky,
             networks: networks.collect(),
             config: &config,
+            wiring: &wiring,
         };
-        self.engine
-            .create_decky(new)
-            .await
-            .expect("nothing stands against this decky")
+        let made = self.engine.create_decky(new).await;
+        let handle = made.expect("nothing stands against this decky");
+        self.keep(&handle, wiring);
+        handle
+    }
+
+    /// From here on the decky is started and wired like that.
+    fn keep(&self, handle: &Handle, wiring: Wiring) {
+        self.wirings().insert(handle.clone(), wiring);
+    }
+
+    fn wirings(&self) -> MutexGuard<'_, BTreeMap<Handle, Wiring>> {
+        self.wirings.lock().expect("no test panics here")
+    }
+
+    fn wiring(&self, handle: &Handle) -> Wiring {
+        self.wirings()
+            .get(handle)
+            .cloned()
+            .expect("a decky is made before it is started")
+    }
+
+    async fn start(&self, handle: &Handle) -> Result<(), EngineError> {
+        let wiring = self.wiring(handle);
+        self.engine.start_decky(handle, &wiring).await
+    }
+
+    /// How what is seen of a decky differs from how it was last wired.
+    async fn difference(&self, decky: DeckyId) -> Option<DriftKind> {
+        let seen = self.see(decky).await.expect("it is there");
+        let wiring = self.wiring(&seen.handle);
+        let seen = seen.wiring.expect("it runs");
+        wiring.difference(&seen, &super::rules_digest(&wiring))
     }
 
     async fn inventory(&self) -> Inventory {
@@ -247,12 +314,8 @@ async fn what_is_made_is_observed_as_it_was_meant(world: &dyn World) {
         "a container that never ran knows its networks"
     );
 
-    bench.engine.start_decky(&handle).await.expect("it can run");
-    bench
-        .engine
-        .start_decky(&handle)
-        .await
-        .expect("twice is once");
+    bench.start(&handle).await.expect("it can run");
+    bench.start(&handle).await.expect("twice is once");
     let running = bench.see(gateway.id).await.expect("it was made");
     assert_eq!(running.state, RunState::Running);
     assert_eq!(sorted(&running), both);
@@ -296,7 +359,7 @@ async fn what_others_do_to_it_is_observed(world: &dyn World) {
     let first = bench.made(&topology, &gateway, &[&a, &b]).await;
     let second = bench.made(&topology, &web, &[&a]).await;
     for handle in [&first, &second] {
-        bench.engine.start_decky(handle).await.expect("it can run");
+        bench.start(handle).await.expect("it can run");
     }
 
     world.cut(&first, &b).await;
@@ -324,7 +387,7 @@ async fn removing_twice_is_removing_once(world: &dyn World) {
     let topology = sample::topology(std::slice::from_ref(&dmz), std::slice::from_ref(&web));
     let lan = bench.lan(&topology, &dmz).await;
     let handle = bench.made(&topology, &web, &[&lan]).await;
-    bench.engine.start_decky(&handle).await.expect("it can run");
+    bench.start(&handle).await.expect("it can run");
 
     bench
         .engine
@@ -352,7 +415,7 @@ async fn removing_twice_is_removing_once(world: &dyn World) {
         .await
         .expect("gone is off");
     assert_eq!(
-        kind(bench.engine.start_decky(&handle).await),
+        kind(bench.start(&handle).await),
         Some(EngineErrorKind::NotFound)
     );
     assert!(bench.inventory().await.is_empty());
@@ -419,13 +482,9 @@ async fn taken_ports_are_told(world: &dyn World) {
     let lan = bench.lan(&topology, &dmz).await;
     let first = bench.made(&topology, &one, &[&lan]).await;
     let second = bench.made(&topology, &two, &[&lan]).await;
-    bench
-        .engine
-        .start_decky(&first)
-        .await
-        .expect("the port is free");
+    bench.start(&first).await.expect("the port is free");
     assert_eq!(
-        kind(bench.engine.start_decky(&second).await),
+        kind(bench.start(&second).await),
         Some(EngineErrorKind::PortTaken)
     );
     bench
@@ -433,11 +492,9 @@ async fn taken_ports_are_told(world: &dyn World) {
         .remove_decky(&first)
         .await
         .expect("ours can be removed");
-    bench
-        .engine
-        .start_decky(&second)
-        .await
-        .expect("the port is free again");
+    bench.start(&second).await.expect("the port is free again");
+    let seen = bench.see(two.id).await.expect("it is there");
+    assert_eq!(seen.published, Some(two.publish.clone()));
     bench.clear().await;
 }
 
@@ -483,8 +540,7 @@ async fn a_stranger_under_our_name_is_reported_and_left_alone(world: &dyn World)
     let lan = bench.lan(&topology, &dmz).await;
     let handle = bench.made(&topology, &web, &[&lan]).await;
     bench
-        .engine
-        .start_decky(&handle)
+        .start(&handle)
         .await
         .expect("the stranger is not in the way");
 
@@ -520,7 +576,7 @@ async fn a_new_configuration_keeps_the_container(world: &dyn World) {
     let topology = sample::topology(std::slice::from_ref(&dmz), std::slice::from_ref(&web));
     let lan = bench.lan(&topology, &dmz).await;
     let handle = bench.made(&topology, &web, &[&lan]).await;
-    bench.engine.start_decky(&handle).await.expect("it can run");
+    bench.start(&handle).await.expect("it can run");
     // It takes the signal only once it listens for it.
     world.speak(&handle).await;
     let mut lines = bench
@@ -557,7 +613,7 @@ async fn a_new_configuration_keeps_the_container(world: &dyn World) {
         .configure(&handle, &web, &config(&web))
         .await
         .expect("it reads it later");
-    bench.engine.start_decky(&handle).await.expect("it can run");
+    bench.start(&handle).await.expect("it can run");
     bench.clear().await;
 }
 
@@ -573,14 +629,21 @@ async fn a_connection_is_made_and_undone_while_it_runs(world: &dyn World) {
         bench.lan(&topology, &dmz).await,
         bench.lan(&topology, &inner).await,
     );
-    let handle = bench.made(&topology, &web, &[&a]).await;
-    bench.engine.start_decky(&handle).await.expect("it can run");
+    let mut one = web.clone();
+    one.interfaces.truncate(1);
+    let handle = bench.made(&topology, &one, &[&a]).await;
+    bench.start(&handle).await.expect("it can run");
 
     bench
         .engine
         .connect(&handle, &b, &web.interfaces[1])
         .await
         .expect("it is not on it");
+    bench.keep(&handle, wiring::of(&topology, &web));
+    let wiring = bench.wiring(&handle);
+    let rewired = bench.engine.rewire(&handle, &wiring).await;
+    rewired.expect("the new interface can be wired");
+    assert_eq!(bench.difference(web.id).await, None);
     let seen = bench.see(web.id).await.expect("it is there");
     assert!(
         seen.attachments
@@ -599,6 +662,11 @@ async fn a_connection_is_made_and_undone_while_it_runs(world: &dyn World) {
     let seen = bench.see(web.id).await.expect("it is there");
     assert_eq!(seen.attachments, [at(&a, web.interfaces[0].address)]);
     assert_eq!(seen.handle, handle);
+    bench.keep(&handle, wiring::of(&topology, &one));
+    let wiring = bench.wiring(&handle);
+    let rewired = bench.engine.rewire(&handle, &wiring).await;
+    rewired.expect("what is left can be wired");
+    assert_eq!(bench.difference(web.id).await, None);
 
     let nowhere = Handle::new(LanId::new(sample::unique()).to_string());
     let refused = bench
@@ -609,6 +677,59 @@ async fn a_connection_is_made_and_undone_while_it_runs(world: &dyn World) {
     bench.clear().await;
 }
 
+async fn what_others_do_to_a_namespace_is_observed_and_mended(world: &dyn World) {
+    let bench = Bench::new(world);
+    let (dmz, inner) = (
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    );
+    let gateway = sample::decky("gateway", &[&dmz, &inner], 10);
+    let topology = sample::topology(
+        &[dmz.clone(), inner.clone()],
+        std::slice::from_ref(&gateway),
+    );
+    let (a, b) = (
+        bench.lan(&topology, &dmz).await,
+        bench.lan(&topology, &inner).await,
+    );
+    let handle = bench.made(&topology, &gateway, &[&a, &b]).await;
+    let seen = bench.see(gateway.id).await.expect("it was made");
+    assert_eq!(
+        (seen.wiring, seen.published),
+        (None, None),
+        "it does not run"
+    );
+    bench.start(&handle).await.expect("it can run");
+    assert_eq!(bench.difference(gateway.id).await, None);
+    let seen = bench.see(gateway.id).await.expect("it was made");
+    assert_eq!(seen.published, Some(Vec::new()));
+
+    for (what, kind) in Tamper::ALL {
+        world.tamper(&handle, what).await;
+        assert_eq!(bench.difference(gateway.id).await, Some(kind), "{what:?}");
+        let wiring = bench.wiring(&handle);
+        let rewired = bench.engine.rewire(&handle, &wiring).await;
+        rewired.expect("what differs can be mended while it runs");
+        assert_eq!(bench.difference(gateway.id).await, None, "{what:?}");
+    }
+    let seen = bench.see(gateway.id).await.expect("it is there");
+    assert_eq!(
+        (seen.handle, seen.state),
+        (handle.clone(), RunState::Running)
+    );
+
+    // A namespace that is new is wired by whoever starts it.
+    world.kill(&handle).await;
+    bench
+        .await_decky(gateway.id, "it has ended", |seen| {
+            seen.state == RunState::Exited && seen.wiring.is_none()
+        })
+        .await;
+    bench.start(&handle).await.expect("it can run");
+    assert_eq!(bench.difference(gateway.id).await, None);
+    bench.clear().await;
+}
+
 async fn output_is_followed_from_where_it_was_left(world: &dyn World) {
     let bench = Bench::new(world);
     let dmz = sample::lan("dmz", world.subnet());
@@ -616,7 +737,7 @@ async fn output_is_followed_from_where_it_was_left(world: &dyn World) {
     let topology = sample::topology(std::slice::from_ref(&dmz), std::slice::from_ref(&web));
     let lan = bench.lan(&topology, &dmz).await;
     let handle = bench.made(&topology, &web, &[&lan]).await;
-    bench.engine.start_decky(&handle).await.expect("it can run");
+    bench.start(&handle).await.expect("it can run");
     world.speak(&handle).await;
 
     let mut lines = bench
@@ -665,7 +786,7 @@ async fn changes_are_hinted_at(world: &dyn World) {
     let first = bench.made(&topology, &one, &[&a, &b]).await;
     let second = bench.made(&topology, &two, &[&a]).await;
     for handle in [&first, &second] {
-        bench.engine.start_decky(handle).await.expect("it can run");
+        bench.start(handle).await.expect("it can run");
     }
     bench.inventory().await;
 

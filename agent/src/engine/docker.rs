@@ -14,6 +14,7 @@ use bollard::query_parameters as query;
 use domain::id::{DeckyId, HostId};
 use domain::observe::{Handle, Inventory};
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
+use domain::wiring::Wiring;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use ipnet::Ipv4Net;
@@ -178,7 +179,7 @@ impl Engine for DockerEngine {
         self.make_container(new).await
     }
 
-    async fn start_decky(&self, handle: &Handle) -> Result<(), EngineError> {
+    async fn start_decky(&self, handle: &Handle, _wiring: &Wiring) -> Result<(), EngineError> {
         let attempt = format!("could not start container {}", brief(handle));
         // What an earlier process said is void; what the new one says must not be lost.
         if let Some(decky) = self.known(|known| known.deckies.get(handle).copied()) {
@@ -187,6 +188,10 @@ impl Engine for DockerEngine {
         let docker = self.client.docker(&attempt).await?;
         let start = docker.start_container(handle.as_str(), None::<query::StartContainerOptions>);
         within(&attempt, self.client.limit.saturating_mul(2), start).await
+    }
+
+    async fn rewire(&self, _handle: &Handle, _wiring: &Wiring) -> Result<(), EngineError> {
+        Ok(())
     }
 
     async fn remove_decky(&self, handle: &Handle) -> Result<(), EngineError> {

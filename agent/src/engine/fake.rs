@@ -2,7 +2,7 @@
 //! conflicts, faults on request, and a log of every call.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -10,10 +10,13 @@ use domain::id::{DeckyId, HostId, LanId, TopologyId};
 use domain::observe::{
     Attachment, Foreign, Handle, Inventory, ObservedDecky, ObservedLan, RunState,
 };
+use domain::persona::Mac;
+use domain::topology::Publish;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan, SpecDigest};
+use domain::wiring::{ObservedWiring, Wiring};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -66,6 +69,8 @@ struct Container {
     owner: Option<Owner>,
     state: RunState,
     attachments: Vec<(Handle, Ipv4Addr)>,
+    /// What its namespace looks like; it comes and goes with the process.
+    wiring: Option<ObservedWiring>,
     output: Vec<OutputLine>,
     lines: broadcast::Sender<OutputLine>,
 }
@@ -76,9 +81,27 @@ struct Owner {
     topology: TopologyId,
     decky: DeckyId,
     spec: SpecDigest,
-    publish: Vec<(Option<Ipv4Addr>, u16, &'static str)>,
+    publish: Vec<Publish>,
     config: String,
     in_force: Option<String>,
+}
+
+impl Container {
+    /// Takes it off a network; its interface and the routes by it go too.
+    fn leave(&mut self, network: &Handle) {
+        let gone: Vec<_> = self
+            .attachments
+            .extract_if(.., |(other, _)| other == network)
+            .map(|(_, address)| IpAddr::from(address))
+            .collect();
+        if let Some(wiring) = &mut self.wiring {
+            wiring.interfaces.retain(|(_, addresses)| {
+                !addresses
+                    .iter()
+                    .any(|address| gone.contains(&address.addr()))
+            });
+        }
+    }
 }
 
 impl Default for FakeDaemon {
@@ -144,11 +167,43 @@ impl State {
     fn stop(&mut self, handle: &Handle) -> Option<DeckyId> {
         let container = self.containers.get_mut(handle)?;
         container.state = RunState::Exited;
+        container.wiring = None;
         // Whoever follows sees the end.
         container.lines = broadcast::Sender::new(1024);
         let owner = container.owner.as_mut()?;
         owner.in_force = None;
         Some(owner.decky)
+    }
+
+    /// Makes the namespace of a container look as it should.
+    fn wire(&mut self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError> {
+        let Some(container) = self.containers.get_mut(handle) else {
+            let text = format!("container {handle} not found");
+            return Err(refusal(EngineErrorKind::NotFound, text));
+        };
+        if container.state != RunState::Running {
+            let text = format!("container {handle} is not running");
+            return Err(refusal(EngineErrorKind::Refused, text));
+        }
+        // Only what it is attached to has an interface to be wired.
+        let interfaces = wiring.interfaces.iter().filter(|interface| {
+            interface.addresses.iter().any(|address| {
+                container
+                    .attachments
+                    .iter()
+                    .any(|(_, attached)| address.addr() == IpAddr::from(*attached))
+            })
+        });
+        container.wiring = Some(ObservedWiring {
+            interfaces: interfaces
+                .map(|interface| (interface.mac, interface.addresses.clone()))
+                .collect(),
+            routes: wiring.routes.clone(),
+            sysctls: wiring.sysctls.clone(),
+            rules: Some(super::rules_digest(wiring)),
+            open: true,
+        });
+        Ok(())
     }
 
     fn published(&self) -> BTreeSet<(Option<Ipv4Addr>, u16, &'static str)> {
@@ -158,7 +213,7 @@ impl State {
             .filter(|container| container.state == RunState::Running);
         running
             .filter_map(|container| container.owner.as_ref())
-            .flat_map(|owner| owner.publish.clone())
+            .flat_map(|owner| owner.publish.iter().map(door))
             .chain(
                 self.ports
                     .iter()
@@ -201,12 +256,32 @@ impl State {
     }
 }
 
+/// The ports that the host answers for, every address written as none.
+fn published_by(owner: &Owner) -> Vec<Publish> {
+    let mut published = owner.publish.clone();
+    for publish in &mut published {
+        publish.host_ip = publish.host_ip.filter(|ip| !ip.is_unspecified());
+    }
+    published.sort();
+    published
+}
+
 fn refusal(kind: EngineErrorKind, attempt: String) -> EngineError {
     EngineError {
         kind,
         attempt,
         source: None,
     }
+}
+
+fn door(publish: &Publish) -> (Option<Ipv4Addr>, u16, &'static str) {
+    let Publish {
+        host_ip,
+        host_port,
+        decky_port: _,
+        protocol,
+    } = publish;
+    (*host_ip, *host_port, protocol.as_str())
 }
 
 fn clash(
@@ -336,6 +411,8 @@ impl FakeEngine {
             } else {
                 None
             },
+            wiring: container.wiring.clone(),
+            published: running.then(|| published_by(owner)),
             outdated: false,
         }
     }
@@ -431,24 +508,12 @@ impl Engine for FakeEngine {
                 .iter()
                 .map(|(network, interface)| (network.clone(), interface.address))
                 .collect();
-            let publish = new
-                .decky
-                .publish
-                .iter()
-                .map(|publish| {
-                    (
-                        publish.host_ip,
-                        publish.host_port,
-                        publish.protocol.as_str(),
-                    )
-                })
-                .collect();
             let owner = Some(Owner {
                 host: self.host,
                 topology: new.origin.topology,
                 decky: new.decky.id,
                 spec: new.decky.spec(),
-                publish,
+                publish: new.decky.publish.clone(),
                 config: proto::decky_config::digest(new.config),
                 in_force: None,
             });
@@ -457,6 +522,7 @@ impl Engine for FakeEngine {
                 owner,
                 state: RunState::Created,
                 attachments,
+                wiring: None,
                 output: Vec::new(),
                 lines: broadcast::Sender::new(1024),
             };
@@ -466,7 +532,7 @@ impl Engine for FakeEngine {
         .await
     }
 
-    async fn start_decky(&self, handle: &Handle) -> Result<(), EngineError> {
+    async fn start_decky(&self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError> {
         let subject = self.decky_of(handle);
         self.run(Op::StartDecky, subject, |state| {
             let Some((container, owner)) = self.ours(state, handle) else {
@@ -474,7 +540,7 @@ impl Engine for FakeEngine {
                 return Err(refusal(EngineErrorKind::NotFound, text));
             };
             if container.state == RunState::Running {
-                return Ok(());
+                return state.wire(handle, wiring);
             }
             let (decky, config) = (owner.decky, owner.config.clone());
             for (network, address) in &container.attachments {
@@ -484,9 +550,9 @@ impl Engine for FakeEngine {
             if let Some(port) = owner
                 .publish
                 .iter()
-                .find(|port| taken.iter().any(|other| clash(**port, *other)))
+                .find(|publish| taken.iter().any(|other| clash(door(publish), *other)))
             {
-                let text = format!("port {} is already allocated", port.1);
+                let text = format!("port {} is already allocated", port.host_port);
                 return Err(refusal(EngineErrorKind::PortTaken, text));
             }
             self.board.forget(decky);
@@ -500,8 +566,21 @@ impl Engine for FakeEngine {
                 state.stop(handle);
                 return Ok(());
             }
+            state.wire(handle, wiring)?;
             self.say(state, decky, &config);
             Ok(())
+        })
+        .await
+    }
+
+    async fn rewire(&self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError> {
+        let subject = self.decky_of(handle);
+        self.run(Op::Rewire, subject, |state| {
+            if self.ours(state, handle).is_none() {
+                let text = format!("container {handle} not found");
+                return Err(refusal(EngineErrorKind::NotFound, text));
+            }
+            state.wire(handle, wiring)
         })
         .await
     }
@@ -543,6 +622,12 @@ impl Engine for FakeEngine {
             container
                 .attachments
                 .push((network.clone(), interface.address));
+            // As a daemon does: an address of the card and a route of its own choice.
+            if let Some(wiring) = &mut container.wiring {
+                let address = IpNet::from(IpAddr::from(interface.address));
+                wiring.interfaces.push((Mac::new([2; 6]), vec![address]));
+                wiring.routes.clear();
+            }
             Ok(())
         })
         .await
@@ -552,7 +637,7 @@ impl Engine for FakeEngine {
         let subject = self.decky_of(decky);
         self.run(Op::Disconnect, subject, |state| {
             if let Some(container) = state.containers.get_mut(decky) {
-                container.attachments.retain(|(other, _)| other != network);
+                container.leave(network);
             }
             Ok(())
         })

@@ -11,6 +11,7 @@ use domain::topology::hydrate::{
     DeckyLimits, HydratedDecky, HydratedInterface, HydratedLan, HydratedTopology,
 };
 use domain::topology::{LanDriver, LanKind, Protocol, Publish, allocate};
+use domain::wiring::Route;
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
@@ -41,6 +42,7 @@ pub fn lan(name: &str, subnet: Ipv4Net) -> HydratedLan {
         id: LanId::new(unique()),
         name: LanName::parse(name).expect("tests use valid names"),
         subnet,
+        subnet6: None,
         gateway: allocate::gateway(subnet),
         kind: if name == "dmz" {
             LanKind::Dmz
@@ -64,6 +66,7 @@ pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
         .map(|(index, lan)| HydratedInterface {
             lan: lan.id,
             address: address(lan, host),
+            address6: None,
             mac: persona.mac(&seed, index),
         });
     let mut decky = HydratedDecky {
@@ -75,6 +78,14 @@ pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
         forwards_l3: forwards,
         services: ServiceSet::new(),
         interfaces: interfaces.collect(),
+        routes: lans
+            .first()
+            .map(|lan| Route {
+                to: Ipv4Net::default().into(),
+                via: lan.gateway.into(),
+            })
+            .into_iter()
+            .collect(),
         publish: Vec::new(),
         sysctls: persona
             .sysctls()
@@ -86,10 +97,6 @@ pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
     decky.sysctls.insert(
         "net.ipv4.ip_forward".to_owned(),
         u8::from(forwards).to_string(),
-    );
-    decky.sysctls.insert(
-        "net.ipv4.ip_unprivileged_port_start".to_owned(),
-        "0".to_owned(),
     );
     serve(&mut decky, &[ServiceKind::Http]);
     decky

@@ -116,6 +116,7 @@ pub(super) fn convert(text: &str) -> Result<Loaded, Malformed> {
             .map(|lan| FileLan {
                 name: lan.name.clone(),
                 subnet: lan.subnet.clone(),
+                subnet6: None,
                 kind: Some(if lan.is_dmz { "dmz" } else { "internal" }.to_owned()),
                 driver: None,
             })

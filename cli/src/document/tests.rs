@@ -270,8 +270,8 @@ fn maybe<S: Strategy<Value = String>>(inner: S) -> impl Strategy<Value = Option<
 }
 
 prop_compose! {
-    fn lan()(name in word(), subnet in word(), kind in maybe(word()), driver in maybe(word())) -> FileLan {
-        FileLan { name, subnet, kind, driver }
+    fn lan()(name in word(), subnet in word(), subnet6 in maybe(word()), kind in maybe(word()), driver in maybe(word())) -> FileLan {
+        FileLan { name, subnet, subnet6, kind, driver }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::id::TopologyId;
 use crate::observe::{Attachment, Foreign};
 use crate::testkit::any_topology;
 use crate::topology::hydrate::hydrate;
+use crate::wiring::{self, ObservedWiring};
 
 /// What each decky of a topology is to have in force: its services, as text.
 fn configs(topology: &HydratedTopology) -> ConfigDigests {
@@ -21,6 +22,31 @@ fn configs(topology: &HydratedTopology) -> ConfigDigests {
         .iter()
         .map(|decky| (decky.id, format!("{:?}", decky.services)))
         .collect()
+}
+
+/// What each decky is to be wired like, under rules that are named by a byte.
+fn wirings(topology: &HydratedTopology) -> Wirings {
+    topology
+        .deckies
+        .iter()
+        .map(|decky| (decky.id, (wiring::of(topology, decky), [7; 32])))
+        .collect()
+}
+
+/// What is seen of a decky that is wired as it should be.
+fn wired(topology: &HydratedTopology, decky: DeckyId) -> ObservedWiring {
+    let (wiring, rules) = &wirings(topology)[&decky];
+    ObservedWiring {
+        interfaces: wiring
+            .interfaces
+            .iter()
+            .map(|interface| (interface.mac, interface.addresses.clone()))
+            .collect(),
+        routes: wiring.routes.clone(),
+        sysctls: wiring.sysctls.clone(),
+        rules: Some(*rules),
+        open: true,
+    }
 }
 
 struct World {
@@ -96,14 +122,19 @@ impl World {
                     state: RunState::Running,
                     attachments,
                     config: configs.get(decky).cloned(),
+                    wiring: topology.map(|topology| wired(topology, *decky)),
+                    published: Some(published(wanted)),
                     outdated: false,
                 });
             }
             Action::StartDecky { handle, decky } => {
                 let config = configs.get(decky).cloned();
+                let published = published(wanted(*decky));
                 let observed = self.decky(handle);
                 observed.state = RunState::Running;
                 observed.config = config;
+                observed.wiring = topology.map(|topology| wired(topology, *decky));
+                observed.published = Some(published);
             }
             Action::Connect {
                 handle, interface, ..
@@ -124,6 +155,11 @@ impl World {
                 self.decky(handle)
                     .attachments
                     .retain(|it| &it.network != network);
+            }
+            Action::Rewire { handle, decky } => {
+                let observed = self.decky(handle);
+                assert_eq!(observed.state, RunState::Running);
+                observed.wiring = topology.map(|topology| wired(topology, *decky));
             }
             Action::Configure { handle, decky } => {
                 let config = configs.get(decky).cloned();
@@ -146,6 +182,10 @@ impl World {
     }
 }
 
+fn published(decky: &HydratedDecky) -> Vec<Publish> {
+    decky.publish.clone()
+}
+
 /// Harm that people and crashes do to what was applied.
 #[derive(Debug, Clone)]
 enum Harm {
@@ -156,6 +196,8 @@ enum Harm {
     Readdress(usize),
     DropNetwork(usize),
     Reconfigure(usize),
+    Rewire(usize, usize),
+    Unpublish(usize),
     LoseSpec(usize),
     Duplicate(usize),
     Stray,
@@ -171,6 +213,8 @@ fn any_harm() -> impl Strategy<Value = Harm> {
         any::<usize>().prop_map(Harm::Readdress),
         any::<usize>().prop_map(Harm::DropNetwork),
         any::<usize>().prop_map(Harm::Reconfigure),
+        (any::<usize>(), any::<usize>()).prop_map(|(decky, what)| Harm::Rewire(decky, what)),
+        any::<usize>().prop_map(Harm::Unpublish),
         any::<usize>().prop_map(Harm::LoseSpec),
         any::<usize>().prop_map(Harm::Duplicate),
         Just(Harm::Stray),
@@ -219,12 +263,29 @@ fn inflict(world: &mut World, harm: &Harm) {
         | Harm::Detach(index)
         | Harm::Readdress(index)
         | Harm::Reconfigure(index)
+        | Harm::Rewire(index, _)
+        | Harm::Unpublish(index)
         | Harm::LoseSpec(index)
             if deckies > 0 =>
         {
             let decky = &mut inventory.deckies[index % deckies];
             match harm {
-                Harm::Stop(_) => decky.state = RunState::Exited,
+                Harm::Stop(_) => {
+                    decky.state = RunState::Exited;
+                    (decky.wiring, decky.published) = (None, None);
+                }
+                Harm::Rewire(_, what) => {
+                    if let Some(wiring) = &mut decky.wiring {
+                        match what % 5 {
+                            0 => wiring.rules = None,
+                            1 => drop(wiring.interfaces.pop()),
+                            2 => wiring.routes.clear(),
+                            3 => drop(wiring.sysctls.pop_first()),
+                            _ => wiring.open = false,
+                        }
+                    }
+                }
+                Harm::Unpublish(_) => decky.published = decky.published.take().map(|_| Vec::new()),
                 Harm::Pause(_) => decky.state = RunState::Paused,
                 Harm::Detach(_) => drop(decky.attachments.pop()),
                 Harm::Readdress(_) => {
@@ -244,13 +305,21 @@ fn inflict(world: &mut World, harm: &Harm) {
         | Harm::Readdress(_)
         | Harm::DropNetwork(_)
         | Harm::Reconfigure(_)
+        | Harm::Rewire(..)
+        | Harm::Unpublish(_)
         | Harm::LoseSpec(_)
         | Harm::Duplicate(_) => {} // nothing is there to be harmed
     }
 }
 
 fn apply(world: &mut World, topology: Option<&HydratedTopology>, configs: &ConfigDigests) {
-    for step in plan(Desired { topology, configs }, &world.inventory.clone()) {
+    let wirings = topology.map(wirings).unwrap_or_default();
+    let desired = Desired {
+        topology,
+        configs,
+        wirings: &wirings,
+    };
+    for step in plan(desired, &world.inventory.clone()) {
         world.run(topology, configs, &step);
     }
 }
@@ -271,7 +340,9 @@ proptest! {
                 inflict(&mut world, harm);
             }
             apply(&mut world, Some(&hydrated), &configs);
-            let desired = Desired { topology: Some(&hydrated), configs: &configs };
+            let wirings = wirings(&hydrated);
+            let desired =
+                Desired { topology: Some(&hydrated), configs: &configs, wirings: &wirings };
             prop_assert_eq!(plan(desired, &world.inventory), []);
             let unrepaired =
                 drift(desired, &world.inventory).into_iter().any(|drift| drift.kind.needs_repair());
@@ -290,7 +361,8 @@ proptest! {
     ) {
         let hydrated = hydrate(&topology);
         let configs = configs(&hydrated);
-        let desired = Desired { topology: Some(&hydrated), configs: &configs };
+        let wirings = wirings(&hydrated);
+        let desired = Desired { topology: Some(&hydrated), configs: &configs, wirings: &wirings };
         let mut world = World { inventory: Inventory::default(), next: 0 };
         apply(&mut world, Some(&hydrated), &configs);
         for harm in &harms {
@@ -318,7 +390,7 @@ proptest! {
         inflict(&mut world, &Harm::Foreign);
         inflict(&mut world, &Harm::Remove(victim));
         let steps = plan(
-            Desired { topology: Some(&hydrated), configs: &configs },
+            Desired { topology: Some(&hydrated), configs: &configs, wirings: &wirings(&hydrated) },
             &world.inventory,
         );
         // Only the one that was removed is made again.
@@ -354,6 +426,7 @@ fn removal_goes_farthest_from_the_dmz_first() {
         Desired {
             topology: None,
             configs: &nothing,
+            wirings: &Wirings::new(),
         },
         &world.inventory,
     );

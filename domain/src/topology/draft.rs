@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::allocate::{AddressAllocator, AddressRefused};
 use super::finding::{Finding, FindingCode as Code, sort};
@@ -37,9 +37,11 @@ pub struct DraftLan {
     pub name: String,
     /// Its range in CIDR form.
     pub subnet: String,
+    /// Its IPv6 range in CIDR form, if its machines speak IPv6.
+    pub subnet6: Option<String>,
     /// `dmz` or `internal`; internal when left out.
     pub kind: Option<String>,
-    /// The driver; bridge when left out.
+    /// `bridge`, `macvlan:INTERFACE` or `ipvlan:INTERFACE`; bridge when left out.
     pub driver: Option<String>,
 }
 
@@ -364,6 +366,10 @@ impl Resolver<'_> {
             let Some(subnet) = self.subnet(&written.subnet, &path, &target) else {
                 continue;
             };
+            let subnet6 = written
+                .subnet6
+                .as_deref()
+                .and_then(|text| self.subnet6(text, &path, &target));
             let kind = match written.kind.as_deref().map(str::parse) {
                 None => LanKind::Internal,
                 Some(Ok(kind)) => kind,
@@ -385,6 +391,7 @@ impl Resolver<'_> {
                 id,
                 name,
                 subnet,
+                subnet6,
                 kind,
                 driver,
             });
@@ -405,6 +412,25 @@ impl Resolver<'_> {
                 format!("{path}.subnet"),
                 format!(
                     "{:?} is no IPv4 subnet with zero host bits, such as 10.0.1.0/24",
+                    clip(text)
+                ),
+            ));
+        }
+        parsed
+    }
+
+    fn subnet6(&mut self, text: &str, path: &str, target: &str) -> Option<Ipv6Net> {
+        let parsed = text
+            .parse::<Ipv6Net>()
+            .ok()
+            .filter(|net| net.network() == net.addr());
+        if parsed.is_none() {
+            self.findings.push(Finding::error(
+                Code::SubnetMalformed,
+                target,
+                format!("{path}.subnet6"),
+                format!(
+                    "{:?} is no IPv6 subnet with zero host bits, such as fd00:9::/64",
                     clip(text)
                 ),
             ));

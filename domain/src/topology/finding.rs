@@ -86,6 +86,8 @@ codes! {
     PublishCollision = "PUBLISH_COLLISION",
     /// A published port on which the decky serves nothing.
     PublishUnserved = "PUBLISH_UNSERVED",
+    /// A published port of a decky that no bridge joins to the host.
+    PublishUnbridged = "PUBLISH_UNBRIDGED",
     /// A decky twice on one LAN.
     EdgeDup = "EDGE_DUP",
     /// An edge to a LAN that does not exist.

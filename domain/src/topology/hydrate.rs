@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{LanDriver, LanKind, Publish, Topology, allocate};
 use crate::canonical::Canonical;
@@ -14,6 +14,9 @@ use crate::name::{DeckyName, Hostname, LanName};
 use crate::persona::{Mac, Persona};
 use crate::seed::Seed;
 use crate::service::{OptionValue, ServiceOptions, ServiceSet};
+use crate::wiring::Route;
+
+mod route;
 
 /// Version of the hydrated form, part of what is hashed.
 pub const SCHEMA: u32 = 1;
@@ -41,7 +44,9 @@ pub struct HydratedLan {
     pub name: LanName,
     /// Its range.
     pub subnet: Ipv4Net,
-    /// The address that the engine takes.
+    /// Its IPv6 range, if any.
+    pub subnet6: Option<Ipv6Net>,
+    /// The address that the engine takes, or that of the router of a real network.
     pub gateway: Ipv4Addr,
     /// Whether the outside reaches it.
     pub kind: LanKind,
@@ -66,8 +71,10 @@ pub struct HydratedDecky {
     pub forwards_l3: bool,
     /// What it serves.
     pub services: ServiceSet,
-    /// Its interfaces in their order: the first carries the default route.
+    /// Its interfaces in their order.
     pub interfaces: Vec<HydratedInterface>,
+    /// Its routes besides those to its own LANs, sorted.
+    pub routes: Vec<Route>,
     /// Ports of the host behind which it answers, sorted.
     pub publish: Vec<Publish>,
     /// Kernel settings of its network namespace.
@@ -83,6 +90,9 @@ pub struct HydratedInterface {
     pub lan: LanId,
     /// Its address there.
     pub address: Ipv4Addr,
+    /// Its IPv6 address there, when the LAN has a range: what such a machine would choose by
+    /// itself (RFC 4291, appendix A).
+    pub address6: Option<Ipv6Addr>,
     /// Its hardware address there.
     pub mac: Mac,
 }
@@ -117,18 +127,25 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
             id: lan.id,
             name: lan.name.clone(),
             subnet: lan.subnet,
+            subnet6: lan.subnet6,
             gateway: allocate::gateway(lan.subnet),
             kind: lan.kind,
-            driver: lan.driver,
+            driver: lan.driver.clone(),
         })
         .collect();
     lans.sort_by_key(|lan| lan.id);
 
+    let subnet6_of: BTreeMap<_, _> = lans.iter().map(|lan| (lan.id, lan.subnet6)).collect();
     let mut interfaces_of: BTreeMap<DeckyId, Vec<(bool, HydratedInterface)>> = BTreeMap::new();
     for edge in &topology.edges {
         let interface = HydratedInterface {
             lan: edge.lan,
             address: edge.address,
+            address6: subnet6_of
+                .get(&edge.lan)
+                .copied()
+                .flatten()
+                .map(|subnet| interface_address6(subnet, edge.mac)),
             mac: edge.mac,
         };
         interfaces_of
@@ -153,10 +170,15 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
                 .collect();
             let forward = if decky.forwards_l3 { "1" } else { "0" };
             sysctls.insert("net.ipv4.ip_forward".to_owned(), forward.to_owned());
-            sysctls.insert(
-                "net.ipv4.ip_unprivileged_port_start".to_owned(),
-                "0".to_owned(),
-            );
+            let speaks6 = interfaces
+                .iter()
+                .any(|(_, interface)| interface.address6.is_some());
+            if speaks6 {
+                sysctls.insert(
+                    "net.ipv6.conf.all.forwarding".to_owned(),
+                    forward.to_owned(),
+                );
+            }
             HydratedDecky {
                 id: decky.id,
                 name: decky.name.clone(),
@@ -169,6 +191,7 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
                     .into_iter()
                     .map(|(_, interface)| interface)
                     .collect(),
+                routes: Vec::new(),
                 publish,
                 sysctls,
                 limits: DeckyLimits::default(),
@@ -176,11 +199,25 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
         })
         .collect();
     deckies.sort_by_key(|decky| decky.id);
+    route::fill(&lans, &mut deckies);
     HydratedTopology {
         id: topology.id,
         lans,
         deckies,
     }
+}
+
+/// The address that the host, or a real network's router, has in an IPv6 range: the first one.
+pub fn gateway6(subnet: Ipv6Net) -> Ipv6Addr {
+    Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(1))
+}
+
+/// The address that a machine with this hardware address chooses in a range of 64 bits: the modified
+/// EUI-64 of RFC 4291, appendix A.
+pub fn interface_address6(subnet: Ipv6Net, mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.bytes();
+    let host = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Addr::from_bits(subnet.network().to_bits() | u128::from(host))
 }
 
 impl HydratedTopology {
@@ -211,6 +248,7 @@ impl HydratedLan {
             id,
             name,
             subnet,
+            subnet6,
             gateway,
             kind,
             driver,
@@ -219,9 +257,10 @@ impl HydratedLan {
             ("id", id.to_string().into()),
             ("name", name.as_str().into()),
             ("subnet", subnet.to_string().into()),
+            ("subnet6", or_null(subnet6)),
             ("gateway", gateway.to_string().into()),
             ("kind", kind.as_str().into()),
-            ("driver", driver.as_str().into()),
+            ("driver", driver.to_string().into()),
         ])
     }
 
@@ -231,14 +270,16 @@ impl HydratedLan {
             id: _,
             name: _,
             subnet,
+            subnet6,
             gateway,
             kind: _,
             driver,
         } = self;
         SpecDigest::of(&Canonical::object([
             ("subnet", subnet.to_string().into()),
+            ("subnet6", or_null(subnet6)),
             ("gateway", gateway.to_string().into()),
-            ("driver", driver.as_str().into()),
+            ("driver", driver.to_string().into()),
         ]))
     }
 }
@@ -254,6 +295,7 @@ impl HydratedDecky {
             forwards_l3,
             services,
             interfaces,
+            routes,
             publish,
             sysctls,
             limits,
@@ -270,6 +312,7 @@ impl HydratedDecky {
                 "interfaces",
                 interfaces.iter().map(HydratedInterface::document).collect(),
             ),
+            ("routes", routes.iter().map(route_document).collect()),
             ("publish", publish.iter().map(publish_document).collect()),
             ("sysctls", sysctls_document(sysctls)),
             ("limits", limits.document()),
@@ -277,7 +320,8 @@ impl HydratedDecky {
     }
 
     /// The digest of what can only be changed by making the decky anew: not its services, which
-    /// are reloaded, not its interfaces, which are connected, not its name, which is a label.
+    /// are reloaded, not its interfaces, routes and kernel settings, which are wired while it runs,
+    /// not its name, which is a label.
     pub fn spec(&self) -> SpecDigest {
         let Self {
             id: _,
@@ -288,8 +332,9 @@ impl HydratedDecky {
             forwards_l3: _, // among the sysctls
             services: _,
             interfaces: _,
+            routes: _,
             publish,
-            sysctls,
+            sysctls: _,
             limits,
         } = self;
         SpecDigest::of(&Canonical::object([
@@ -297,7 +342,6 @@ impl HydratedDecky {
             ("persona", persona.as_str().into()),
             ("seed", seed.hex().into()),
             ("publish", publish.iter().map(publish_document).collect()),
-            ("sysctls", sysctls_document(sysctls)),
             ("limits", limits.document()),
         ]))
     }
@@ -305,10 +349,16 @@ impl HydratedDecky {
 
 impl HydratedInterface {
     fn document(&self) -> Canonical {
-        let Self { lan, address, mac } = self;
+        let Self {
+            lan,
+            address,
+            address6,
+            mac,
+        } = self;
         Canonical::object([
             ("lan", lan.to_string().into()),
             ("address", address.to_string().into()),
+            ("address6", or_null(address6)),
             ("mac", mac.to_string().into()),
         ])
     }
@@ -327,6 +377,20 @@ impl DeckyLimits {
             ("cpu_milli", (*cpu_milli).into()),
         ])
     }
+}
+
+fn or_null(value: &Option<impl ToString>) -> Canonical {
+    value
+        .as_ref()
+        .map_or(Canonical::Null, |value| value.to_string().into())
+}
+
+fn route_document(route: &Route) -> Canonical {
+    let Route { to, via } = route;
+    Canonical::object([
+        ("to", to.to_string().into()),
+        ("via", via.to_string().into()),
+    ])
 }
 
 fn publish_document(publish: &Publish) -> Canonical {

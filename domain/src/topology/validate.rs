@@ -66,6 +66,7 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             | Code::GatewayNotInDmz
             | Code::PublishCollision
             | Code::PublishUnserved
+            | Code::PublishUnbridged
             | Code::EdgeDup
             | Code::EdgeUnknown
             | Code::TooLarge => false,
@@ -98,12 +99,14 @@ fn index(path: &str, list: &str) -> Option<usize> {
 /// Findings of every rule, sorted.
 pub fn validate(topology: &Topology) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let rules: [fn(&Topology, &mut Vec<Finding>); 8] = [
+    let rules: [fn(&Topology, &mut Vec<Finding>); 10] = [
         exactly_one_dmz,
         every_lan_reaches_the_dmz,
         every_decky_has_a_lan,
         subnets_are_usable,
         subnets_do_not_overlap,
+        ipv6_ranges_are_usable,
+        published_ports_are_bridged,
         addresses_are_unique,
         services_share_no_port,
         published_ports_lead_somewhere,
@@ -236,6 +239,72 @@ fn subnets_do_not_overlap(topology: &Topology, findings: &mut Vec<Finding>) {
                     ),
                 ));
             }
+        }
+    }
+}
+
+fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
+    for (index, lan) in topology.lans.iter().enumerate() {
+        let Some(subnet) = lan.subnet6 else { continue };
+        let path = format!("lans[{index}].subnet6");
+        let first = subnet.network();
+        // Machines choose their addresses by their MAC (RFC 4291, appendix A), which takes 64 bits.
+        if subnet.prefix_len() != 64 {
+            findings.push(Finding::error(
+                Code::SubnetReserved,
+                format!("lan {}", lan.name),
+                path,
+                format!("/{} is not /64", subnet.prefix_len()),
+            ));
+            continue;
+        }
+        if first.is_unspecified()
+            || first.is_loopback()
+            || first.is_multicast()
+            || first.is_unicast_link_local()
+            || first.to_ipv4_mapped().is_some()
+        {
+            findings.push(Finding::error(
+                Code::SubnetReserved,
+                format!("lan {}", lan.name),
+                path,
+                format!("{subnet} is reserved (RFC 6890) and no LAN can have it"),
+            ));
+            continue;
+        }
+        let earlier = topology.lans[..index]
+            .iter()
+            .find(|earlier| earlier.subnet6 == Some(subnet));
+        if let Some(earlier) = earlier {
+            findings.push(Finding::error(
+                Code::SubnetOverlap,
+                format!("lans {}, {}", earlier.name, lan.name),
+                path,
+                format!("{subnet} is the IPv6 range of LAN {}", earlier.name),
+            ));
+        }
+    }
+}
+
+fn published_ports_are_bridged(topology: &Topology, findings: &mut Vec<Finding>) {
+    let real: BTreeSet<_> = topology
+        .lans
+        .iter()
+        .filter(|lan| lan.kind == LanKind::Dmz && lan.driver.parent().is_some())
+        .map(|lan| lan.id)
+        .collect();
+    for (index, decky) in topology.deckies.iter().enumerate() {
+        let on_real = topology
+            .edges_of(decky.id)
+            .any(|edge| real.contains(&edge.lan));
+        if !decky.publish.is_empty() && on_real {
+            findings.push(Finding::error(
+                Code::PublishUnbridged,
+                format!("decky {}", decky.name),
+                format!("deckies[{index}].publish"),
+                "the DMZ is a real network, where the decky answers under its own address; \
+                 publish nothing, or give the DMZ the driver bridge",
+            ));
         }
     }
 }

@@ -158,7 +158,12 @@ pub(crate) fn topology(number: u8, name: &str, deckies: u8) -> Topology {
             .parse()
             .expect("it is a subnet"),
         kind,
-        driver: LanDriver::Bridge,
+        subnet6: (number == 1).then(|| "fd00:9::/64".parse().expect("a range")),
+        driver: if number == 1 {
+            "macvlan:eth0".parse().expect("a driver")
+        } else {
+            LanDriver::Bridge
+        },
     };
     let lans = vec![lan(0, LanKind::Dmz), lan(1, LanKind::Internal)];
     let decky = |index: u8| Decky {

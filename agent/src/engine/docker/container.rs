@@ -86,7 +86,10 @@ impl DockerEngine {
             decky,
             networks: _,
             config: _,
+            wiring: _,
         } = new;
+        let mut sysctls = decky.sysctls.clone();
+        sysctls.insert(domain::wiring::GATE.to_owned(), "0".to_owned());
         let memory = u64::from(decky.limits.memory_mib).saturating_mul(1024 * 1024);
         let mut ports: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for publish in &decky.publish {
@@ -117,7 +120,7 @@ impl DockerEngine {
                 "ReadonlyRootfs": true,
                 "Privileged": false,
                 "Init": false,
-                "Sysctls": decky.sysctls,
+                "Sysctls": sysctls,
                 "Memory": memory,
                 // Equal to the memory: no swap.
                 "MemorySwap": memory,

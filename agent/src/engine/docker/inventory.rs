@@ -172,6 +172,8 @@ fn observed_decky(
         state,
         attachments,
         config: None,
+        wiring: None,
+        published: None,
         outdated: false,
     })
 }

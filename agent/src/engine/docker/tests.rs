@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::conformance::{World, conforms, eventually};
+use crate::engine::conformance::{Tamper, World, conforms, eventually};
 use crate::engine::{label, sample};
 
 /// A real daemon; whatever a test leaves on it is removed at the end, even of a panic.
@@ -190,6 +190,8 @@ impl World for RealDaemon {
                 .is_ok()
     }
 
+    async fn tamper(&self, _container: &Handle, _what: Tamper) {}
+
     async fn speak(&self, _container: &Handle) {}
 }
 
@@ -264,17 +266,22 @@ async fn a_container_is_hardened_and_reads_its_configuration() {
     let (b, a) = (make(&inner, 1).await, make(&dmz, 0).await);
     let networks = vec![(a, gateway.interfaces[0]), (b, gateway.interfaces[1])];
     let config = crate::engine::conformance::config(&gateway);
+    let wiring = domain::wiring::of(&topology, &gateway);
     let new = NewDecky {
         origin,
         decky: &gateway,
         networks,
         config: &config,
+        wiring: &wiring,
     };
     let handle = engine
         .create_decky(new)
         .await
         .expect("nothing stands against it");
-    engine.start_decky(&handle).await.expect("it can run");
+    engine
+        .start_decky(&handle, &wiring)
+        .await
+        .expect("it can run");
 
     let options = None::<query::InspectContainerOptions>;
     let shown = world
@@ -350,6 +357,7 @@ async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
         .create_lan(origin, &dmz, 0)
         .await
         .expect("nothing stands against it");
+    let wiring = domain::wiring::of(&topology, &web);
     let mut made = Vec::new();
     for _ in 0..2 {
         let networks = vec![(lan.clone(), web.interfaces[0])];
@@ -358,6 +366,7 @@ async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
             decky: &web,
             networks,
             config: b"{}",
+            wiring: &wiring,
         };
         made.push(
             engine

@@ -18,6 +18,7 @@ pub enum Op {
     RemoveLan,
     CreateDecky,
     StartDecky,
+    Rewire,
     RemoveDecky,
     Connect,
     Disconnect,
@@ -37,6 +38,7 @@ impl Op {
             Self::RemoveLan => "remove_lan",
             Self::CreateDecky => "create_decky",
             Self::StartDecky => "start_decky",
+            Self::Rewire => "rewire",
             Self::RemoveDecky => "remove_decky",
             Self::Connect => "connect",
             Self::Disconnect => "disconnect",
@@ -54,6 +56,7 @@ impl Op {
             | Self::RemoveLan
             | Self::CreateDecky
             | Self::StartDecky
+            | Self::Rewire
             | Self::RemoveDecky
             | Self::Connect
             | Self::Disconnect

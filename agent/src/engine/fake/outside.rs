@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use domain::id::DeckyId;
 use domain::observe::{Handle, RunState};
+use domain::wiring::ObservedWiring;
 use ipnet::Ipv4Net;
 use tokio::sync::broadcast;
 
@@ -43,7 +44,29 @@ impl FakeDaemon {
     pub fn cut(&self, container: &Handle, network: &Handle) {
         self.with(|state| {
             if let Some(container) = state.containers.get_mut(container) {
-                container.attachments.retain(|(other, _)| other != network);
+                container.leave(network);
+            }
+        });
+        self.changed();
+    }
+
+    /// Does something to the network namespace of a running container.
+    pub fn tamper(&self, container: &Handle, act: impl FnOnce(&mut ObservedWiring)) {
+        self.with(|state| {
+            let container = state.containers.get_mut(container);
+            if let Some(wiring) = container.and_then(|container| container.wiring.as_mut()) {
+                act(wiring);
+            }
+        });
+        self.changed();
+    }
+
+    /// Takes the published ports of a container away.
+    pub fn unpublish(&self, container: &Handle) {
+        self.with(|state| {
+            let container = state.containers.get_mut(container);
+            if let Some(owner) = container.and_then(|container| container.owner.as_mut()) {
+                owner.publish.clear();
             }
         });
         self.changed();
@@ -55,7 +78,7 @@ impl FakeDaemon {
             state.networks.remove(network);
             for container in state.containers.values_mut() {
                 if container.state == RunState::Running {
-                    container.attachments.retain(|(other, _)| other != network);
+                    container.leave(network);
                 }
             }
         });
@@ -87,6 +110,7 @@ impl FakeDaemon {
                 owner: None,
                 state: RunState::Running,
                 attachments: Vec::new(),
+                wiring: None,
                 output: Vec::new(),
                 lines: broadcast::Sender::new(16),
             };
@@ -159,6 +183,7 @@ impl FakeDaemon {
                     owner,
                     state,
                     attachments,
+                    wiring: _,
                     output: _,
                     lines: _,
                 } = container;

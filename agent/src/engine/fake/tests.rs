@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::engine::conformance::{World, conforms};
+use crate::engine::conformance::{Tamper, World, conforms};
 
 struct FakeWorld {
     daemon: FakeDaemon,
@@ -71,6 +71,16 @@ impl World for FakeWorld {
         self.daemon.with(|state| {
             state.networks.contains_key(object) || state.containers.contains_key(object)
         })
+    }
+
+    async fn tamper(&self, container: &Handle, what: Tamper) {
+        self.daemon.tamper(container, |wiring| match what {
+            Tamper::Rules | Tamper::Hole => wiring.rules = None,
+            Tamper::Mac => wiring.interfaces[0].0 = Mac::new([2; 6]),
+            Tamper::Address => wiring.interfaces[0].1.clear(),
+            Tamper::Route => drop(wiring.routes.pop_first()),
+            Tamper::Sysctl => drop(wiring.sysctls.pop_first()),
+        });
     }
 
     async fn speak(&self, container: &Handle) {

@@ -29,7 +29,7 @@ fn edited(edit: impl FnOnce(&mut Draft)) -> Draft {
 #[test]
 fn each_fault_is_found_under_its_own_code() {
     type Edit = fn(&mut Draft);
-    let table: [(&str, Edit); 29] = [
+    let table: [(&str, Edit); 35] = [
         ("NAME_INVALID", |draft| draft.name = String::new()),
         ("NAME_INVALID", |draft| {
             draft.lans[0].name = "a b".to_owned()
@@ -60,6 +60,25 @@ fn each_fault_is_found_under_its_own_code() {
         }),
         ("SUBNET_RESERVED", |draft| {
             draft.lans[1].subnet = "10.8.0.0/31".to_owned()
+        }),
+        ("SUBNET_MALFORMED", |draft| {
+            draft.lans[0].subnet6 = Some("fd00::1/64".to_owned())
+        }),
+        ("SUBNET_RESERVED", |draft| {
+            draft.lans[0].subnet6 = Some("fd00::/48".to_owned())
+        }),
+        ("SUBNET_RESERVED", |draft| {
+            draft.lans[0].subnet6 = Some("fe80::/64".to_owned())
+        }),
+        ("SUBNET_OVERLAP", |draft| {
+            draft.lans[0].subnet6 = Some("fd00::/64".to_owned());
+            draft.lans[1].subnet6 = Some("fd00::/64".to_owned());
+        }),
+        ("PUBLISH_UNBRIDGED", |draft| {
+            draft.lans[0].driver = Some("macvlan:eth0".to_owned())
+        }),
+        ("VALUE_INVALID", |draft| {
+            draft.lans[0].driver = Some("macvlan:a name of more than 15".to_owned())
         }),
         ("VALUE_INVALID", |draft| {
             draft.lans[0].kind = Some("wan".to_owned())

@@ -10,7 +10,7 @@ use crate::testkit::any_topology;
 /// Edits that change how a decky or LAN behaves.
 fn behave_differently(topology: &Topology, choice: usize) -> Option<Topology> {
     let mut edited = topology.clone();
-    match choice % 8 {
+    match choice % 9 {
         0 => {
             let decky = edited.deckies.first_mut()?;
             if decky.services.remove(&ServiceKind::Ssh).is_none() {
@@ -30,6 +30,7 @@ fn behave_differently(topology: &Topology, choice: usize) -> Option<Topology> {
                 )
                 .expect("the option exists");
         }
+        8 => edited.lans.first_mut()?.subnet6 = Some("fd00:9::/64".parse().expect("a range")),
         2 => edited.deckies.first_mut()?.forwards_l3 ^= true,
         3 => edited.deckies.first_mut()?.persona = Persona::Cisco,
         4 => edited.edges.first_mut()?.address = Ipv4Addr::new(10, 9, 0, 99),

@@ -34,16 +34,17 @@ pub(super) async fn insert(
     let id = blob(topology.id.uuid());
     for (position, lan) in (0_i64..).zip(&topology.lans) {
         sqlx::query(
-            "INSERT INTO lans (id, topology, position, name, subnet, kind, driver)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO lans (id, topology, position, name, subnet, subnet6, kind, driver)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(blob(lan.id.uuid()))
         .bind(&id)
         .bind(position)
         .bind(lan.name.as_str())
         .bind(lan.subnet.to_string())
+        .bind(lan.subnet6.map(|subnet| subnet.to_string()))
         .bind(lan.kind.as_str())
-        .bind(lan.driver.as_str())
+        .bind(lan.driver.to_string())
         .execute(&mut *tx)
         .await
         .map_err(failed(INSERT))?;
@@ -95,7 +96,8 @@ pub(super) async fn read(
 ) -> Result<Graph, StoreError> {
     let id = blob(topology.uuid());
     let lans = sqlx::query(
-        "SELECT id, name, subnet, kind, driver FROM lans WHERE topology = ? ORDER BY position",
+        "SELECT id, name, subnet, subnet6, kind, driver FROM lans
+         WHERE topology = ? ORDER BY position",
     )
     .bind(&id)
     .fetch_all(&mut *tx)
@@ -130,6 +132,7 @@ fn lan(row: &SqliteRow) -> Result<Lan, StoreError> {
         id: cells.id("id", LanId::new)?,
         name: cells.word("name")?,
         subnet: cells.word("subnet")?,
+        subnet6: cells.maybe_word("subnet6")?,
         kind: cells.word("kind")?,
         driver: cells.word("driver")?,
     })

@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_hosts.sql"),
     include_str!("../migrations/0002_topologies.sql"),
     include_str!("../migrations/0003_events.sql"),
+    include_str!("../migrations/0004_lan_subnet6.sql"),
 ];
 
 /// How long a statement waits for a lock of another process (a backup, a shell).

@@ -248,7 +248,8 @@ async fn an_older_database_is_brought_up_in_place() {
     // As the first release left it, as far as the present steps go.
     alter(
         &path,
-        "DROP TABLE events; DROP TABLE spools; PRAGMA user_version = 2",
+        "DROP TABLE events; DROP TABLE spools; ALTER TABLE lans DROP COLUMN subnet6;
+         PRAGMA user_version = 2",
     )
     .await;
     let store = open(&path).await;
