@@ -14,6 +14,7 @@ pub mod identity;
 pub mod join;
 pub mod leave;
 pub mod link;
+pub mod netns;
 pub mod notice;
 pub mod report;
 pub mod run;

@@ -21,6 +21,7 @@ use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
 use self::client::{Client, within};
+use self::wiring::Wired;
 use super::files::Files;
 use super::image::{Binary, REPOSITORY};
 use super::liveness::LivenessBoard;
@@ -32,7 +33,9 @@ mod events;
 mod follow;
 mod inventory;
 mod network;
+mod published;
 mod raw;
+mod wiring;
 
 /// Where the daemon listens when nothing else is said.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -61,6 +64,7 @@ pub struct DockerEngine {
     files: Files,
     board: LivenessBoard,
     known: Arc<Mutex<Known>>,
+    wired: Mutex<BTreeMap<Handle, Wired>>,
     importing: tokio::sync::Mutex<()>,
 }
 
@@ -84,6 +88,7 @@ impl DockerEngine {
             files: Files::in_data(&data),
             board,
             known: Arc::default(),
+            wired: Mutex::default(),
             importing: tokio::sync::Mutex::new(()),
         }
     }
@@ -91,6 +96,10 @@ impl DockerEngine {
     fn known<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
         // A panic elsewhere leaves maps that are whole: each change is one call.
         act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn wired<T>(&self, act: impl FnOnce(&mut BTreeMap<Handle, Wired>) -> T) -> T {
+        act(&mut self.wired.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn image(&self) -> Result<String, EngineError> {
@@ -179,7 +188,7 @@ impl Engine for DockerEngine {
         self.make_container(new).await
     }
 
-    async fn start_decky(&self, handle: &Handle, _wiring: &Wiring) -> Result<(), EngineError> {
+    async fn start_decky(&self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError> {
         let attempt = format!("could not start container {}", brief(handle));
         // What an earlier process said is void; what the new one says must not be lost.
         if let Some(decky) = self.known(|known| known.deckies.get(handle).copied()) {
@@ -187,11 +196,12 @@ impl Engine for DockerEngine {
         }
         let docker = self.client.docker(&attempt).await?;
         let start = docker.start_container(handle.as_str(), None::<query::StartContainerOptions>);
-        within(&attempt, self.client.limit.saturating_mul(2), start).await
+        within(&attempt, self.client.limit.saturating_mul(2), start).await?;
+        self.wire(handle, wiring).await
     }
 
-    async fn rewire(&self, _handle: &Handle, _wiring: &Wiring) -> Result<(), EngineError> {
-        Ok(())
+    async fn rewire(&self, handle: &Handle, wiring: &Wiring) -> Result<(), EngineError> {
+        self.wire(handle, wiring).await
     }
 
     async fn remove_decky(&self, handle: &Handle) -> Result<(), EngineError> {

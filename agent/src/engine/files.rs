@@ -3,6 +3,7 @@
 //! `<data>/deckies/<id>/decky.json` is seen inside the container: its *directory* is mounted, so
 //! that a file renamed into place is seen too. `<data>/deckies/<id>.was` stands while a new file is
 //! written but not yet known to be read: it holds the digest of what was in force before.
+//! `<data>/deckies/<id>.seal` is what is kept of the decky's network namespace.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -38,10 +39,14 @@ impl Files {
         self.root.join(format!("{decky}.was"))
     }
 
+    fn seal_of(&self, decky: DeckyId) -> PathBuf {
+        self.root.join(format!("{decky}.seal"))
+    }
+
     /// Writes the file of a decky that is not yet made.
     pub(super) async fn write(&self, decky: DeckyId, config: &[u8]) -> Result<(), EngineError> {
         let (this, config) = (self.clone(), config.to_vec());
-        self.on_disk(decky, "write", move || {
+        self.on_disk(decky, "write the configuration", move || {
             this.put(decky, &config)?;
             gone_is_fine(fs::remove_file(this.marker(decky)))
         })
@@ -51,7 +56,7 @@ impl Files {
     /// Writes the file of a decky that is there, and marks that it has not been told yet.
     pub(super) async fn replace(&self, decky: DeckyId, config: &[u8]) -> Result<(), EngineError> {
         let (this, config) = (self.clone(), config.to_vec());
-        self.on_disk(decky, "replace", move || {
+        self.on_disk(decky, "replace the configuration", move || {
             let old = fs::read(this.directory(decky).join(FILE_NAME)).unwrap_or_default();
             if old == config {
                 return Ok(());
@@ -72,7 +77,7 @@ impl Files {
     /// Notes that the decky has been told of its file.
     pub(super) async fn told(&self, decky: DeckyId) -> Result<(), EngineError> {
         let marker = self.marker(decky);
-        self.on_disk(decky, "settle", move || {
+        self.on_disk(decky, "settle the configuration", move || {
             gone_is_fine(fs::remove_file(marker))
         })
         .await
@@ -80,12 +85,31 @@ impl Files {
 
     /// Removes everything of a decky.
     pub(super) async fn remove(&self, decky: DeckyId) -> Result<(), EngineError> {
-        let (directory, marker) = (self.directory(decky), self.marker(decky));
-        self.on_disk(decky, "remove", move || {
-            gone_is_fine(fs::remove_file(marker))?;
-            gone_is_fine(fs::remove_dir_all(directory))
+        let this = self.clone();
+        self.on_disk(decky, "remove the configuration", move || {
+            gone_is_fine(fs::remove_file(this.marker(decky)))?;
+            gone_is_fine(fs::remove_file(this.seal_of(decky)))?;
+            gone_is_fine(fs::remove_dir_all(this.directory(decky)))
         })
         .await
+    }
+
+    /// Keeps what [`crate::netns::Seal`] says of a decky's namespace. It need not outlive a loss of
+    /// power: no namespace does.
+    pub(super) async fn seal(&self, decky: DeckyId, seal: &[u8]) -> Result<(), EngineError> {
+        let (path, seal) = (self.seal_of(decky), seal.to_vec());
+        self.on_disk(decky, "keep the seal", move || {
+            let temporary = path.with_added_extension("new");
+            fs::write(&temporary, &seal)?;
+            fs::rename(&temporary, &path)
+        })
+        .await
+    }
+
+    /// What was kept of a decky's namespace; nothing when nothing was, or it cannot be read.
+    pub(super) async fn read_seal(&self, decky: DeckyId) -> Option<Vec<u8>> {
+        let path = self.seal_of(decky);
+        task::blocking(move || fs::read(path).ok()).await
     }
 
     /// The digests in force of deckies that were not told of their new file.
@@ -133,7 +157,7 @@ impl Files {
         task::blocking(work).await.map_err(|source| EngineError {
             kind: EngineErrorKind::Disk,
             attempt: format!(
-                "could not {verb} the configuration in {}",
+                "could not {verb} in {}",
                 self.directory(decky).display()
             ),
             source: Some(Box::new(source)),
@@ -155,7 +179,7 @@ pub(super) fn atomically(
     mode: u32,
     durable: Durable,
 ) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    let temporary = path.with_added_extension("new");
     let mut file = File::create(&temporary)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
@@ -214,6 +238,10 @@ mod tests {
 
         files.told(decky).await.expect("the disk is there");
         assert!(files.untold().await.is_empty());
+        assert_eq!(files.read_seal(decky).await, None);
+        files.seal(decky, b"one").await.expect("the disk is there");
+        files.seal(decky, b"two").await.expect("the disk is there");
+        assert_eq!(files.read_seal(decky).await.as_deref(), Some(&b"two"[..]));
         files.remove(decky).await.expect("the disk is there");
         files.remove(decky).await.expect("twice is once");
         assert_eq!(fs::read_dir(&files.root).expect("it stays").count(), 0);

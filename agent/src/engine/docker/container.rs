@@ -10,6 +10,7 @@ use bollard::models::{
 use bollard::query_parameters as query;
 use domain::observe::Handle;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface};
+use domain::wiring::GATE;
 use proto::decky_config::MOUNT_POINT;
 use serde_json::{Value, json};
 
@@ -19,6 +20,9 @@ use crate::chain::Chain;
 use crate::engine::image::ENTRYPOINT;
 use crate::engine::{EngineError, NewDecky, label, name};
 
+/// The gate, shut, and no sockets for echo requests. The daemon's own defaults are the opposite, and
+/// would hold until the agent comes to it. Everything else is wired.
+const CLOSED: [(&str, &str); 2] = [(GATE, "1024"), ("net.ipv4.ping_group_range", "1 0")];
 /// How often a removal that somebody else began is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -88,8 +92,6 @@ impl DockerEngine {
             config: _,
             wiring: _,
         } = new;
-        let mut sysctls = decky.sysctls.clone();
-        sysctls.insert(domain::wiring::GATE.to_owned(), "0".to_owned());
         let memory = u64::from(decky.limits.memory_mib).saturating_mul(1024 * 1024);
         let mut ports: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for publish in &decky.publish {
@@ -120,7 +122,7 @@ impl DockerEngine {
                 "ReadonlyRootfs": true,
                 "Privileged": false,
                 "Init": false,
-                "Sysctls": sysctls,
+                "Sysctls": BTreeMap::from(CLOSED),
                 "Memory": memory,
                 // Equal to the memory: no swap.
                 "MemorySwap": memory,
@@ -250,6 +252,7 @@ impl DockerEngine {
         };
         let limit = self.client.limit.saturating_mul(2);
         gone_is_fine(within(&attempt, limit, removal).await)?;
+        self.forget_wiring(handle);
         let (decky, last) = self.known(|known| {
             let decky = known.deckies.remove(handle);
             (
@@ -276,9 +279,10 @@ fn endpoint(interface: &HydratedInterface, leads: bool) -> EndpointSettings {
     EndpointSettings {
         ipam_config: Some(EndpointIpamConfig {
             ipv4_address: Some(interface.address.to_string()),
+            ipv6_address: interface.address6.map(|address| address.to_string()),
             ..EndpointIpamConfig::default()
         }),
-        // Heeded from API 1.44 on; before, only the first interface's address can be set.
+        // Heeded from API 1.44 on. Before, only the first one can be set here; the wiring sets all.
         mac_address: Some(interface.mac.to_string()),
         // Heeded from API 1.48 on; before, the name of the network decides.
         gw_priority: Some(i64::from(leads)),

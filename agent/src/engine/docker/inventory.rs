@@ -11,6 +11,7 @@ use domain::observe::{
 };
 
 use super::client::within;
+use super::published::{self, Listening};
 use super::{DockerEngine, Known};
 use crate::engine::{EngineError, label, name};
 
@@ -78,8 +79,20 @@ impl DockerEngine {
                 Sorted::Other => {}
             }
         }
+        let running: Vec<_> = inventory
+            .deckies
+            .iter()
+            .filter(|decky| decky.state == RunState::Running)
+            .map(|decky| (decky.handle.clone(), decky.id))
+            .collect();
+        let mut wirings = self.look_at(&running).await;
+        let listening = Listening::read_for(&inventory).await;
         for decky in &mut inventory.deckies {
             if decky.state == RunState::Running {
+                decky.wiring = wirings.remove(&decky.handle);
+                if let Some(published) = &mut decky.published {
+                    published.retain(|publish| listening.holds(publish));
+                }
                 decky.config = self
                     .board
                     .digest(decky.id)
@@ -164,6 +177,12 @@ fn observed_decky(
         .map(|(key, endpoint)| attachment(key, endpoint, state, networks))
         .collect();
     attachments.sort();
+    let bridged = networks.iter().any(|network| {
+        network.driver.as_deref() == Some("bridge")
+            && attachments
+                .iter()
+                .any(|attachment| network.id.as_deref() == Some(attachment.network.as_str()))
+    });
     Some(ObservedDecky {
         handle,
         id: read(labels, label::DECKY)?,
@@ -173,7 +192,8 @@ fn observed_decky(
         attachments,
         config: None,
         wiring: None,
-        published: None,
+        // Only a bridge has a host that could answer.
+        published: (state == RunState::Running && bridged).then(|| published::of(container)),
         outdated: false,
     })
 }

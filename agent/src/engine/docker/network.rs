@@ -1,16 +1,23 @@
 //! Networks: made so that their deckies route among themselves and the host adds nothing.
 
+use std::io;
+use std::path::Path;
+
 use bollard::query_parameters as query;
+use domain::id::HostId;
 use domain::observe::Handle;
-use domain::topology::hydrate::HydratedLan;
+use domain::topology::LanDriver;
+use domain::topology::hydrate::{HydratedLan, gateway6};
 use ipnet::Ipv4Net;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::DockerEngine;
 use super::client::{message, refused, status, within};
-use crate::engine::{EngineError, Origin, label, name, subnet};
-use crate::task;
+use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, subnet};
+use crate::{netns, task};
 
+/// The host's interfaces.
+const INTERFACES: &str = "/sys/class/net";
 /// The option that names a network's bridge.
 const BRIDGE: &str = "com.docker.network.bridge.name";
 
@@ -21,36 +28,23 @@ impl DockerEngine {
         lan: &HydratedLan,
         depth: u32,
     ) -> Result<Handle, EngineError> {
-        let attempt = format!("could not make a network with subnet {}", lan.subnet);
+        let driver = lan.driver.as_str();
+        let attempt = format!("could not make a {driver} network with subnet {}", lan.subnet);
+        if let Some(parent) = lan.driver.parent() {
+            // The daemon would say so, if at all, when the first container is started there.
+            let (driver, parent) = (driver, parent.as_str().to_owned());
+            task::blocking(move || possible(driver, &parent))
+                .await
+                .map_err(|source| EngineError {
+                    kind: EngineErrorKind::Refused,
+                    attempt: attempt.clone(),
+                    source: Some(Box::new(source)),
+                })?;
+        }
         let mut last = None;
         for number in 1..=name::ATTEMPTS {
             let name = name::lan(self.host, depth, lan.id, number);
-            let body = json!({
-                "Name": name,
-                // Two networks of one name make every container on them impossible to start.
-                "CheckDuplicate": true,
-                "Driver": lan.driver.as_str(),
-                // Routing between LANs is the gateways' work; `internal` would forbid it and
-                // still leave the host's address reachable.
-                "Internal": false,
-                "IPAM": { "Driver": "default", "Config": [{
-                    "Subnet": lan.subnet.to_string(),
-                    "Gateway": lan.gateway.to_string(),
-                }]},
-                "Options": {
-                    BRIDGE: name::bridge(lan.id),
-                    // Masquerading would hide attackers behind the host's address.
-                    "com.docker.network.bridge.enable_ip_masquerade": "false",
-                },
-                "Labels": {
-                    label::HOST: self.host.to_string(),
-                    label::TOPOLOGY: origin.topology.to_string(),
-                    label::LAN: lan.id.to_string(),
-                    label::GENERATION: origin.generation.to_string(),
-                    label::SPEC: lan.spec().to_string(),
-                    label::DEPTH: depth.to_string(),
-                },
-            });
+            let body = body(self.host, origin, lan, depth, &name);
             match self
                 .client
                 .create(&attempt, "/networks/create", &body)
@@ -119,6 +113,80 @@ impl DockerEngine {
         }
         Ok(subnets)
     }
+}
+
+/// Why a LAN on a real network cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Impossible {
+    #[error("this host has no interface {parent}")]
+    NoParent { parent: String },
+    #[error("this host's kernel has no {driver} driver: load it (modprobe {driver}) or take another one")]
+    NoDriver { driver: &'static str },
+    #[error("could not ask the kernel for its {driver} driver")]
+    Unknown {
+        driver: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn possible(driver: &'static str, parent: &str) -> Result<(), Impossible> {
+    // A name of an interface has no slash: the domain has seen to it.
+    if !Path::new(INTERFACES).join(parent).exists() {
+        let parent = parent.to_owned();
+        return Err(Impossible::NoParent { parent });
+    }
+    match netns::has_driver(driver) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Impossible::NoDriver { driver }),
+        Err(source) => Err(Impossible::Unknown { driver, source }),
+    }
+}
+
+/// What the daemon is asked for.
+pub(super) fn body(
+    host: HostId,
+    origin: Origin,
+    lan: &HydratedLan,
+    depth: u32,
+    name: &str,
+) -> Value {
+    let mut ranges = vec![json!({
+        "Subnet": lan.subnet.to_string(),
+        "Gateway": lan.gateway.to_string(),
+    })];
+    ranges.extend(lan.subnet6.map(|subnet| {
+        json!({ "Subnet": subnet.to_string(), "Gateway": gateway6(subnet).to_string() })
+    }));
+    let options = match &lan.driver {
+        LanDriver::Bridge => json!({
+            BRIDGE: name::bridge(lan.id),
+            // Masquerading would hide attackers behind the host's address.
+            "com.docker.network.bridge.enable_ip_masquerade": "false",
+        }),
+        LanDriver::Macvlan(parent) => json!({ "parent": parent.as_str() }),
+        LanDriver::Ipvlan(parent) => json!({ "parent": parent.as_str(), "ipvlan_mode": "l2" }),
+    };
+    json!({
+        "Name": name,
+        // Two networks of one name make every container on them impossible to start.
+        "CheckDuplicate": true,
+        "Driver": lan.driver.as_str(),
+        // Routing between LANs is the gateways' work; `internal` would forbid it and
+        // still leave the host's address reachable.
+        "Internal": false,
+        "EnableIPv6": lan.subnet6.is_some(),
+        "IPAM": { "Driver": "default", "Config": ranges },
+        "Options": options,
+        "Labels": {
+            label::HOST: host.to_string(),
+            label::TOPOLOGY: origin.topology.to_string(),
+            label::LAN: lan.id.to_string(),
+            label::GENERATION: origin.generation.to_string(),
+            label::SPEC: lan.spec().to_string(),
+            label::DEPTH: depth.to_string(),
+        },
+    })
 }
 
 /// Whether a conflict is about the name.

@@ -75,6 +75,14 @@ impl Groups {
         Ok(())
     }
 
+    /// Whether this machine counts swap, so that it can be limited.
+    pub(super) fn counts_swap(&self) -> bool {
+        let has = |name: &str| self.mounts().iter().any(|mount| mount.join(name).exists());
+        // In version 2 only groups below the first have such a file; the runtime copes with its
+        // absence.
+        has("memory.memsw.limit_in_bytes") || !has("memory.limit_in_bytes")
+    }
+
     /// Removes what holds the groups of this host, when no decky is left.
     pub(super) fn remove_host(&self) {
         for mount in self.mounts() {

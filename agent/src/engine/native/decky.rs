@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::observe::Handle;
 use domain::topology::LanDriver;
@@ -14,7 +15,6 @@ use ipnet::{IpNet, Ipv4Net};
 use rand::Rng as _;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use time::OffsetDateTime;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::bundle::Bundle;
@@ -23,8 +23,9 @@ use super::fabric::port;
 use super::place::gone_is_fine;
 use super::program::{self, Failed};
 use super::publish;
+use super::ready::awaited;
 use super::record::{DeckyRecord, InterfaceRecord, Labels, LanRecord, PublishRecord};
-use super::rtnl::{Child, Peer, Rtnl, is_unknown_kind};
+use super::rtnl::{Child, Peer, Rtnl};
 use super::{Shared, disk, missing, refused};
 use crate::chain::Chain;
 use crate::engine::files::{Durable, atomically};
@@ -34,6 +35,9 @@ use crate::task;
 
 /// The runtime that Docker's package brings along.
 const RUNC: &str = "runc";
+/// How often, and after which pause, a group that should be empty is removed again.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(5);
 const PID_FILE: &str = "pid";
 const SEAL_FILE: &str = "seal";
 const LOG_FILE: &str = "log";
@@ -378,7 +382,7 @@ impl Shared {
         })
         .await;
         for end in ends {
-            let end = AsyncFd::new(end).map_err(|source| refused(&attempt, source))?;
+            let end = awaited(end).map_err(|source| refused(&attempt, source))?;
             let ended = timeout(self.limit, end.readable()).await;
             match ended {
                 Ok(ready) => drop(ready.map_err(|source| refused(&attempt, source))?),
@@ -399,12 +403,22 @@ impl Shared {
                     this.ports.give_up(&name)?;
                 }
             }
-            this.groups.remove(&id)?;
             gone_is_fine(fs::remove_dir_all(this.places.runtime().join(&id)))?;
             gone_is_fine(fs::remove_dir_all(this.places.bundle(&id)))
         })
         .await
-        .map_err(disk(&attempt))
+        .map_err(disk(&attempt))?;
+        for tries in 0.. {
+            let (this, id) = (Arc::clone(self), handle.to_owned());
+            match task::blocking(move || this.groups.remove(&id)).await {
+                // The kernel takes a dead process out of its group a moment later.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && tries < TRIES => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                removed => return removed.map_err(disk(&attempt)),
+            }
+        }
+        Ok(())
     }
 
     async fn take_ports(
@@ -604,6 +618,10 @@ fn share(
     peer: &Peer<'_, &Namespace>,
     attempt: &str,
 ) -> Result<(), EngineError> {
-    let _ = (kind, parent, peer, attempt);
-    Ok(())
+    let failed = |source: io::Error| refused(attempt, source);
+    let host = Rtnl::here().map_err(failed)?;
+    let Some(index) = host.index_of(parent).map_err(failed)? else {
+        return Err(missing(attempt, format!("interface {parent} of this host")));
+    };
+    host.add_child(kind, index, peer).map_err(failed)
 }

@@ -19,7 +19,7 @@ use super::record::{DeckyRecord, LanRecord, Labels, is_of};
 use super::rtnl::{Link, Peer, Rtnl};
 use super::{Shared, disk, refused};
 use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, subnet};
-use crate::netns::Namespace;
+use crate::netns::{self, Namespace};
 use crate::task;
 
 impl Shared {
@@ -116,20 +116,24 @@ impl Shared {
     ) -> Result<(), EngineError> {
         let attempt = format!("could not make a network with subnet {}", lan.subnet);
         if let Some(parent) = lan.driver.parent() {
-            let host = Rtnl::here().map_err(|source| refused(&attempt, source))?;
-            let found = host
-                .index_of(parent.as_str())
-                .map_err(|source| refused(&attempt, source))?;
-            if found.is_none() {
-                self.lans.remove(handle).map_err(disk(&attempt))?;
-                self.subnets.give_up(handle).map_err(disk(&attempt))?;
-                return Err(EngineError {
-                    kind: EngineErrorKind::Refused,
-                    attempt,
-                    source: Some(format!("this host has no interface {parent}").into()),
-                });
-            }
-            return Ok(());
+            let failed = |source: io::Error| refused(&attempt, source);
+            let host = Rtnl::here().map_err(failed)?;
+            let found = host.index_of(parent.as_str()).map_err(failed)?;
+            let kind = lan.driver.as_str();
+            let obstacle = if found.is_none() {
+                format!("this host has no interface {parent}")
+            } else if !netns::has_driver(kind).map_err(failed)? {
+                format!("this kernel cannot make links of the kind {kind}")
+            } else {
+                return Ok(());
+            };
+            self.lans.remove(handle).map_err(disk(&attempt))?;
+            self.subnets.give_up(handle).map_err(disk(&attempt))?;
+            return Err(EngineError {
+                kind: EngineErrorKind::Refused,
+                attempt,
+                source: Some(obstacle.into()),
+            });
         }
         let made = self.build_bridge(topology, lan);
         made.map_err(|source| refused(&attempt, source))

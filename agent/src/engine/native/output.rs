@@ -27,6 +27,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::place::gone_is_fine;
+use super::ready::awaited;
 use crate::engine::{EngineError, EngineErrorKind, OutputLine};
 use crate::task;
 
@@ -334,7 +335,7 @@ pub(super) async fn lines(
         .await
         .map_err(&failed)?;
     let process = process
-        .map(AsyncFd::new)
+        .map(awaited)
         .transpose()
         .map_err(&failed)?;
     let reader = Reader {

@@ -3,6 +3,7 @@
 //! A socket belongs for ever to the namespace of the thread that opened it: whoever holds one works
 //! in that namespace from any thread. It knows nothing of LANs or deckies.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -29,6 +30,12 @@ const LINK_GROUP: u32 = 1;
 /// A socket of routing netlink.
 pub(super) struct Rtnl {
     inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for Rtnl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rtnl").finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -284,13 +291,8 @@ impl Rtnl {
 }
 
 /// Whether there is no such link.
-pub(super) fn is_gone(error: &io::Error) -> bool {
+fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
-}
-
-/// Whether the kernel does not know the kind of link.
-pub(super) fn is_unknown_kind(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error())
 }
 
 fn named(name: &str) -> LinkMessage {

@@ -1,0 +1,73 @@
+//! The program nft of the package nftables, run inside of a namespace.
+//!
+//! No other program is started by the agent. The rules of a decky are a text that people can read and
+//! load by hand; writing the kernel's own form of them would be a second compiler of that language.
+
+use std::io::{self, Write as _};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use super::WireError;
+use super::rules::TABLE;
+
+/// Where Debian and others put it, then wherever the agent's own path says.
+const PLACES: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "nft"];
+/// How much of a refusal is kept.
+const MAX_ANSWER: usize = 600;
+
+/// Replaces our table by the one in `text`, in one step.
+pub(super) fn load(text: &str) -> Result<(), WireError> {
+    // The first line makes the second one possible where there is no table yet.
+    let text = format!("table inet {TABLE}\ndelete table inet {TABLE}\n{text}");
+    run("load the rules", &["-f", "-"], &text).map(drop)
+}
+
+/// Our table as it stands, without what changes by itself.
+pub(super) fn listing() -> Result<String, WireError> {
+    run(
+        "list the rules",
+        &["--stateless", "list", "table", "inet", TABLE],
+        "",
+    )
+}
+
+fn run(what: &'static str, arguments: &[&str], input: &str) -> Result<String, WireError> {
+    for place in PLACES {
+        match output(place, arguments, input) {
+            Ok(output) if output.status.success() => {
+                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            }
+            Ok(output) => {
+                let mut answer = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                answer.truncate(answer.floor_char_boundary(MAX_ANSWER));
+                return Err(WireError::Nft { what, answer });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(WireError::NftRun(error)),
+        }
+    }
+    Err(WireError::NftMissing)
+}
+
+fn output(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one program that the agent starts: see the head of this file"
+    )]
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stdin = child.stdin.take();
+    // Written beside the reading: a pipe holds less than the rules of a large topology.
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // One that does not read to the end says why on its standard error.
+            stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))
+        });
+        child.wait_with_output()
+    })
+}

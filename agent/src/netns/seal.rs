@@ -1,0 +1,58 @@
+//! What is kept of a wired namespace, so that somebody's hand on its rules is seen later.
+
+use std::collections::BTreeSet;
+
+use domain::wiring::{RulesDigest, Wiring};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::rules;
+
+/// The state of a namespace when it had been wired. Engines keep it beside their own state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// Which namespace.
+    pub(super) inode: u64,
+    /// How often its rules had been changed then: as long as it is this often, they are untouched.
+    pub(super) generation: u32,
+    /// Which rules were loaded.
+    rules: String,
+    /// SHA-256 of how the kernel showed them then.
+    listing: String,
+    /// Which kernel settings were made.
+    pub(super) sysctls: BTreeSet<String>,
+}
+
+impl Seal {
+    pub(super) fn new(inode: u64, generation: u32, wiring: &Wiring, listing: &str) -> Self {
+        Self {
+            inode,
+            generation,
+            rules: hex::encode(rules::digest(wiring)),
+            listing: hex::encode(Sha256::digest(listing)),
+            sysctls: wiring.sysctls.keys().cloned().collect(),
+        }
+    }
+
+    /// The bytes of its file.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers and texts are always JSON")
+    }
+
+    /// Reads its file; none when it is broken, or another release's: the namespace is wired anew.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// The rules that were loaded.
+    pub(super) fn rules(&self) -> Option<RulesDigest> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(&self.rules, &mut digest).ok()?;
+        Some(digest)
+    }
+
+    pub(super) fn shows(&self, listing: &str) -> bool {
+        self.listing == hex::encode(Sha256::digest(listing))
+    }
+}
