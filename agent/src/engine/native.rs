@@ -223,24 +223,27 @@ impl Shared {
     }
 
     /// Makes what all deckies of a binary share.
-    async fn prepare_root(self: &Arc<Self>) -> Result<(), EngineError> {
-        let tag = self.binary.tag().await?;
+    async fn prepare_root(self: &Arc<Self>) -> Result<String, EngineError> {
+        let mut tag = self.binary.tag().await?;
         {
             let mut ready = self.ready.lock().await;
             if !self.places.root(&tag).exists() {
-                let (tag, bytes) = self.binary.bytes().await?;
+                // The file may have been replaced since.
+                let (read, bytes) = self.binary.bytes().await?;
+                tag.clone_from(&read);
                 let this = Arc::clone(self);
                 let made = task::blocking(move || {
                     this.places.prepare()?;
-                    root::make(&this.places, &tag, &bytes)?;
-                    this.sweep(&tag)
+                    root::make(&this.places, &read, &bytes)?;
+                    this.sweep(&read)
                 });
                 made.await
                     .map_err(disk("could not make the root of the deckies"))?;
                 ready.clear();
             }
         }
-        self.prepared(&tag).await.map(drop)
+        self.prepared(&tag).await?;
+        Ok(tag)
     }
 
     /// What deckies of that binary are started with; mounted and looked up when it is not.
@@ -350,7 +353,7 @@ impl Engine for NativeEngine {
     }
 
     async fn ensure_image(&self) -> Result<(), EngineError> {
-        self.shared.prepare_root().await
+        self.shared.prepare_root().await.map(drop)
     }
 
     async fn create_lan(

@@ -88,6 +88,7 @@ impl Claims {
         atomically(&self.file(name), &bytes, 0o600, Durable::No)
     }
 
+    #[cfg(test)]
     pub(super) fn is_there(&self, name: &str) -> bool {
         self.file(name).exists()
     }

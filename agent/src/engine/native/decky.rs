@@ -48,7 +48,7 @@ impl Shared {
         new: NewDecky<'_>,
     ) -> Result<Handle, EngineError> {
         let attempt = "could not make a decky".to_owned();
-        let tag = self.binary.tag().await?;
+        let tag = self.prepare_root().await?;
         let random: u32 = rand::rng().random();
         let handle = format!("{}-{random:08x}", name::decky(self.host, new.decky.id, 1));
         let record = self.record(&new, tag);

@@ -164,7 +164,8 @@ impl Shared {
             .index_of(&uplink)?
             .ok_or_else(|| io::Error::other("the link to the LAN has vanished"))?;
         let address = Ipv4Net::new(lan.gateway, lan.subnet.prefix_len()).map_err(io::Error::other)?;
-        host.add_address(index, IpNet::V4(address))
+        host.add_address(index, IpNet::V4(address))?;
+        host.set_up(index)
     }
 
     pub(super) async fn unmake_lan(self: &Arc<Self>, handle: &Handle) -> Result<(), EngineError> {

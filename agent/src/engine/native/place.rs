@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use domain::id::{HostId, TopologyId};
+use domain::id::HostId;
 use rustix::fs::{Access, access};
 
 /// Where all hosts of a machine have their volatile files, unless told otherwise.
@@ -101,10 +101,6 @@ impl Places {
     /// The directory of the namespaces of topologies.
     pub(super) fn fabrics(&self) -> PathBuf {
         self.run.join("fabrics")
-    }
-
-    pub(super) fn fabric(&self, topology: TopologyId) -> PathBuf {
-        self.fabrics().join(topology.to_string())
     }
 
     /// What runc keeps of its containers.

@@ -15,7 +15,7 @@ use std::str::FromStr;
 use domain::id::{DeckyId, HostId, LanId, TopologyId};
 use domain::observe::Handle;
 use domain::persona::Mac;
-use domain::topology::hydrate::{DeckyLimits, HydratedInterface, HydratedLan};
+use domain::topology::hydrate::{HydratedInterface, HydratedLan};
 use domain::topology::{LanDriver, LanKind, Protocol, Publish};
 use ipnet::Ipv4Net;
 use serde::de::DeserializeOwned;
@@ -35,7 +35,6 @@ pub(super) struct LanRecord {
     /// The operator's name for it.
     pub(super) name: String,
     pub(super) subnet: String,
-    pub(super) gateway: String,
     /// `bridge`, `macvlan:eth0`, …
     pub(super) driver: String,
     /// Whether the outside reaches it.
@@ -64,7 +63,6 @@ pub(super) struct DeckyRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InterfaceRecord {
     pub(super) network: String,
-    pub(super) lan: String,
     pub(super) address: Ipv4Addr,
     pub(super) mac: String,
 }
@@ -84,7 +82,6 @@ impl LanRecord {
             labels,
             name: lan.name.to_string(),
             subnet: lan.subnet.to_string(),
-            gateway: lan.gateway.to_string(),
             driver: lan.driver.to_string(),
             dmz: lan.kind == LanKind::Dmz,
         }
@@ -102,10 +99,6 @@ impl LanRecord {
         self.subnet.parse().ok()
     }
 
-    pub(super) fn gateway(&self) -> Option<Ipv4Addr> {
-        self.gateway.parse().ok()
-    }
-
     pub(super) fn driver(&self) -> Option<LanDriver> {
         self.driver.parse().ok()
     }
@@ -118,14 +111,6 @@ impl DeckyRecord {
 
     pub(super) fn topology(&self) -> Option<TopologyId> {
         read(&self.labels, label::TOPOLOGY)
-    }
-
-    pub(super) const fn limits(&self) -> DeckyLimits {
-        DeckyLimits {
-            memory_mib: self.memory_mib,
-            pids: self.pids,
-            cpu_milli: self.cpu_milli,
-        }
     }
 
     pub(super) fn publish(&self) -> Vec<Publish> {
@@ -153,7 +138,6 @@ impl InterfaceRecord {
     pub(super) fn new(network: &Handle, interface: &HydratedInterface) -> Self {
         Self {
             network: network.as_str().to_owned(),
-            lan: interface.lan.to_string(),
             address: interface.address,
             mac: interface.mac.to_string(),
         }
@@ -161,10 +145,6 @@ impl InterfaceRecord {
 
     pub(super) fn mac(&self) -> Option<Mac> {
         self.mac.parse().ok()
-    }
-
-    pub(super) fn lan(&self) -> Option<LanId> {
-        self.lan.parse().ok()
     }
 }
 

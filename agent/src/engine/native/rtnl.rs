@@ -125,14 +125,15 @@ impl Rtnl {
         self.create(message)
     }
 
-    /// Makes a pair, both ends up: one here, as a port of `bridge` if that is given, and its peer.
+    /// Makes a pair: one end here and up, as a port of `bridge` if that is given, and its peer.
     pub(super) fn add_pair(
         &self,
         name: &str,
         bridge: Option<u32>,
         peer: &Peer<'_, impl AsFd>,
     ) -> io::Result<()> {
-        let mut far = named(peer.name);
+        // The kernel refuses to bring an end up whose other end is not there yet.
+        let mut far = unused(peer.name);
         far.attributes
             .push(LinkAttribute::NetNsFd(peer.namespace.as_fd().as_raw_fd()));
         if let Some(mac) = peer.mac {
@@ -157,7 +158,7 @@ impl Rtnl {
         parent: u32,
         child: &Peer<'_, impl AsFd>,
     ) -> io::Result<()> {
-        let mut message = named(child.name);
+        let mut message = unused(child.name);
         message.attributes.push(LinkAttribute::Link(parent));
         message
             .attributes
@@ -296,9 +297,14 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn named(name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
+    let mut message = unused(name);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn unused(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
     message
         .attributes
         .push(LinkAttribute::IfName(name.to_owned()));

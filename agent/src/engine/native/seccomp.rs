@@ -39,6 +39,8 @@ const ALLOWED: &[&str] = &[
     "fcntl",
     "flock",
     "fstat",
+    // The runtime looks whether its own /proc is one.
+    "fstatfs",
     "futex",
     "getcwd",
     "getdents64",
