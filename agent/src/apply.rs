@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use self::actor::{Actor, Command};
 use crate::engine::Engine;
 use crate::engine::liveness::LivenessBoard;
+use crate::guard::Guard;
 use crate::store::{Store, StoreError};
 
 mod actor;
@@ -117,6 +118,8 @@ pub struct Applier {
     pub clock: Clock,
     /// What may be tuned.
     pub settings: Settings,
+    /// Refuses to make more than the host can bear.
+    pub guard: Guard,
 }
 
 impl Applier {

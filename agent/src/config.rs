@@ -30,6 +30,8 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// How evidence is read.
     pub collect: CollectConfig,
+    /// What is to be left of the host.
+    pub guard: GuardConfig,
 }
 
 /// What makes containers.
@@ -102,6 +104,26 @@ pub struct CollectConfig {
     pub without_master: Duration,
 }
 
+/// What is to be left of the host: below it nothing new is made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Directories whose disks are watched beside that of the agent's data.
+    pub disks: Vec<PathBuf>,
+    /// MiB that stay free on each disk.
+    pub disk_free_mib: u64,
+    /// How many of a hundred stay free on each disk.
+    pub disk_free_percent: u8,
+    /// MiB of memory that stay available.
+    pub memory_free_mib: u64,
+    /// MiB of memory that are reckoned for each decky to be made.
+    pub memory_per_decky_mib: u64,
+    /// How many of a hundred process ids stay free.
+    pub pids_free_percent: u8,
+    /// How many of a hundred file handles stay free.
+    pub files_free_percent: u8,
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
@@ -136,6 +158,20 @@ impl Default for CollectConfig {
         Self {
             flush: Duration::from_millis(20),
             without_master: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            disks: vec!["/var/lib/docker".into()],
+            disk_free_mib: 512,
+            disk_free_percent: 3,
+            memory_free_mib: 256,
+            memory_per_decky_mib: 24,
+            pids_free_percent: 10,
+            files_free_percent: 10,
         }
     }
 }
@@ -203,7 +239,9 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 const KEYS: &[(&str, &[&str])] = &[
     (
         "",
-        &["data_dir", "masters", "engine", "log", "spool", "collect"],
+        &[
+            "data_dir", "masters", "engine", "log", "spool", "collect", "guard",
+        ],
     ),
     (
         "engine",
@@ -212,6 +250,18 @@ const KEYS: &[(&str, &[&str])] = &[
     ("log", &["format", "filter"]),
     ("spool", &["max_mib", "max_events"]),
     ("collect", &["flush", "without_master"]),
+    (
+        "guard",
+        &[
+            "disks",
+            "disk_free_mib",
+            "disk_free_percent",
+            "memory_free_mib",
+            "memory_per_decky_mib",
+            "pids_free_percent",
+            "files_free_percent",
+        ],
+    ),
 ];
 
 impl Config {

@@ -29,6 +29,7 @@ pub mod native;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
 mod subnet;
+pub mod usage;
 
 /// The digest of the rules that keep a decky of this wiring inside.
 pub fn rules_digest(wiring: &Wiring) -> RulesDigest {

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::guard::Room;
+
 /// What the agent's tasks know of their own health.
 #[derive(Debug)]
 pub struct Vitals {
@@ -96,20 +98,30 @@ impl Drop for Deaf {
 }
 
 fn disk_free_mib(path: &Path) -> Option<u32> {
+    u32::try_from(disk(path)?.free >> 20).ok()
+}
+
+/// The bytes of the disk with `path`, and those that an ordinary user can have.
+pub(crate) fn disk(path: &Path) -> Option<Room> {
     let figures = rustix::fs::statvfs(path).ok()?;
-    u32::try_from(figures.f_bavail.saturating_mul(figures.f_frsize) >> 20).ok()
+    Some(Room {
+        free: figures.f_bavail.saturating_mul(figures.f_frsize),
+        total: figures.f_blocks.saturating_mul(figures.f_frsize),
+    })
 }
 
 fn memory_free_mib() -> Option<u32> {
-    available_mib(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    let free = available(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
+    u32::try_from(free >> 20).ok()
 }
 
-fn available_mib(meminfo: &str) -> Option<u32> {
+/// The bytes that can be had without swapping, by the text of `/proc/meminfo`.
+pub(crate) fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    u32::try_from(kib >> 10).ok()
+    Some(kib.saturating_mul(1024))
 }
 
 #[cfg(test)]
@@ -121,8 +133,8 @@ mod tests {
     #[test]
     fn reads_the_available_memory_as_linux_writes_it() {
         let text = "MemTotal:       24576 kB\nMemAvailable:   20480 kB\nBuffers: 1 kB\n";
-        assert_eq!(available_mib(text), Some(20));
-        assert_eq!(available_mib("MemTotal: 1 kB\n"), None);
+        assert_eq!(available(text), Some(20 << 20));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
     }
 
     #[test]

@@ -282,6 +282,7 @@ async fn run_agent(args: RunArgs) -> Outcome {
         masters,
         engine,
         bounds: config.spool.bounds(),
+        guard: config.guard,
         collect: config.collect,
         clock: clock(),
         jitter: Arc::new(rand::random::<f64>),

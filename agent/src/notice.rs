@@ -22,11 +22,22 @@ pub enum Notice {
         /// How many are missing.
         missing: u64,
     },
-    /// Events that the spool gave up because it was full.
+    /// Events that the spool gave up because it had no room.
     Dropped {
         /// How many.
         missing: u64,
+        /// Room of what.
+        want: Want,
     },
+}
+
+/// What there was too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// The spool's own room.
+    Spool,
+    /// The disk's, so that the spool had less of its own.
+    Disk,
 }
 
 /// Writes notices. Each decky has a boot id of this process's, with counters of its own, so that
@@ -57,9 +68,13 @@ impl Notices {
                 format!("lines {first} and on of boot {boot} are missing"),
                 missing,
             ),
-            Notice::Dropped { missing } => (
+            Notice::Dropped { missing, want } => (
                 "dropped",
-                "the spool of the host was full".to_owned(),
+                match want {
+                    Want::Spool => "the spool of the host was full",
+                    Want::Disk => "the disk of the host was short of space",
+                }
+                .to_owned(),
                 missing,
             ),
         };

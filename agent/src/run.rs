@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pki::clock::Clock;
 use pki::connector::MasterAddress;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,19 +16,22 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{Applier, Settings};
 use crate::chain::Chain;
 use crate::collect::{CollectError, Collector};
-use crate::config::{CollectConfig, EngineConfig, EngineKind};
+use crate::config::{CollectConfig, EngineConfig, EngineKind, GuardConfig};
 use crate::datadir::DataDir;
 use crate::engine::Engine;
 use crate::engine::docker::{DockerConfig, DockerEngine};
 #[cfg(feature = "fake")]
 use crate::engine::fake::FakeDaemon;
 use crate::engine::liveness::LivenessBoard;
+use crate::engine::usage::Meter;
+use crate::guard::{Guard, HostGauges};
 use crate::health::Vitals;
 use crate::identity::{Credentials, LoadCredentialsError};
 use crate::leave::STORE_FILE;
 use crate::link::bulk::Bulk;
 use crate::link::session::{Dialling, Session};
 use crate::link::{Jitter, Pace};
+use crate::measure::{self, Measurer};
 use crate::notice::Notices;
 use crate::report::Obey;
 use crate::spool::{Bounds, OpenError, Spool};
@@ -49,6 +53,8 @@ pub struct Run {
     pub bounds: Bounds,
     /// How evidence is read.
     pub collect: CollectConfig,
+    /// What is to be left of the host.
+    pub guard: GuardConfig,
     /// The agent's clock.
     pub clock: Clock,
     /// Keeps a fleet from doing everything at once.
@@ -164,6 +170,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         engine: engine_config,
         bounds,
         collect,
+        guard,
         clock,
         jitter,
     } = options;
@@ -194,12 +201,16 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
     let board = LivenessBoard::new();
     let engine = engine(&engine_config, host, data.path(), board.clone());
     let vitals = Arc::new(Vitals::default());
+    let mut disks = vec![data.path().to_owned()];
+    disks.extend(guard.disks.iter().cloned());
+    let guard = Guard::new(guard, Arc::new(HostGauges::new(disks)));
     let applier = Applier {
         engine: Arc::clone(&engine),
         store,
         board: board.clone(),
         clock: Arc::clone(&clock),
         settings: Settings::default(),
+        guard: guard.clone(),
     };
     let (applier, actor) = applier
         .start()
@@ -211,8 +222,17 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         saw: Arc::new(move |decky, digest| board.saw(decky, digest)),
         vitals: Arc::clone(&vitals),
         notices,
-        clock,
+        clock: Arc::clone(&clock),
         flush: collect.flush,
+    };
+    let (usages, measured) = watch::channel(Arc::default());
+    let measurer = Measurer {
+        following: applier.following(),
+        meter: Meter::default(),
+        // Where containment counts, its counters are read here.
+        refused: Arc::new(|_| None),
+        every: measure::EVERY,
+        usages,
     };
     let dialling = Dialling {
         credentials,
@@ -226,6 +246,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         vitals,
         data: data.path().to_owned(),
         spool: spool.figures(),
+        usages: measured,
         without_master: collect.without_master,
     };
     let bulk = Bulk {
@@ -257,6 +278,16 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
             tracing::info_span!("evidence.send", host.id = %host),
             bulk.run(ending.clone()),
         ),
+        guard: task::spawn(
+            "guard",
+            tracing::info_span!("host.guard", host.id = %host),
+            guard.watch(Arc::clone(&spool), clock, ending.clone()),
+        ),
+        measure: task::spawn(
+            "measure",
+            tracing::info_span!("host.measure", host.id = %host),
+            measurer.run(ending.clone()),
+        ),
     };
     let result = tasks.watch(&shutdown).await;
     ending.cancel();
@@ -272,6 +303,8 @@ struct Tasks {
     collect: JoinHandle<Result<(), CollectError>>,
     session: JoinHandle<()>,
     bulk: JoinHandle<()>,
+    guard: JoinHandle<()>,
+    measure: JoinHandle<()>,
 }
 
 impl Tasks {
@@ -292,6 +325,8 @@ impl Tasks {
             end = &mut self.apply => ended("apply", end),
             end = &mut self.session => ended("session", end),
             end = &mut self.bulk => ended("bulk", end),
+            end = &mut self.guard => ended("guard", end),
+            end = &mut self.measure => ended("measure", end),
         }
     }
 
@@ -301,6 +336,8 @@ impl Tasks {
             collect,
             session,
             bulk,
+            guard,
+            measure,
         } = self;
         // As if it had been killed: the row says what was under way, and the master goes on there.
         apply.abort();
@@ -309,7 +346,7 @@ impl Tasks {
             if !collect.is_finished() {
                 drop(collect.await);
             }
-            for task in [session, bulk, apply] {
+            for task in [session, bulk, guard, measure, apply] {
                 if !task.is_finished() {
                     drop(task.await);
                 }

@@ -35,10 +35,12 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use types::{Bounds, Class, Figures, Mark, NewEvent, OpenError, SpoolError, SpooledEvent};
+pub use types::{
+    Bounds, Class, Figures, Mark, NewEvent, OpenError, Pressure, SpoolError, SpooledEvent,
+};
 
 use rows::{blob_uuid, classify, log_path, mark, micros, move_aside, nanos, spooled, unsigned};
-use shrink::shrink;
+use shrink::{Room, keep_within};
 
 /// The file's name in the data directory.
 pub const FILE: &str = "spool.db";
@@ -46,8 +48,6 @@ pub const FILE: &str = "spool.db";
 const VERSION: i64 = 1;
 /// What a row costs beside its line: ids, numbers, the share of the index.
 const ROW_COST: u64 = 96;
-/// A full spool is emptied this far (in percent), so that not every append has to drop.
-const LOW_WATER: u64 = 95;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
 /// Positions of containers that nobody has heard for so long are forgotten.
@@ -112,6 +112,7 @@ pub struct Spool {
 struct Writer {
     connection: SqliteConnection,
     bounds: Bounds,
+    pressure: Pressure,
     notices: Arc<Notices>,
 }
 
@@ -212,6 +213,7 @@ impl Spool {
             writer: Mutex::new(Writer {
                 connection: writer,
                 bounds,
+                pressure: Pressure::None,
                 notices,
             }),
             reader: Mutex::new(reader),
@@ -246,6 +248,27 @@ impl Spool {
             .map_err(|source| classify("write to", source))?;
         self.figures.send_replace(next);
         Ok(next.dropped - before)
+    }
+
+    /// Bounds the spool tighter, or as it was, and drops at once what has no room any more. Answers
+    /// how many events that were; each of them is accounted for by an event itself. The file does
+    /// not become smaller, but what comes goes where the dropped ones were.
+    pub async fn press(&self, pressure: Pressure, now: OffsetDateTime) -> Result<u64, SpoolError> {
+        let mut writer = self.writer.lock().await;
+        let before = std::mem::replace(&mut writer.pressure, pressure);
+        let mut next = *self.figures.borrow();
+        let dropped = next.dropped;
+        let shown = self.shown.load(Ordering::Acquire);
+        match writer.fit(shown, now, &mut next).await {
+            Ok(()) => {
+                self.figures.send_replace(next);
+                Ok(next.dropped - dropped)
+            }
+            Err(source) => {
+                writer.pressure = before;
+                Err(classify("make room in", source))
+            }
+        }
     }
 
     /// How far the output of a container has been stored.
@@ -333,6 +356,12 @@ impl Spool {
             .map_err(failed)
     }
 
+    /// How short of space the spool believes its disk to be.
+    #[cfg(test)]
+    pub(crate) async fn pressure(&self) -> Pressure {
+        self.writer.lock().await.pressure
+    }
+
     /// Lets the file have no more than so many pages: how a test fills the disk.
     #[cfg(test)]
     pub(crate) async fn limit_pages(&self, pages: i64) {
@@ -381,16 +410,33 @@ impl Writer {
             .execute(&mut *transaction)
             .await?;
         }
-        if next.bytes > self.bounds.bytes || next.events > self.bounds.events {
-            let low = Bounds {
-                bytes: self.bounds.bytes / 100 * LOW_WATER,
-                events: self.bounds.events.saturating_mul(LOW_WATER) / 100,
-            };
-            let now = events
-                .last()
-                .map_or(OffsetDateTime::UNIX_EPOCH, |event| event.collected_at);
-            shrink(&mut transaction, low, shown, now, &self.notices, next).await?;
-        }
+        let room = Room {
+            bounds: self.bounds,
+            pressure: self.pressure,
+            shown,
+        };
+        let now = events
+            .last()
+            .map_or(OffsetDateTime::UNIX_EPOCH, |event| event.collected_at);
+        keep_within(&mut transaction, room, now, &self.notices, next).await?;
+        store_figures(&mut transaction, next).await?;
+        transaction.commit().await
+    }
+
+    /// Makes room where there is too little.
+    async fn fit(
+        &mut self,
+        shown: u64,
+        now: OffsetDateTime,
+        next: &mut Figures,
+    ) -> Result<(), sqlx::Error> {
+        let room = Room {
+            bounds: self.bounds,
+            pressure: self.pressure,
+            shown,
+        };
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        keep_within(&mut transaction, room, now, &self.notices, next).await?;
         store_figures(&mut transaction, next).await?;
         transaction.commit().await
     }

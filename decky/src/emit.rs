@@ -3,10 +3,17 @@
 //! A thread of its own writes, because a blocked standard output (a paused container) must stop
 //! nothing else. Connects and disconnects give way first: they are dropped and counted as soon as
 //! the queue fills, so that evidence with content still has room; everything else waits.
+//!
+//! An output that is a file of a greatest size may stay full for as long as its collector is away.
+//! Lines are held for a moment, and then dropped and counted: services that hang would tell an
+//! attacker what they are.
 
-use std::io::{self, Write};
+mod output;
+
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use domain::event::{Evidence, Payload, Position, Severity, Sighting};
 use domain::id::BootId;
@@ -15,12 +22,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
 
+pub(crate) use self::output::{Output, Standard};
+
 /// Most lines that wait for a blocked output.
 pub(crate) const QUEUE_LINES: usize = 4096;
 /// Most bytes that wait: 4096 lines of the greatest size would exceed the container's memory.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Most bytes handed to the output at once.
 const BATCH: usize = 64 * 1024;
+/// How long lines are held while the output is full.
+const HOLD: Duration = if cfg!(test) {
+    Duration::from_millis(40)
+} else {
+    Duration::from_secs(2)
+};
+/// The state of a line that says no more than that the decky lives.
+const ALIVE: &str = "alive";
+/// The first and the longest pause before a full output is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// A handle by which any task hands in what was seen.
 #[derive(Clone)]
@@ -51,7 +70,7 @@ enum Item {
 impl Emitter {
     /// Starts the writing thread on `output`, with room for `lines` lines.
     pub(crate) fn start(
-        output: impl Write + Send + 'static,
+        output: impl Output,
         boot: BootId,
         lines: usize,
         clock: Clock,
@@ -67,6 +86,8 @@ impl Emitter {
             output,
             boot,
             counter: 0,
+            lost: 0,
+            full: None,
             shared: Arc::clone(&shared),
         };
         std::thread::Builder::new()
@@ -149,7 +170,7 @@ impl Emitter {
 
     /// Says that the decky lives, unless the output is blocked: then the silence says it better.
     pub(crate) fn alive(&self) {
-        let sighting = self.shared.lifecycle("alive", "", 0, Severity::Info);
+        let sighting = self.shared.lifecycle(ALIVE, "", 0, Severity::Info);
         let weight = weight(&sighting.payload);
         if let Ok(weight) = Arc::clone(&self.bytes).try_acquire_many_owned(weight) {
             self.items
@@ -208,56 +229,173 @@ struct Writer<W> {
     output: W,
     boot: BootId,
     counter: u64,
+    /// Lines that a full output did not take, and that nobody was told of yet.
+    lost: u64,
+    full: Option<Full>,
     shared: Arc<Shared>,
 }
 
-impl<W: Write> Writer<W> {
+/// An output that stayed full.
+struct Full {
+    pause: Duration,
+    try_at: Instant,
+}
+
+/// Encoded lines that are written together.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: Vec<Written>,
+    flushed: Vec<oneshot::Sender<()>>,
+}
+
+/// One line of a batch.
+struct Written {
+    /// Where it ends.
+    end: usize,
+    stake: Stake,
+}
+
+/// What is lost with a line.
+#[derive(Clone, Copy)]
+enum Stake {
+    /// Itself.
+    Sighting,
+    /// Nothing: a sign of life that comes too late is none.
+    Alive,
+    /// That so many connects and disconnects were dropped.
+    Dropped(u64),
+    /// That so many lines were lost.
+    Lost(u64),
+}
+
+impl<W: Output> Writer<W> {
     fn run(&mut self, mut queue: mpsc::Receiver<Item>) -> io::Result<()> {
-        let mut batch = Vec::new();
-        let mut flushed = Vec::new();
+        let mut batch = Batch::default();
         while let Some(item) = queue.blocking_recv() {
             let mut next = Some(item);
             while let Some(item) = next {
-                let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
-                if dropped > 0 {
-                    let detail = "connects and disconnects while the output was blocked";
-                    let line =
-                        self.shared
-                            .lifecycle("dropped", detail, dropped, Severity::Critical);
-                    self.encode(line, &mut batch);
-                }
+                self.account(&mut batch);
                 match item {
                     Item::Sighting { sighting, weight } => {
-                        self.encode(*sighting, &mut batch);
+                        let stake = if is_alive(&sighting.payload) {
+                            Stake::Alive
+                        } else {
+                            Stake::Sighting
+                        };
+                        self.encode(*sighting, stake, &mut batch);
                         drop(weight);
                     }
-                    Item::Flush { done } => flushed.push(done),
+                    Item::Flush { done } => batch.flushed.push(done),
                 }
-                next = if batch.len() < BATCH {
+                next = if batch.bytes.len() < BATCH {
                     queue.try_recv().ok()
                 } else {
                     None
                 };
             }
-            self.output.write_all(&batch)?;
-            self.output.flush()?;
-            batch.clear();
-            batch.shrink_to(BATCH / 8);
-            for done in flushed.drain(..) {
+            self.write(&batch)?;
+            batch.bytes.clear();
+            batch.bytes.shrink_to(BATCH / 8);
+            batch.lines.clear();
+            for done in batch.flushed.drain(..) {
                 done.send(()).ok();
             }
         }
         Ok(())
     }
 
-    fn encode(&mut self, sighting: Sighting, batch: &mut Vec<u8>) {
+    /// Says what was dropped since this was last said.
+    fn account(&mut self, batch: &mut Batch) {
+        let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let detail = "connects and disconnects while the output was blocked";
+            let line = self
+                .shared
+                .lifecycle("dropped", detail, dropped, Severity::Critical);
+            self.encode(line, Stake::Dropped(dropped), batch);
+        }
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let detail = "lines while the output was full";
+            let line = self
+                .shared
+                .lifecycle("dropped", detail, lost, Severity::Critical);
+            self.encode(line, Stake::Lost(lost), batch);
+        }
+    }
+
+    fn encode(&mut self, sighting: Sighting, stake: Stake, batch: &mut Batch) {
         self.counter += 1;
         let position = Position {
             boot: self.boot,
             counter: self.counter,
         };
-        batch.extend_from_slice(&encode(&Line { position, sighting }));
+        batch
+            .bytes
+            .extend_from_slice(&encode(&Line { position, sighting }));
+        batch.lines.push(Written {
+            end: batch.bytes.len(),
+            stake,
+        });
     }
+
+    /// Writes a batch, or as much of it as a full output takes in time.
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.bytes.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        if self.full.as_ref().is_some_and(|full| begun < full.try_at) {
+            self.give_up(&batch.lines);
+            return Ok(());
+        }
+        let mut taken = 0;
+        let mut pause = RETRY.0;
+        loop {
+            taken += self.output.put(&batch.bytes[taken..])?;
+            if taken == batch.bytes.len() {
+                self.full = None;
+                return Ok(());
+            }
+            if self.full.is_some() || begun.elapsed() >= HOLD {
+                break;
+            }
+            // Nothing wakes this thread: it waits for another process to cut the file.
+            std::thread::park_timeout(pause);
+            pause = (pause * 2).min(HOLD / 8);
+        }
+        let pause = self
+            .full
+            .as_ref()
+            .map_or(RETRY.0, |full| (full.pause * 2).min(RETRY.1));
+        self.full = Some(Full {
+            pause,
+            try_at: Instant::now() + pause,
+        });
+        let first = batch.lines.partition_point(|line| line.end <= taken);
+        self.give_up(&batch.lines[first..]);
+        Ok(())
+    }
+
+    /// Counts lines as lost. Their numbers are given again: a gap would count them a second time.
+    fn give_up(&mut self, lines: &[Written]) {
+        for Written { end: _, stake } in lines {
+            self.counter -= 1;
+            match *stake {
+                Stake::Sighting => self.lost += 1,
+                Stake::Alive => {}
+                Stake::Dropped(dropped) => {
+                    self.shared.dropped.fetch_add(dropped, Ordering::Relaxed);
+                }
+                Stake::Lost(lost) => self.lost += lost,
+            }
+        }
+    }
+}
+
+fn is_alive(payload: &Payload) -> bool {
+    matches!(payload, Payload::Lifecycle { state, .. } if state == ALIVE)
 }
 
 fn raw_weight(sighting: &Sighting) -> u32 {

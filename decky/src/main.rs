@@ -5,6 +5,7 @@ mod config;
 mod emit;
 mod net;
 mod persona;
+mod ports;
 mod serve;
 mod services;
 mod shell;
@@ -23,7 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::config::chain;
-use crate::emit::Emitter;
+use crate::emit::{Emitter, Standard};
+use crate::ports::PortGate;
 use crate::serve::Caps;
 use crate::supervise::{Place, Supervisor};
 
@@ -100,17 +102,41 @@ fn main() -> ExitCode {
 )]
 async fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let boot = BootId::new(Uuid::new_v4());
-    let emitter = Emitter::start(std::io::stdout(), boot, emit::QUEUE_LINES, clock::system)
+    let output = Standard::open().context("could not look at standard output")?;
+    // Taken, and that is all: a file that has reached its greatest size must not be the end of the
+    // process.
+    let _oversize = output
+        .is_file()
+        .then(|| signal(SignalKind::from_raw(libc::SIGXFSZ)))
+        .transpose()
+        .context("could not take SIGXFSZ")?;
+    let emitter = Emitter::start(output, boot, emit::QUEUE_LINES, clock::system)
         .context("could not start the writer")?;
     let mut terminate = signal(SignalKind::terminate()).context("could not take SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("could not take SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("could not take SIGHUP")?;
 
-    let mut supervisor = Supervisor::new(emitter.clone(), Place::real(), Caps::default());
-    if let Err(error) = supervisor.start(config).await {
-        emitter.lifecycle("stopping", &chain(&error)).await;
-        tokio::time::timeout(LAST_WORDS, emitter.flush()).await.ok();
-        return Err(error).context("could not start");
+    let gate = PortGate::of_this_namespace();
+    let mut supervisor = Supervisor::new(emitter.clone(), gate, Place::real(), Caps::default());
+    // A configuration that comes while it waits for its network is read behind this: the signal
+    // is kept.
+    let started = tokio::select! {
+        started = supervisor.start(config) => started.map(|()| true),
+        _ = terminate.recv() => Ok(false),
+        _ = interrupt.recv() => Ok(false),
+        () = emitter.gone() => return Ok(ExitCode::FAILURE),
+    };
+    match started {
+        Ok(true) => {}
+        Ok(false) => {
+            last_words(&emitter).await;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            emitter.lifecycle("stopping", &chain(&error)).await;
+            tokio::time::timeout(LAST_WORDS, emitter.flush()).await.ok();
+            return Err(error).context("could not start");
+        }
     }
     let mut alive = tokio::time::interval_at(tokio::time::Instant::now() + ALIVE, ALIVE);
     alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -127,12 +153,17 @@ async fn run(config: &Path) -> anyhow::Result<ExitCode> {
             _ = alive.tick() => supervisor.alive(),
         }
     }
-    // A blocked output must not delay the end: the engine would kill us, and say so.
+    last_words(&emitter).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that the decky ends. A blocked output must not delay that: the engine would kill us, and
+/// say so.
+async fn last_words(emitter: &Emitter) {
     tokio::time::timeout(LAST_WORDS, async {
         emitter.lifecycle("stopping", "").await;
         emitter.flush().await;
     })
     .await
     .ok();
-    Ok(ExitCode::SUCCESS)
 }

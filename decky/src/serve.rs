@@ -4,7 +4,9 @@
 
 mod gate;
 mod lines;
+mod saved_syn;
 mod session;
+mod signature;
 mod wire;
 
 use std::io;
@@ -149,6 +151,10 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // A kernel without it costs a fingerprint, and must not cost the service.
+    if let Err(error) = saved_syn::keep(&socket) {
+        tracing::debug!(%error, "the first segments of connections are not kept");
+    }
     socket.listen(128)?;
     TcpListener::from_std(socket.into())
 }
@@ -271,6 +277,18 @@ struct Open {
 impl Open {
     fn new(session: Session, tcp: Arc<TcpStream>, meter: Arc<Meter>, permit: Permit) -> Self {
         session.offer(Severity::Info, Payload::Connect);
+        if let Some(syn) = saved_syn::take(&tcp)
+            .as_deref()
+            .and_then(signature::signature)
+        {
+            session.offer(
+                Severity::Info,
+                Payload::Fingerprint {
+                    of: "tcp_syn".to_owned(),
+                    value: Evidence::new(syn),
+                },
+            );
+        }
         Self {
             session,
             tcp,

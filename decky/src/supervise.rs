@@ -11,8 +11,12 @@ use domain::service::{ServiceKind, ServiceOptions};
 use crate::config::{LoadError, Loaded, chain, load};
 use crate::emit::Emitter;
 use crate::persona::Facts;
+use crate::ports::PortGate;
 use crate::serve::{Caps, Listening, listen};
 use crate::services;
+
+/// What a decky says that finds its network unwired.
+const WAITING: &str = "waiting for its network";
 
 /// Where services listen.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +47,7 @@ impl Place {
 /// The services of one decky.
 pub(crate) struct Supervisor {
     emitter: Emitter,
+    gate: PortGate,
     place: Place,
     caps: Caps,
     facts: Option<Arc<Facts>>,
@@ -55,9 +60,10 @@ struct Running {
 }
 
 impl Supervisor {
-    pub(crate) fn new(emitter: Emitter, place: Place, caps: Caps) -> Self {
+    pub(crate) fn new(emitter: Emitter, gate: PortGate, place: Place, caps: Caps) -> Self {
         Self {
             emitter,
+            gate,
             place,
             caps,
             facts: None,
@@ -65,9 +71,13 @@ impl Supervisor {
         }
     }
 
-    /// Loads the configuration and starts what it says.
+    /// Loads the configuration and starts what it says, as soon as the network is wired.
     pub(crate) async fn start(&mut self, path: &Path) -> Result<(), LoadError> {
+        // A configuration that is no good is no reason to wait.
         let loaded = load(path)?;
+        self.gate
+            .opened(async || self.emitter.lifecycle("waiting", WAITING).await)
+            .await;
         let trouble = self.apply(loaded).await;
         self.emitter.lifecycle("started", &trouble).await;
         Ok(())
@@ -106,6 +116,11 @@ impl Supervisor {
         let mut trouble = Vec::new();
         for (kind, options) in &config.services {
             if self.running.contains_key(kind) {
+                continue;
+            }
+            // Shut since it was opened: somebody has undone the wiring, and may do more.
+            if !self.gate.is_open() {
+                trouble.push(format!("{kind} does not listen: {WAITING}"));
                 continue;
             }
             match self.open(*kind, options, &facts) {

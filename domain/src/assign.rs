@@ -112,11 +112,13 @@ pub enum FailureCode {
     EngineRefused,
     /// The agent's own disk or store failed.
     Store,
+    /// The host has too little left of something to make more.
+    HostShort,
 }
 
 impl FailureCode {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stale,
         Self::Conflict,
         Self::Corrupt,
@@ -128,6 +130,7 @@ impl FailureCode {
         Self::ImageMissing,
         Self::EngineRefused,
         Self::Store,
+        Self::HostShort,
     ];
 
     /// The word for it.
@@ -144,6 +147,7 @@ impl FailureCode {
             Self::ImageMissing => "image_missing",
             Self::EngineRefused => "engine_refused",
             Self::Store => "store",
+            Self::HostShort => "host_short",
         }
     }
 
@@ -166,6 +170,9 @@ impl FailureCode {
                 "read the message of the Docker daemon, mend its cause, then retry"
             }
             Self::Store => "free space in the agent's data directory, then retry",
+            Self::HostShort => {
+                "free what the host is short of or deploy to another host, then retry"
+            }
         }
     }
 }

@@ -241,7 +241,8 @@ pub enum Payload {
     },
     /// A decky or its collection changed state.
     Lifecycle {
-        /// `started`, `alive`, `reloaded`, `refused` (a configuration), `stopping`, `gap`, `dropped`.
+        /// `waiting` (for its network), `started`, `alive`, `reloaded`, `refused` (a
+        /// configuration), `stopping`, `gap`, `dropped`.
         state: String,
         /// The digest of the configuration in force, as 64 hexadecimal digits; empty when none is.
         config: String,

@@ -19,4 +19,5 @@ pub mod service;
 #[cfg(test)]
 mod testkit;
 pub mod topology;
+pub mod usage;
 pub mod wiring;

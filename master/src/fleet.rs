@@ -12,6 +12,7 @@ use domain::assign::HostReport;
 use domain::host::{HostState, Standing};
 use domain::id::HostId;
 use domain::revision::Fence;
+use domain::usage::Usages;
 use pki::acceptor::Connections;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -82,6 +83,8 @@ pub struct LiveHost {
     pub clock_skew_ms: i64,
     /// How far it is with an assignment: steps done, steps in all.
     pub progress: Option<(Fence, u32, u32)>,
+    /// What its deckies last used. Nothing is decided by it.
+    pub usage: Arc<Usages>,
 }
 
 #[derive(Default)]
@@ -231,6 +234,7 @@ impl Fleet {
             agent_version: agent_version.chars().take(64).collect(),
             clock_skew_ms,
             progress: None,
+            usage: Arc::default(),
         };
         entry.observed_digest = 0;
         entry.report_asked = true;
@@ -257,6 +261,7 @@ impl Fleet {
             entry.live.connected = false;
             entry.live.report = None;
             entry.live.progress = None;
+            entry.live.usage = Arc::default();
             drop(hosts);
             self.waker.wake();
         }
@@ -316,6 +321,13 @@ impl Fleet {
     pub fn progressed(&self, host: HostId, fence: Fence, done: u32, total: u32) {
         if let Some(entry) = self.hosts().get_mut(&host) {
             entry.live.progress = Some((fence, done, total));
+        }
+    }
+
+    /// Takes word of what deckies use: memory only, and nobody is woken for it.
+    pub fn measured(&self, host: HostId, usage: Usages) {
+        if let Some(entry) = self.hosts().get_mut(&host) {
+            entry.live.usage = Arc::new(usage);
         }
     }
 

@@ -339,6 +339,10 @@ impl Rpc {
                 self.fleet
                     .progressed(peer.id, fence, progress.done, progress.total);
             }
+            Some(v1::agent_message::Body::Usage(wire)) => {
+                let usage = convert::usages(wire).map_err(|it| malformed(&it))?;
+                self.fleet.measured(peer.id, usage);
+            }
             Some(v1::agent_message::Body::Hello(_)) => {
                 return Err(Status::invalid_argument("hello was said before"));
             }

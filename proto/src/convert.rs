@@ -9,6 +9,7 @@ use domain::observe::{
 };
 use domain::revision::Fence;
 use domain::topology::hydrate::{SpecDigest, VersionHash};
+use domain::usage::{Usage, Usages};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -218,6 +219,60 @@ impl TryFrom<v1::Report> for HostReport {
                 .collect::<Result<_, _>>()?,
         })
     }
+}
+
+impl From<&Usages> for v1::Usage {
+    fn from(usages: &Usages) -> Self {
+        let deckies = usages.iter().map(|(decky, usage)| {
+            let Usage {
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = *usage;
+            v1::DeckyUsage {
+                decky_id: decky.uuid().as_bytes().to_vec(),
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            }
+        });
+        Self {
+            deckies: deckies.collect(),
+        }
+    }
+}
+
+/// Reads what deckies use.
+pub fn usages(wire: v1::Usage) -> Result<Usages, InvalidMessage> {
+    if wire.deckies.len() > MAX_OBJECTS {
+        return Err(invalid("usage"));
+    }
+    wire.deckies
+        .into_iter()
+        .map(|wire| {
+            let decky = DeckyId::new(uuid(&wire.decky_id, "usage.decky_id")?);
+            let v1::DeckyUsage {
+                decky_id: _,
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = wire;
+            let usage = Usage {
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            };
+            Ok((decky, usage))
+        })
+        .collect()
 }
 
 fn spec_bytes(spec: Option<SpecDigest>) -> Vec<u8> {

@@ -213,6 +213,31 @@ pub struct ObservedShape {
     pub deckies: u64,
     /// LANs.
     pub lans: u64,
+    /// What each running decky uses, as it was last read; of a topology alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<UsageShape>,
+}
+
+/// What one decky uses of its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageShape {
+    /// Which decky.
+    pub decky: String,
+    /// Its name, when the topology has one for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Memory, the pages of files that it read included.
+    pub memory_bytes: u64,
+    /// Time on a processor since it was started, in microseconds.
+    pub cpu_micros: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Packets that its containment has refused; absent when nothing counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_packets: Option<u64>,
+    /// Processes that were killed because it was out of memory; absent when it cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
 }
 
 /// One difference between desired and observed.

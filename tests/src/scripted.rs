@@ -65,9 +65,9 @@ impl Fleet for Script {
             let report = match message.ok()?.body? {
                 v1::agent_message::Body::Report(report) => Some(report),
                 v1::agent_message::Body::Hello(hello) => hello.report,
-                v1::agent_message::Body::Heartbeat(_) | v1::agent_message::Body::Progress(_) => {
-                    None
-                }
+                v1::agent_message::Body::Heartbeat(_)
+                | v1::agent_message::Body::Progress(_)
+                | v1::agent_message::Body::Usage(_) => None,
             };
             // The test may have ended.
             reports.send(report?).ok();

@@ -320,6 +320,7 @@ impl Actor {
             engine: self.parts.engine.clone(),
             board: self.parts.board.clone(),
             settings: self.parts.settings,
+            guard: self.parts.guard.clone(),
             fence: self.row.fence,
             mode: self.mode,
             wanted: self.wanted.clone(),

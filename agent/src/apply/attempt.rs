@@ -29,6 +29,7 @@ use super::{Followed, Progress, Settings};
 use crate::crash;
 use crate::engine::liveness::LivenessBoard;
 use crate::engine::{Engine, EngineError, NewDecky, Origin};
+use crate::guard::Guard;
 
 /// How often the plan is made anew before what still differs counts as refused.
 const ROUNDS: u32 = 3;
@@ -58,6 +59,7 @@ pub(super) struct Attempt {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) board: LivenessBoard,
     pub(super) settings: Settings,
+    pub(super) guard: Guard,
     pub(super) fence: Fence,
     pub(super) mode: Mode,
     pub(super) wanted: Option<Arc<Wanted>>,
@@ -172,6 +174,13 @@ impl Attempt {
 
     /// Everything that can be known to fail, before the first step.
     async fn prepare(&self, steps: &[Step]) -> Result<(), ApplyError> {
+        let count =
+            |makes: fn(&Action) -> bool| steps.iter().filter(|step| makes(&step.action)).count();
+        let new_deckies = count(|action| matches!(action, Action::CreateDecky { .. }));
+        let new_networks = count(|action| matches!(action, Action::CreateLan { .. }));
+        self.guard
+            .check(new_deckies, new_networks)
+            .map_err(ApplyError::HostShort)?;
         let new_lans: Vec<_> = steps
             .iter()
             .filter_map(|step| match &step.action {

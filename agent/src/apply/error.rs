@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::chain::Chain;
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::guard::Shortage;
 use crate::store::StoreError;
 
 /// Why an attempt failed.
@@ -15,6 +16,9 @@ pub enum ApplyError {
     /// The engine did not show what is there.
     #[error("could not take an inventory")]
     Observe(#[source] EngineError),
+    /// The host has too little left.
+    #[error("the host is short")]
+    HostShort(#[source] Shortage),
     /// The image of the deckies cannot be made.
     #[error("could not provide the image of the deckies")]
     Image(#[source] EngineError),
@@ -80,6 +84,7 @@ impl ApplyError {
                 EngineErrorKind::Disk => FailureCode::Store,
                 EngineErrorKind::NotFound | EngineErrorKind::Refused => FailureCode::EngineRefused,
             },
+            Self::HostShort(_) => FailureCode::HostShort,
             Self::SubnetInUse { .. } => FailureCode::SubnetInUse,
             Self::Unsettled { .. } => FailureCode::EngineRefused,
             Self::Store(_) => FailureCode::Store,

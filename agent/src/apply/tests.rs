@@ -14,6 +14,8 @@ use super::*;
 use crate::engine::EngineErrorKind;
 use crate::engine::fake::{FakeDaemon, FakeEngine, Fault, Op};
 use crate::engine::sample;
+use crate::guard::Levels;
+use crate::guard::tests::{Scripted, plenty};
 use crate::store::{AppliedState, Row};
 
 mod convergence;
@@ -25,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct World {
     pub(super) daemon: FakeDaemon,
     pub(super) engine: FakeEngine,
+    /// What the host has left.
+    host: Arc<Scripted>,
     board: LivenessBoard,
     directory: TempDir,
     store: Store,
@@ -43,10 +47,12 @@ impl World {
         let engine = daemon.engine(host, board.clone());
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         let store = open(&directory.path().join("agent.db")).await;
-        let (applier, actor) = spawn(&engine, &board, &store).await;
+        let host = Arc::new(Scripted(std::sync::Mutex::new(plenty())));
+        let (applier, actor) = spawn(&engine, &host, &board, &store).await;
         Self {
             daemon,
             engine,
+            host,
             board,
             directory,
             store,
@@ -70,7 +76,7 @@ impl World {
     pub(super) async fn restart(&mut self) {
         self.kill().await;
         self.store = open(&self.path()).await;
-        let (applier, actor) = spawn(&self.engine, &self.board, &self.store).await;
+        let (applier, actor) = spawn(&self.engine, &self.host, &self.board, &self.store).await;
         (self.applier, self.actor) = (applier, actor);
     }
 
@@ -125,6 +131,7 @@ impl World {
 
 async fn spawn(
     engine: &FakeEngine,
+    host: &Arc<Scripted>,
     board: &LivenessBoard,
     store: &Store,
 ) -> (ApplierHandle, tokio::task::JoinHandle<()>) {
@@ -134,6 +141,7 @@ async fn spawn(
         board: board.clone(),
         clock: Arc::new(|| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
         settings: settings(),
+        guard: Guard::new(crate::config::GuardConfig::default(), host.clone()),
     };
     let (handle, actor) = applier.start().await.expect("the row can be read");
     (
@@ -511,6 +519,37 @@ async fn an_error_while_taking_back_does_not_hide_the_first() {
     // What could not be taken back is there, and the next attempt deals with it.
     assert!(!report.observed.as_ref().is_some_and(Inventory::is_empty));
     let report = world.apply(fence(2), None).await;
+    assert_eq!(report.phase, Phase::Idle);
+}
+
+#[tokio::test]
+async fn a_host_that_is_short_makes_nothing_new_and_keeps_and_removes_what_there_is() {
+    let world = World::new().await;
+    let topology = two_lans();
+    let short = |memory| {
+        *world.host.0.lock().expect("no test panics with it") = Levels {
+            memory: Some(memory),
+            ..plenty()
+        };
+    };
+    short(1 << 20);
+    let report = world.apply(fence(1), Some(&topology)).await;
+    let failure = report.failure.clone().expect("there is no memory");
+    assert_eq!(failure.code, FailureCode::HostShort);
+    for part in ["1 MiB of memory", "new deckies"] {
+        assert!(failure.message.contains(part), "{part} is not in {failure}");
+    }
+    assert_eq!(world.daemon.count(Op::CreateLan), 0);
+    assert_eq!(world.daemon.count(Op::CreateDecky), 0);
+
+    short(4_000 << 20);
+    let report = world.apply(fence(2), Some(&topology)).await;
+    assert_eq!(report.phase, Phase::Applied);
+    // What is held already is borne, and what goes makes room.
+    short(1 << 20);
+    let report = world.apply(fence(3), Some(&topology)).await;
+    assert_eq!(report.phase, Phase::Applied);
+    let report = world.apply(fence(4), None).await;
     assert_eq!(report.phase, Phase::Idle);
 }
 

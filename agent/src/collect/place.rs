@@ -190,8 +190,11 @@ fn said_config(line: Line) -> Option<String> {
 
 fn class(payload: &Payload) -> Class {
     let alive = |state: &str| state == "alive";
+    // One to each connection: as many as connects.
+    let of_each_connection = |of: &str| of == "tcp_syn";
     if matches!(payload, Payload::Connect | Payload::Disconnect { .. })
         || matches!(payload, Payload::Lifecycle { state, .. } if alive(state))
+        || matches!(payload, Payload::Fingerprint { of, .. } if of_each_connection(of))
     {
         Class::Noise
     } else {

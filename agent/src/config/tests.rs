@@ -28,6 +28,7 @@ fn the_example_says_what_is_the_default() {
     assert_eq!(full.spool, Config::default().spool);
     assert_eq!(full.collect, Config::default().collect);
     assert_eq!(full.log, Config::default().log);
+    assert_eq!(full.guard, Config::default().guard);
     let table: toml::Table = uncommented.parse().expect("parsed above");
     for (section, keys) in KEYS {
         let there = if section.is_empty() {

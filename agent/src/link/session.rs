@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::assign::HostReport;
+use domain::usage::Usages;
 use futures_util::future::BoxFuture;
 use pki::connector::MasterAddress;
 use tokio::sync::watch;
@@ -59,6 +60,8 @@ pub struct Session {
     pub data: PathBuf,
     /// The state of the spool.
     pub spool: watch::Receiver<Figures>,
+    /// What the deckies use.
+    pub usages: watch::Receiver<Arc<Usages>>,
     /// After how long without a master to look at the engine all the same, to collect evidence.
     pub without_master: Duration,
 }
@@ -216,7 +219,11 @@ impl Session {
         self.obey.set_floor(welcome.floor).await;
         self.obey.observe().await;
 
-        let mut out = Outbox::new(self.obey.reports(), self.obey.progress());
+        let mut out = Outbox::new(
+            self.obey.reports(),
+            self.obey.progress(),
+            self.usages.clone(),
+        );
         let mut ticker = interval(welcome.heartbeat);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewal = Renewal::new(&self.dialling);
@@ -348,11 +355,14 @@ pub(super) fn log_once(silenced: &mut Option<&'static str>, error: &LinkError) {
 struct Outbox {
     reports: watch::Receiver<Arc<HostReport>>,
     progress: watch::Receiver<Option<Progress>>,
+    usages: watch::Receiver<Arc<Usages>>,
     report: bool,
     heartbeat: bool,
     steps: bool,
+    usage: bool,
     reports_end: bool,
     progress_end: bool,
+    usages_end: bool,
     closed: bool,
     /// The digest of the last report that was made.
     digest: u64,
@@ -364,18 +374,24 @@ impl Outbox {
     fn new(
         mut reports: watch::Receiver<Arc<HostReport>>,
         mut progress: watch::Receiver<Option<Progress>>,
+        mut usages: watch::Receiver<Arc<Usages>>,
     ) -> Self {
         let digest = wire::observed_digest(&reports.borrow_and_update());
         progress.mark_unchanged();
+        // What was measured before this stream began is told on it, too.
+        let usage = !usages.borrow_and_update().is_empty();
         Self {
             reports,
             progress,
+            usages,
             // The hello had the row alone: the master needs the whole once per stream.
             report: true,
             heartbeat: false,
             steps: false,
+            usage,
             reports_end: false,
             progress_end: false,
+            usages_end: false,
             closed: false,
             digest,
             since: Instant::now(),
@@ -383,7 +399,7 @@ impl Outbox {
     }
 
     const fn has_any(&self) -> bool {
-        !self.closed && (self.report || self.heartbeat || self.steps)
+        !self.closed && (self.report || self.heartbeat || self.steps || self.usage)
     }
 
     /// Nothing more can be said on this stream.
@@ -407,6 +423,13 @@ impl Outbox {
                 self.progress.changed().await
             }
         };
+        let usages = async {
+            if self.usages_end {
+                pending().await
+            } else {
+                self.usages.changed().await
+            }
+        };
         tokio::select! {
             changed = reports => {
                 self.reports_end = changed.is_err();
@@ -417,10 +440,15 @@ impl Outbox {
                 self.progress_end = changed.is_err();
                 self.steps = changed.is_ok();
             }
+            changed = usages => {
+                self.usages_end = changed.is_err();
+                self.usage = changed.is_ok();
+            }
         }
     }
 
-    /// The most urgent thing: the report, then the heartbeat that refers to it, then progress.
+    /// The most urgent thing: the report, then the heartbeat that refers to it, then progress, then
+    /// what the deckies use.
     fn next(&mut self, session: &Session) -> proto::v1::AgentMessage {
         if self.report {
             self.report = false;
@@ -429,9 +457,13 @@ impl Outbox {
             return wire::report(&report);
         }
         if !self.heartbeat {
-            self.steps = false;
-            if let Some(progress) = *self.progress.borrow_and_update() {
+            if std::mem::take(&mut self.steps)
+                && let Some(progress) = *self.progress.borrow_and_update()
+            {
                 return wire::progress(progress);
+            }
+            if std::mem::take(&mut self.usage) {
+                return wire::usage(&self.usages.borrow_and_update());
             }
         }
         self.heartbeat = false;

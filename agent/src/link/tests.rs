@@ -7,6 +7,7 @@ use domain::id::{DeckyId, TopologyId};
 use domain::observe::Inventory;
 use domain::revision::Fence;
 use domain::topology::hydrate::VersionHash;
+use domain::usage::{Usage, Usages};
 use proto::v1::{self, agent_message, master_message};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -81,6 +82,7 @@ struct Agent {
     credentials: Arc<Credentials>,
     obey: Arc<Obedient>,
     spool: Arc<Spool>,
+    usages: watch::Sender<Arc<Usages>>,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -104,6 +106,7 @@ impl Agent {
             credentials,
             obey: Obedient::new(),
             spool: Arc::new(spool.expect("a writable directory")),
+            usages: watch::Sender::default(),
             shutdown: CancellationToken::new(),
             tasks: Vec::new(),
         }
@@ -129,6 +132,7 @@ impl Agent {
             vitals: Arc::new(Vitals::default()),
             data: self.directory.path().to_owned(),
             spool: self.spool.figures(),
+            usages: self.usages.subscribe(),
             without_master: DAY,
         }
     }
@@ -326,6 +330,18 @@ async fn a_change_is_reported_at_once_and_the_heartbeat_refers_to_it() {
         matches!(&said, agent_message::Body::Progress(it) if it.total == 9),
         "{said:?}"
     );
+
+    let usage = Usage {
+        memory_bytes: 4 << 20,
+        refused_packets: Some(2),
+        ..Usage::default()
+    };
+    let usages = Usages::from([(DeckyId::new(Uuid::from_u128(3)), usage)]);
+    agent.usages.send_replace(Arc::new(usages.clone()));
+    let agent_message::Body::Usage(said) = body(&mut control).await else {
+        panic!("figures come alone: no report and no heartbeat for them");
+    };
+    assert_eq!(proto::convert::usages(said), Ok(usages));
     agent.stop().await;
 }
 

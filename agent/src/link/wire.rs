@@ -6,6 +6,7 @@ use domain::assign::HostReport;
 use domain::id::TopologyId;
 use domain::revision::Fence;
 use domain::topology::hydrate::VersionHash;
+use domain::usage::Usages;
 use proto::convert::{self, InvalidMessage, bytes32, fence, invalid, millis, uuid};
 use proto::v1::{self, agent_message, master_message};
 use time::OffsetDateTime;
@@ -132,6 +133,10 @@ pub(super) fn progress(progress: Progress) -> v1::AgentMessage {
         done,
         total,
     }))
+}
+
+pub(super) fn usage(usages: &Usages) -> v1::AgentMessage {
+    agent(agent_message::Body::Usage(usages.into()))
 }
 
 /// The digest that a heartbeat carries of the last report.

@@ -9,10 +9,60 @@ use sqlx::{AssertSqlSafe, Row};
 use time::OffsetDateTime;
 
 use super::rows::{blob_uuid, micros, unsigned};
-use super::{Bounds, CHUNKS, Figures, INSERTS};
-use crate::notice::{Notice, Notices};
+use super::{Bounds, CHUNKS, Figures, INSERTS, Pressure};
+use crate::notice::{Notice, Notices, Want};
 
 const DROP_STEP: i64 = 1024;
+/// A full spool is emptied this far (in percent), so that not every append has to drop.
+const LOW_WATER: u64 = 95;
+
+/// How much room a spool has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Where it ends.
+    pub(super) bounds: Bounds,
+    /// How much of that it may not have at present.
+    pub(super) pressure: Pressure,
+    /// The last number that the master may have.
+    pub(super) shown: u64,
+}
+
+/// Makes room in a spool that has too little.
+pub(super) async fn keep_within(
+    connection: &mut SqliteConnection,
+    room: Room,
+    now: OffsetDateTime,
+    notices: &Notices,
+    next: &mut Figures,
+) -> Result<(), sqlx::Error> {
+    let bounds = room.bounds.under(room.pressure);
+    if next.bytes <= bounds.bytes && next.events <= bounds.events {
+        return Ok(());
+    }
+    let low = Bounds {
+        bytes: bounds.bytes / 100 * LOW_WATER,
+        events: bounds.events.saturating_mul(LOW_WATER) / 100,
+    };
+    let account = Account {
+        shown: room.shown,
+        now,
+        want: match room.pressure {
+            Pressure::None => Want::Spool,
+            Pressure::Short | Pressure::Dire => Want::Disk,
+        },
+        notices,
+    };
+    shrink(connection, low, account, next).await
+}
+
+/// How drops are accounted for.
+#[derive(Clone, Copy)]
+struct Account<'a> {
+    shown: u64,
+    now: OffsetDateTime,
+    want: Want,
+    notices: &'a Notices,
+}
 
 /// Dropped events of one decky.
 #[derive(Default)]
@@ -22,14 +72,13 @@ struct Tally {
 
 /// Drops the oldest noise, then the oldest of anything but accounts of drops, until the spool is
 /// below `low`; then accounts for it, one event per decky, older unseen accounts merged in.
-pub(super) async fn shrink(
+async fn shrink(
     connection: &mut SqliteConnection,
     low: Bounds,
-    shown: u64,
-    now: OffsetDateTime,
-    notices: &Notices,
+    accounts: Account<'_>,
     next: &mut Figures,
 ) -> Result<(), sqlx::Error> {
+    let shown = accounts.shown;
     const NOISE: &str = "SELECT sequence, topology, decky, length(line) FROM events \
          WHERE class = 1 AND sequence > ? ORDER BY sequence LIMIT ?";
     const ANYTHING: &str = "SELECT sequence, topology, decky, length(line) FROM events \
@@ -68,24 +117,19 @@ pub(super) async fn shrink(
         }
     }
     for ((topology, decky), tally) in tallies {
-        account(
-            connection,
-            shown,
-            now,
-            notices,
-            next,
-            (topology, decky, tally),
-        )
-        .await?;
+        account(connection, accounts, next, (topology, decky, tally)).await?;
     }
     Ok(())
 }
 
 async fn account(
     connection: &mut SqliteConnection,
-    shown: u64,
-    now: OffsetDateTime,
-    notices: &Notices,
+    Account {
+        shown,
+        now,
+        want,
+        notices,
+    }: Account<'_>,
     next: &mut Figures,
     (topology, decky, tally): (Vec<u8>, Vec<u8>, Tally),
 ) -> Result<(), sqlx::Error> {
@@ -104,7 +148,7 @@ async fn account(
         next.remove(1, unsigned(row, 1)?);
     }
     let id = DeckyId::new(blob_uuid(&decky)?);
-    let line = notices.line(id, Notice::Dropped { missing });
+    let line = notices.line(id, Notice::Dropped { missing, want });
     sqlx::query(AssertSqlSafe(Arc::clone(&INSERTS[CHUNKS.len() - 1])))
         .bind(next.add(line.len()).cast_signed())
         .bind(topology)

@@ -392,3 +392,50 @@ async fn appending_keeps_up_with_a_flood() {
     // The goal is 50,000/s in a release on an idle machine; this only finds a blunder.
     assert!(rate > 5_000.0, "{rate}");
 }
+
+#[tokio::test]
+async fn a_short_disk_bounds_the_spool_tighter_and_costs_noise_first() {
+    let directory = fresh();
+    let bounds = Bounds {
+        bytes: 1 << 30,
+        events: 400,
+    };
+    let spool = open(directory.path(), bounds).await;
+    let mut mixed = Vec::new();
+    for number in 0..50_u32 {
+        mixed.push(event(1, Class::Evidence, &format!("evidence {number}")));
+        mixed.push(event(2, Class::Noise, &format!("noise {number}")));
+        mixed.push(event(2, Class::Noise, &format!("more noise {number}")));
+    }
+    spool.append(&mixed, &[]).await.expect("room");
+    assert_eq!(spool.press(Pressure::None, NOW).await.expect("room"), 0);
+
+    // A quarter of 400, and a little less, so that the next event has room.
+    let gone = spool.press(Pressure::Short, NOW).await.expect("room");
+    assert_eq!(gone, 150 - 95);
+    assert_eq!(dropped(&spool).await, BTreeMap::from([(decky(2), gone)]));
+    let said = texts(&spool).await;
+    let kept = said.iter().filter(|text| text.starts_with("evidence"));
+    assert_eq!(kept.count(), 50, "no evidence went");
+    assert!(
+        said.iter()
+            .any(|text| text.contains("the disk of the host was short of space")),
+        "{said:?}"
+    );
+
+    // It stays so for what comes; and when hardly anything is left, evidence goes, too.
+    spool.append(&numbered(0..40), &[]).await.expect("room");
+    assert!(spool.figures().borrow().events <= 100 + 1);
+    spool.press(Pressure::Dire, NOW).await.expect("room");
+    assert!(spool.figures().borrow().events <= 25 + 2);
+    assert_eq!(
+        dropped(&spool).await.values().sum::<u64>(),
+        spool.figures().borrow().dropped,
+        "everything that went is accounted for"
+    );
+
+    // As it was.
+    spool.press(Pressure::None, NOW).await.expect("room");
+    spool.append(&numbered(0..300), &[]).await.expect("room");
+    assert!(spool.figures().borrow().events > 300);
+}

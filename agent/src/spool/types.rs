@@ -71,6 +71,44 @@ pub struct Bounds {
     pub events: u64,
 }
 
+/// How short the disk of the spool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Pressure {
+    /// It is not.
+    #[default]
+    None,
+    /// There is less than is to be left free.
+    Short,
+    /// There is hardly anything.
+    Dire,
+}
+
+impl Pressure {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Short => "short",
+            Self::Dire => "dire",
+        }
+    }
+}
+
+impl Bounds {
+    /// Where the spool ends under pressure.
+    pub const fn under(self, pressure: Pressure) -> Self {
+        let part = match pressure {
+            Pressure::None => 1,
+            Pressure::Short => 4,
+            Pressure::Dire => 16,
+        };
+        Self {
+            bytes: self.bytes / part,
+            events: self.events / part,
+        }
+    }
+}
+
 /// The state of a spool in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figures {

@@ -2,7 +2,7 @@
 
 use proto::rest::{
     AppliedShape, DesiredShape, FindingShape, ObservedShape, StatusChangeShape, TopologyShape,
-    TopologyState,
+    TopologyState, UsageShape,
 };
 
 use crate::clock;
@@ -88,6 +88,43 @@ pub(crate) fn findings_table(look: Look, findings: &[FindingShape]) -> String {
             ]
         }),
     )
+}
+
+/// What deckies use, the figures for people.
+fn usage_table(look: Look, usage: &[UsageShape]) -> String {
+    table(
+        look,
+        &["decky", "memory", "cpu", "pids", "refused", "oom kills"],
+        usage.iter().map(|usage| {
+            let UsageShape {
+                decky,
+                name,
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = usage;
+            [
+                Field::text(name.as_deref().unwrap_or(decky)),
+                Field::text(mebibytes(*memory_bytes)),
+                Field::text(seconds(*cpu_micros)),
+                Field::text(pids),
+                Field::maybe(*refused_packets),
+                Field::maybe(*oom_kills),
+            ]
+        }),
+    )
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) >> 20;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+fn seconds(micros: u64) -> String {
+    let hundredths = micros / 10_000;
+    format!("{}.{:02} s", hundredths / 100, hundredths % 100)
 }
 
 pub(super) fn changes_table(look: Look, changes: &[StatusChangeShape]) -> String {
@@ -188,9 +225,70 @@ pub(super) fn state_text(look: Look, state: &TopologyState) -> String {
         );
     }
     let mut text = table(look, &[], rows);
+    if let Some(observed) = &state.observed
+        && !observed.usage.is_empty()
+    {
+        text.push('\n');
+        text.push_str(&usage_table(look, &observed.usage));
+    }
     if !state.findings.is_empty() {
         text.push('\n');
         text.push_str(&findings_table(look, &state.findings));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usage_of_deckies_is_what_an_operator_reads() {
+        let look = Look {
+            width: None,
+            colour: false,
+        };
+        let usage = [
+            UsageShape {
+                decky: "00000000-0000-0000-0000-000000000007".to_owned(),
+                name: Some("web-1".to_owned()),
+                memory_bytes: 4_823_449,
+                cpu_micros: 1_239_999,
+                pids: 3,
+                refused_packets: Some(12),
+                oom_kills: Some(0),
+            },
+            UsageShape {
+                decky: "00000000-0000-0000-0000-000000000008".to_owned(),
+                name: None,
+                memory_bytes: 0,
+                cpu_micros: 0,
+                pids: 0,
+                refused_packets: None,
+                oom_kills: None,
+            },
+        ];
+        let text = usage_table(look, &usage);
+        let words: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            words,
+            [
+                vec!["DECKY", "MEMORY", "CPU", "PIDS", "REFUSED", "OOM", "KILLS"],
+                vec!["web-1", "4.5", "MiB", "1.23", "s", "3", "12", "0"],
+                vec![
+                    "00000000-0000-0000-0000-000000000008",
+                    "0.0",
+                    "MiB",
+                    "0.00",
+                    "s",
+                    "0",
+                    "-",
+                    "-"
+                ],
+            ]
+        );
+    }
 }

@@ -65,6 +65,7 @@ fn a_host_is_empty_only_when_it_says_so() {
         observed: Some(ObservedShape {
             deckies: 0,
             lans: 0,
+            usage: Vec::new(),
         }),
         drift: Vec::new(),
         health: None,

@@ -1,8 +1,10 @@
+use std::io::Write;
 use std::sync::mpsc as blocking;
 
 use proto::line::decode;
 use uuid::Uuid;
 
+use super::output::Stream;
 use super::*;
 
 /// An output that tests read.
@@ -41,7 +43,7 @@ impl Write for Sink {
 /// An emitter into a sink.
 pub(crate) fn emitter() -> (Emitter, Sink) {
     let sink = Sink::default();
-    let emitter = Emitter::start(sink.clone(), boot(), 64, crate::clock::system);
+    let emitter = Emitter::start(Stream(sink.clone()), boot(), 64, crate::clock::system);
     (emitter.expect("a thread can be started"), sink)
 }
 
@@ -102,8 +104,8 @@ async fn connects_give_way_first_and_the_loss_is_said() {
         release,
         open: false,
     };
-    let emitter =
-        Emitter::start(output, boot(), 8, crate::clock::system).expect("a thread can be started");
+    let emitter = Emitter::start(Stream(output), boot(), 8, crate::clock::system)
+        .expect("a thread can be started");
     emitter.in_force("d1".to_owned());
     emitter.lifecycle("started", "").await;
     is_reached.recv().expect("the writer writes");
@@ -166,10 +168,87 @@ async fn an_output_that_is_gone_is_noticed_and_blocks_nobody() {
             Ok(())
         }
     }
-    let emitter =
-        Emitter::start(Gone, boot(), 4, crate::clock::system).expect("a thread can be started");
+    let emitter = Emitter::start(Stream(Gone), boot(), 4, crate::clock::system)
+        .expect("a thread can be started");
     emitter.emit(command("id")).await;
     emitter.gone().await;
     emitter.emit(command("w")).await;
     emitter.flush().await;
+}
+
+/// An output of so many bytes, until it is cut.
+#[derive(Clone)]
+struct Small {
+    sink: Sink,
+    room: Arc<AtomicU64>,
+}
+
+impl Output for Small {
+    fn put(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let length = line.len() as u64;
+            let room = self.room.load(Ordering::Relaxed);
+            if room < length {
+                break;
+            }
+            self.room.store(room - length, Ordering::Relaxed);
+            self.sink.write_all(line)?;
+            taken += line.len();
+        }
+        Ok(taken)
+    }
+}
+
+#[tokio::test]
+async fn what_a_full_output_does_not_take_is_counted_and_said_once_it_takes_again() {
+    let output = Small {
+        sink: Sink::default(),
+        room: Arc::new(AtomicU64::new(0)),
+    };
+    let (sink, room) = (output.sink.clone(), Arc::clone(&output.room));
+    let emitter =
+        Emitter::start(output, boot(), 64, crate::clock::system).expect("a thread can be started");
+    emitter.emit(command("held, and written after all")).await;
+    room.store(1 << 20, Ordering::Relaxed);
+    emitter.flush().await;
+    assert_eq!(sink.lines().len(), 1);
+
+    room.store(0, Ordering::Relaxed);
+    for number in 0..20 {
+        emitter.emit(command(&format!("lost {number}"))).await;
+        // A sign of life is not missed by anybody.
+        emitter.alive();
+        // One batch each: also the account of what was lost before is lost, and kept.
+        emitter.flush().await;
+    }
+    assert_eq!(sink.lines().len(), 1);
+    room.store(1 << 20, Ordering::Relaxed);
+    let mut said = 0;
+    while said == 0 {
+        emitter.alive();
+        emitter.flush().await;
+        said = sink.lines().len() - 1;
+    }
+
+    let lines = sink.lines();
+    let counters: Vec<u64> = lines.iter().map(|line| line.position.counter).collect();
+    assert_eq!(
+        counters,
+        (1..=lines.len() as u64).collect::<Vec<_>>(),
+        "no gap beside the account"
+    );
+    let lost: Vec<_> = lines
+        .iter()
+        .filter_map(|line| match &line.sighting.payload {
+            Payload::Lifecycle {
+                state,
+                detail,
+                count,
+                ..
+            } if state == "dropped" => Some((detail.text(), *count)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [(Some("lines while the output was full"), 20)]);
 }

@@ -137,3 +137,41 @@ async fn both_ends_of_a_connection_are_told_with_its_bytes() {
         assert_eq!(sighting.service, Some(ServiceKind::Redis));
     }
 }
+
+#[tokio::test]
+async fn each_session_begins_with_the_fingerprint_of_its_first_segment() {
+    let world = World::serving(r#"{"redis":{},"ftp":{}}"#).await;
+    for kind in [ServiceKind::Redis, ServiceKind::Ftp] {
+        drop(world.connect(kind).await);
+    }
+    let sightings = patience(&world, 2).await;
+    for sighting in sightings {
+        let Payload::Fingerprint { value, .. } = &sighting.payload else {
+            panic!("filtered");
+        };
+        // This machine's own kernel: its options, in its order, over the loopback interface.
+        let text = value.text().expect("a signature is text");
+        assert!(text.starts_with("4:64+0:0:65495:"), "{text}");
+        assert!(text.ends_with(":mss,sok,ts,nop,ws:df,id+:0"), "{text}");
+        assert!(sighting.session.is_some() && sighting.source.is_some());
+    }
+}
+
+/// The fingerprints, when there are as many.
+async fn patience(world: &World, wanted: usize) -> Vec<domain::event::Sighting> {
+    let found = async {
+        loop {
+            let mut sightings = world.sightings().await;
+            sightings.retain(|sighting| {
+                matches!(&sighting.payload, Payload::Fingerprint { of, .. } if of == "tcp_syn")
+            });
+            if sightings.len() >= wanted {
+                return sightings;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), found)
+        .await
+        .expect("each connection has a fingerprint")
+}

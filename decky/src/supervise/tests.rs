@@ -4,11 +4,13 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::emit::tests::{Sink, emitter};
+use crate::ports::tests::{open_gate, set};
 
 /// A decky in this process, on ports of the kernel's choice.
 pub(crate) struct World {
     directory: tempfile::TempDir,
     pub(crate) supervisor: Supervisor,
+    gate: PortGate,
     emitter: Emitter,
     sink: Sink,
 }
@@ -21,11 +23,13 @@ impl World {
 
     pub(crate) async fn within(services: &str, caps: Caps) -> Self {
         let (emitter, sink) = emitter();
-        let supervisor = Supervisor::new(emitter.clone(), Place::test(), caps);
         let directory = tempfile::tempdir().expect("a directory can be made");
+        let gate = open_gate(directory.path());
+        let supervisor = Supervisor::new(emitter.clone(), gate.clone(), Place::test(), caps);
         let mut world = Self {
             directory,
             supervisor,
+            gate,
             emitter,
             sink,
         };
@@ -192,11 +196,13 @@ async fn a_port_that_is_taken_stops_only_its_service() {
             ServiceKind::Ftp | ServiceKind::Redis | ServiceKind::Ssh | ServiceKind::Telnet => 0,
         },
     };
-    let supervisor = Supervisor::new(emitter.clone(), place, Caps::default());
     let directory = tempfile::tempdir().expect("a directory can be made");
+    let gate = open_gate(directory.path());
+    let supervisor = Supervisor::new(emitter.clone(), gate.clone(), place, Caps::default());
     let mut world = World {
         directory,
         supervisor,
+        gate,
         emitter,
         sink,
     };
@@ -217,4 +223,63 @@ async fn a_port_that_is_taken_stops_only_its_service() {
         world.supervisor.address(ServiceKind::Http).is_some(),
         "a reload tries again"
     );
+}
+
+#[tokio::test]
+async fn no_port_opens_before_the_network_is_wired() {
+    let (emitter, sink) = emitter();
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let gate = open_gate(directory.path());
+    set(&gate, "1024\n");
+    let supervisor = Supervisor::new(
+        emitter.clone(),
+        gate.clone(),
+        Place::test(),
+        Caps::default(),
+    );
+    let mut world = World {
+        directory,
+        supervisor,
+        gate,
+        emitter,
+        sink,
+    };
+    world.configure(r#"{"redis":{}}"#);
+    let path = world.path();
+    // Dropped with the wait, as SIGTERM does it: nothing may have been opened.
+    let waited = tokio::time::timeout(
+        std::time::Duration::from_millis(60),
+        world.supervisor.start(&path),
+    );
+    assert!(waited.await.is_err(), "it waits");
+    assert_eq!(world.supervisor.address(ServiceKind::Redis), None);
+    let said = states(&world.sightings().await);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0].0, "waiting");
+
+    let gate = world.gate.clone();
+    let (started, ()) = tokio::join!(world.supervisor.start(&path), async {
+        tokio::task::yield_now().await;
+        set(&gate, "0\n");
+    });
+    started.expect("the configuration is good");
+    let mut session = world.connect(ServiceKind::Redis).await;
+    ping(&mut session).await;
+}
+
+#[tokio::test]
+async fn a_reload_behind_a_closed_gate_opens_nothing_and_keeps_what_runs() {
+    let mut world = World::serving(r#"{"redis":{}}"#).await;
+    let mut kept = world.connect(ServiceKind::Redis).await;
+    set(&world.gate, "1024\n");
+    world.configure(r#"{"redis":{},"http":{}}"#);
+    world.reload().await;
+    ping(&mut kept).await;
+    assert_eq!(world.supervisor.address(ServiceKind::Http), None);
+    let said = states(&world.sightings().await);
+    assert_eq!((said[1].0.as_str(), said[1].2), ("reloaded", false));
+
+    set(&world.gate, "0\n");
+    world.reload().await;
+    assert!(world.supervisor.address(ServiceKind::Http).is_some());
 }

@@ -7,12 +7,14 @@ use domain::host::HostState;
 use domain::id::TopologyId;
 use domain::observe::{Drift, Inventory, RunState};
 use domain::revision::Fence;
+use domain::topology::Topology;
 use domain::topology::hydrate::VersionHash;
+use domain::usage::{Usage, Usages};
 use proto::line::{format_time, payload_json};
 use proto::rest::{
     AppliedShape, AuditShape, DesiredShape, DriftShape, EventShape, FindingShape, HealthShape,
     HostShape, ObservedShape, Page, ProgressShape, StatusChangeShape, TokenShape, TopologyShape,
-    TopologyState,
+    TopologyState, UsageShape,
 };
 use time::OffsetDateTime;
 
@@ -149,7 +151,39 @@ fn observed_of(observed: &Inventory, only: Option<TopologyId>) -> ObservedShape 
                 .filter(|lan| wanted(lan.topology))
                 .count(),
         ),
+        usage: Vec::new(),
     }
+}
+
+/// What the running deckies of a topology use, by name.
+fn usages(topology: &Topology, observed: &Inventory, usages: &Usages) -> Vec<UsageShape> {
+    let running = observed
+        .deckies
+        .iter()
+        .filter(|decky| decky.topology == topology.id && decky.state == RunState::Running);
+    let mut shapes: Vec<UsageShape> = running
+        .filter_map(|decky| {
+            let Usage {
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            } = *usages.get(&decky.id)?;
+            let name = topology.deckies.iter().find(|known| known.id == decky.id);
+            Some(UsageShape {
+                decky: decky.id.to_string(),
+                name: name.map(|known| known.name.to_string()),
+                memory_bytes,
+                cpu_micros,
+                pids,
+                refused_packets,
+                oom_kills,
+            })
+        })
+        .collect();
+    shapes.sort_by(|one, other| (&one.name, &one.decky).cmp(&(&other.name, &other.decky)));
+    shapes
 }
 
 fn drifts(drift: &[Drift]) -> Vec<DriftShape> {
@@ -215,7 +249,12 @@ pub(super) fn state(inspection: &Inspection) -> TopologyState {
         }),
         observed: report
             .and_then(|report| report.observed.as_ref())
-            .map(|observed| observed_of(observed, Some(id))),
+            .map(|observed| ObservedShape {
+                usage: live
+                    .map(|live| usages(&row.topology, observed, &live.usage))
+                    .unwrap_or_default(),
+                ..observed_of(observed, Some(id))
+            }),
         // Drift is measured against what the host was told to hold; of another it says nothing.
         drift: report
             .filter(|report| report.content.is_some_and(|(held, _)| held == id))

@@ -41,6 +41,10 @@ fn links(name: &str) -> Result<BTreeSet<String>> {
         .collect())
 }
 
+/// The crate with the one unsafe module, and that module.
+const UNSAFE_CRATE: &str = "decky";
+const UNSAFE_MODULE: &str = "decky/src/serve/saved_syn.rs";
+
 fn sources(under: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(under).with_context(|| under.display().to_string())? {
@@ -253,8 +257,9 @@ fn generated_types_stand_only_at_the_edges() -> Result<()> {
 fn every_crate_inherits_the_lints_and_every_version() -> Result<()> {
     for name in CRATES {
         let manifest = std::fs::read_to_string(repository().join(name).join("Cargo.toml"))?;
+        // The one exception is compared with what it replaces below.
         ensure!(
-            manifest.contains("[lints]\nworkspace = true"),
+            manifest.contains("[lints]\nworkspace = true") || name == UNSAFE_CRATE,
             "{name} does not inherit the lints"
         );
         ensure!(
@@ -273,6 +278,63 @@ fn every_crate_inherits_the_lints_and_every_version() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// The lines of a table of a manifest, without comments.
+fn table<'a>(manifest: &'a str, head: &str) -> Vec<&'a str> {
+    manifest
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != head)
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
+}
+
+#[test]
+fn unsafe_code_stands_in_one_module() -> Result<()> {
+    let root = repository();
+    let workspace = std::fs::read_to_string(root.join("Cargo.toml"))?;
+    let own = std::fs::read_to_string(root.join(UNSAFE_CRATE).join("Cargo.toml"))?;
+    for tool in ["rust", "clippy"] {
+        let theirs = table(&workspace, &format!("[workspace.lints.{tool}]"));
+        let ours = table(&own, &format!("[lints.{tool}]"));
+        ensure!(!theirs.is_empty(), "the workspace has no lints for {tool}");
+        let expected: Vec<&str> = theirs
+            .into_iter()
+            .map(|line| match line {
+                "unsafe_code = \"forbid\"" => "unsafe_code = \"deny\"",
+                other => other,
+            })
+            .collect();
+        ensure!(
+            ours == expected,
+            "{UNSAFE_CRATE} has lints of its own: {ours:?}, not {expected:?}"
+        );
+    }
+    for name in CRATES {
+        for (path, text) in sources(&root.join(name).join("src"))? {
+            let path = path.strip_prefix(&root)?.to_string_lossy().into_owned();
+            let allows = text.lines().any(|line| {
+                let line = line.trim();
+                !line.starts_with("//") && line.contains("unsafe_code")
+            });
+            ensure!(
+                allows == (path == UNSAFE_MODULE),
+                "{path} {} unsafe code",
+                if allows { "allows" } else { "no longer allows" }
+            );
+        }
+    }
+    let module = std::fs::read_to_string(root.join(UNSAFE_MODULE))?;
+    let blocks = module.matches("unsafe {").count();
+    ensure!(blocks == 3, "{UNSAFE_MODULE} has {blocks} unsafe blocks");
+    ensure!(
+        module.matches("// SAFETY: ").count() == blocks,
+        "an unsafe block of {UNSAFE_MODULE} does not say why it is sound"
+    );
     Ok(())
 }
 

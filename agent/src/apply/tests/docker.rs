@@ -29,6 +29,7 @@ async fn deploys_repairs_and_tears_down_on_docker() {
         board,
         clock: Arc::new(|| OffsetDateTime::UNIX_EPOCH),
         settings: Settings::default(),
+        guard: crate::guard::Guard::blind(),
     };
     let (handle, actor) = applier.start().await.expect("the row can be read");
     let actor = crate::task::spawn("applier", tracing::Span::none(), actor);
