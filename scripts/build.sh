@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Builds: `release` (all binaries in target/release), `decky` (the static decky alone, there too), `test` (the daemons with
-# what tests need, and the static decky, in target/e2e).
+# what tests need, the static decky, and the prober that stands in for one, in target/e2e).
 . "$(dirname "$0")/lib.sh"
 
-build_decky() {
-    local triple
-    triple=$(host_triple)
-    say "building the static decky (release)"
+# build_static PACKAGE: a binary that can be the only file of an image.
+build_static() {
+    say "building the static $1 (release)"
     # Static, because it is the only file of the image that runs it; the target is named, because otherwise the flag would
     # reach build scripts too.
     # Small, because every decky of a host holds it in memory.
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
         CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
-        cargo build --release --locked -p decky --target "$triple"
+        cargo build --release --locked -p "$1" --target "$(host_triple)"
+}
+
+build_decky() {
+    build_static decky
     mkdir -p "$TARGET/release"
-    place "$TARGET/$triple/release/decnet-decky" "$TARGET/release/decnet-decky"
+    place "$TARGET/$(host_triple)/release/decnet-decky" "$TARGET/release/decnet-decky"
 }
 
 need_rust
@@ -29,6 +32,7 @@ case "${1:-release}" in
         ;;
     test)
         build_decky
+        build_static prober
         say "building the daemons and the tests (dev, with $TEST_FEATURES)"
         # The same selection as the test run, so that nothing is built twice.
         cargo build --locked --workspace --tests --bins --features "$TEST_FEATURES"
@@ -38,6 +42,7 @@ case "${1:-release}" in
             place "$TARGET/debug/$name" "$TARGET/e2e/$name"
         done
         place "$TARGET/release/decnet-decky" "$TARGET/e2e/decnet-decky"
+        place "$TARGET/$(host_triple)/release/prober" "$TARGET/e2e/prober"
         ;;
     *)
         die "usage: $0 release|decky|test"

@@ -52,8 +52,9 @@ need_rust() {
 
 docker_answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
-# ensure_docker: a Docker daemon that answers, installed and started when it must be.
+# ensure_docker: a Docker daemon that answers, installed and started when it must be; and what keeps its deckies inside.
 ensure_docker() {
+    apt_need nft=nftables
     docker_answers && return 0
     [ -z "${DOCKER_HOST:-}" ] || die "no Docker daemon answers at DOCKER_HOST=$DOCKER_HOST"
     apt_need dockerd=docker.io docker=docker.io iptables=iptables

@@ -13,8 +13,9 @@ use domain::revision::Generation;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
 use domain::wiring::{RulesDigest, Wiring};
 use futures_util::stream::BoxStream;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+
+use crate::netns;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;
@@ -33,7 +34,7 @@ pub mod usage;
 
 /// The digest of the rules that keep a decky of this wiring inside.
 pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
-    Sha256::digest(format!("{wiring:?}")).into()
+    netns::rules::digest(wiring)
 }
 
 /// Label keys, fixed when an object is made.

@@ -46,7 +46,7 @@ pub enum WireError {
     #[error("the network namespace is the agent's own")]
     OwnNamespace,
     /// It could not be entered.
-    #[error("could not enter the network namespace")]
+    #[error("could not enter the network namespace, for which the agent must run as root")]
     Enter(#[from] io::Error),
     /// What is there could not be read.
     #[error("could not read the {what} of the network namespace")]

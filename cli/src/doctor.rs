@@ -91,6 +91,7 @@ pub(crate) async fn run(context: &Context) -> Result<Exit, Failure> {
     )?;
     let mut checks = vec![docker::check(context.environment.docker_host.as_deref()).await];
     checks.extend(system::kernel());
+    checks.extend(system::rules());
     checks.push(system::clock());
     checks.push(system::disk(&directory));
     checks.extend(files::data_dir(&directory));

@@ -156,10 +156,7 @@ impl Files {
     ) -> Result<(), EngineError> {
         task::blocking(work).await.map_err(|source| EngineError {
             kind: EngineErrorKind::Disk,
-            attempt: format!(
-                "could not {verb} in {}",
-                self.directory(decky).display()
-            ),
+            attempt: format!("could not {verb} in {}", self.directory(decky).display()),
             source: Some(Box::new(source)),
         })
     }

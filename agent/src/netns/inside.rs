@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use domain::persona::Mac;
 use ipnet::IpNet;
-use nix::errno::Errno;
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_REPLACE, NetlinkDeserializable as _, NetlinkHeader,
     NetlinkSerializable as _,
@@ -23,6 +22,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
 
 use super::netlink::Netlink;
 use super::tables::{Refused, Tables};
@@ -168,9 +168,7 @@ impl Inside {
         let request = address_message(index, net);
         match self.request(RouteNetlinkMessage::DelAddress(request), 0) {
             // With the first address of a subnet the kernel removes the others.
-            Err(error) if error.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => {
-                Ok(())
-            }
+            Err(error) if error.raw_os_error() == Some(Errno::EADDRNOTAVAIL as i32) => Ok(()),
             other => other,
         }
     }

@@ -26,6 +26,9 @@ const FEATURES: [(&str, &str, &str); 2] = [
     ("nf_tables", "kernel nf_tables", "nf_tables_newtable"),
 ];
 
+/// Where the program is looked for that loads rules: as the agent does.
+const NFT: [&str; 3] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
+
 pub(super) fn kernel() -> Vec<Check> {
     let mut checks: Vec<Check> = FEATURES
         .into_iter()
@@ -73,6 +76,29 @@ fn loadable(module: &str) -> bool {
         .join("modules.dep");
     let part = format!("/{module}.ko");
     std::fs::read_to_string(list).is_ok_and(|text| text.contains(&part))
+}
+
+/// Whether the agent can load the rules that keep deckies inside.
+pub(super) fn rules() -> Vec<Check> {
+    let program = NFT.into_iter().find(|place| Path::new(place).exists());
+    let program = match program {
+        Some(place) => Check::ok("nft", place),
+        None => Check::fail(
+            "nft",
+            "missing: no decky can be kept inside",
+            "install the package nftables: apt-get install nftables",
+        ),
+    };
+    let root = if rustix::process::geteuid().is_root() {
+        Check::ok("root", "an agent started here may enter network namespaces")
+    } else {
+        Check::warn(
+            "root",
+            "an agent started by this user may not enter network namespaces",
+            "run decnet-agent, or decnet up, as root",
+        )
+    };
+    vec![program, root]
 }
 
 pub(super) fn clock() -> Check {

@@ -29,7 +29,10 @@ impl DockerEngine {
         depth: u32,
     ) -> Result<Handle, EngineError> {
         let driver = lan.driver.as_str();
-        let attempt = format!("could not make a {driver} network with subnet {}", lan.subnet);
+        let attempt = format!(
+            "could not make a {driver} network with subnet {}",
+            lan.subnet
+        );
         if let Some(parent) = lan.driver.parent() {
             // The daemon would say so, if at all, when the first container is started there.
             let (driver, parent) = (driver, parent.as_str().to_owned());
@@ -117,10 +120,12 @@ impl DockerEngine {
 
 /// Why a LAN on a real network cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Impossible {
+enum Impossible {
     #[error("this host has no interface {parent}")]
     NoParent { parent: String },
-    #[error("this host's kernel has no {driver} driver: load it (modprobe {driver}) or take another one")]
+    #[error(
+        "this host's kernel has no {driver} driver: load it (modprobe {driver}) or take another one"
+    )]
     NoDriver { driver: &'static str },
     #[error("could not ask the kernel for its {driver} driver")]
     Unknown {
@@ -144,20 +149,14 @@ fn possible(driver: &'static str, parent: &str) -> Result<(), Impossible> {
 }
 
 /// What the daemon is asked for.
-pub(super) fn body(
-    host: HostId,
-    origin: Origin,
-    lan: &HydratedLan,
-    depth: u32,
-    name: &str,
-) -> Value {
+fn body(host: HostId, origin: Origin, lan: &HydratedLan, depth: u32, name: &str) -> Value {
     let mut ranges = vec![json!({
         "Subnet": lan.subnet.to_string(),
         "Gateway": lan.gateway.to_string(),
     })];
-    ranges.extend(lan.subnet6.map(|subnet| {
-        json!({ "Subnet": subnet.to_string(), "Gateway": gateway6(subnet).to_string() })
-    }));
+    ranges.extend(lan.subnet6.map(
+        |subnet| json!({ "Subnet": subnet.to_string(), "Gateway": gateway6(subnet).to_string() }),
+    ));
     let options = match &lan.driver {
         LanDriver::Bridge => json!({
             BRIDGE: name::bridge(lan.id),
@@ -192,4 +191,100 @@ pub(super) fn body(
 /// Whether a conflict is about the name.
 fn is_name(message: &str) -> bool {
     message.contains("network with name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::sample;
+
+    fn asked(driver: &str, subnet6: Option<&str>) -> Value {
+        let mut lan = sample::lan("dmz", "10.1.0.0/24".parse().expect("it is one"));
+        lan.driver = driver.parse().expect("it is one");
+        lan.subnet6 = subnet6.map(|subnet| subnet.parse().expect("it is one"));
+        let origin = Origin {
+            topology: sample::topology(&[], &[]).id,
+            generation: domain::revision::Generation::new(1),
+        };
+        let host = HostId::new(uuid::Uuid::nil());
+        let mut body = body(host, origin, &lan, 0, "name");
+        assert_eq!(
+            body["Labels"][label::SPEC],
+            json!(lan.spec().to_string()),
+            "it is recognised later"
+        );
+        let parts = ["Driver", "EnableIPv6", "IPAM", "Internal", "Options"];
+        parts
+            .map(|part| (part, body[part].take()))
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn a_bridge_neither_masks_nor_isolates() {
+        let mut body = asked("bridge", None);
+        let bridge = body["Options"][BRIDGE].take();
+        assert!(bridge.as_str().is_some_and(|name| name.starts_with("dn")));
+        assert_eq!(
+            body,
+            json!({
+                "Driver": "bridge",
+                "EnableIPv6": false,
+                "IPAM": {
+                    "Driver": "default",
+                    "Config": [{ "Subnet": "10.1.0.0/24", "Gateway": "10.1.0.1" }],
+                },
+                "Internal": false,
+                "Options": {
+                    BRIDGE: null,
+                    "com.docker.network.bridge.enable_ip_masquerade": "false",
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_lan_on_a_real_network_names_its_interface_and_its_router() {
+        for (driver, options) in [
+            ("macvlan:eth0", json!({ "parent": "eth0" })),
+            (
+                "ipvlan:eth0",
+                json!({ "parent": "eth0", "ipvlan_mode": "l2" }),
+            ),
+        ] {
+            let body = asked(driver, None);
+            assert_eq!(
+                json!(driver.split_once(':').map(|(name, _)| name)),
+                body["Driver"]
+            );
+            assert_eq!(body["Options"], options);
+            assert_eq!(body["IPAM"]["Config"][0]["Gateway"], "10.1.0.1");
+        }
+    }
+
+    #[test]
+    fn a_lan_with_ipv6_has_a_range_of_each() {
+        let body = asked("macvlan:eth0", Some("fd00:1::/64"));
+        assert_eq!(body["EnableIPv6"], true);
+        let ranges = json!([
+            { "Subnet": "10.1.0.0/24", "Gateway": "10.1.0.1" },
+            { "Subnet": "fd00:1::/64", "Gateway": "fd00:1::1" },
+        ]);
+        assert_eq!(body["IPAM"]["Config"], ranges);
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_named() {
+        let refusal = possible("macvlan", "decnet-nowhere").expect_err("there is none");
+        assert_eq!(
+            refusal.to_string(),
+            "this host has no interface decnet-nowhere"
+        );
+        let refusal = possible("decnet-nonesuch", "lo").expect_err("there is none");
+        assert!(matches!(refusal, Impossible::NoDriver { .. }), "{refusal}");
+        assert!(
+            refusal.to_string().contains("modprobe decnet-nonesuch"),
+            "{refusal}"
+        );
+    }
 }

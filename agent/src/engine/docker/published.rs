@@ -51,7 +51,9 @@ pub(super) struct Listening(BTreeSet<(Protocol, u16)>);
 impl Listening {
     /// Reads the kernel's tables, when something in the inventory is published.
     pub(super) async fn read_for(inventory: &Inventory) -> Self {
-        let published = |decky: &domain::observe::ObservedDecky| decky.published.iter().flatten().next().is_some();
+        let published = |decky: &domain::observe::ObservedDecky| {
+            decky.published.iter().flatten().next().is_some()
+        };
         if !inventory.deckies.iter().any(published) {
             return Self::default();
         }
@@ -77,7 +79,9 @@ fn ports(protocol: Protocol, table: &str) -> Vec<(Protocol, u16)> {
         let (local, state) = (fields.nth(1)?, fields.nth(1)?);
         let (_, port) = local.rsplit_once(':')?;
         let port = u16::from_str_radix(port, 16).ok()?;
-        LISTENS.contains(&(protocol, state)).then_some((protocol, port))
+        LISTENS
+            .contains(&(protocol, state))
+            .then_some((protocol, port))
     };
     table.lines().skip(1).filter_map(parse).collect()
 }
@@ -104,7 +108,10 @@ mod tests {
             decky_port: 80,
             protocol: Protocol::Tcp,
         };
-        assert_eq!(of(&container), [publish(None), publish(Some(Ipv4Addr::LOCALHOST))]);
+        assert_eq!(
+            of(&container),
+            [publish(None), publish(Some(Ipv4Addr::LOCALHOST))]
+        );
     }
 
     #[test]

@@ -7,8 +7,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::chain::Chain;
 use crate::engine::conformance::{Tamper, World, conforms, eventually};
 use crate::engine::{label, sample};
+use crate::netns;
 
 /// A real daemon; whatever a test leaves on it is removed at the end, even of a panic.
 pub(crate) struct RealDaemon {
@@ -47,6 +49,29 @@ impl RealDaemon {
         self.hosts.lock().expect("no test panics here").push(host);
         Arc::new(DockerEngine::connect(config, board))
     }
+
+    async fn pid(&self, container: &Handle) -> i64 {
+        let options = None::<query::InspectContainerOptions>;
+        let shown = self
+            .docker
+            .inspect_container(container.as_str(), options)
+            .await
+            .expect("it is there");
+        shown.state.and_then(|state| state.pid).expect("it runs")
+    }
+}
+
+/// Runs a command in the network namespace of a process, as an operator with root would.
+pub(crate) fn inside(pid: i64, command: &str) -> String {
+    #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
+    let output = Command::new("nsenter")
+        .args(["--net", "--target", &pid.to_string()])
+        .args(command.split_whitespace())
+        .output()
+        .expect("util-linux is installed");
+    let refusal = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {refusal}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The static binary that `make build-decky` makes.
@@ -190,7 +215,20 @@ impl World for RealDaemon {
                 .is_ok()
     }
 
-    async fn tamper(&self, _container: &Handle, _what: Tamper) {}
+    async fn tamper(&self, container: &Handle, what: Tamper) {
+        let pid = self.pid(container).await;
+        inside(
+            pid,
+            match what {
+                Tamper::Rules => "nft flush table inet decnet",
+                Tamper::Hole => "nft insert rule inet decnet output accept",
+                Tamper::Mac => "ip link set eth0 address 02:00:00:00:00:02",
+                Tamper::Address => "ip addr flush dev eth1",
+                Tamper::Route => "ip route del default",
+                Tamper::Sysctl => "sysctl -q -w net.ipv4.ip_default_ttl=17",
+            },
+        );
+    }
 
     async fn speak(&self, _container: &Handle) {}
 }
@@ -390,4 +428,239 @@ async fn a_decky_keeps_its_file_while_a_second_container_of_it_is_removed() {
         .expect("ours can be removed");
     assert!(!file.exists());
     eventually("both are gone", async || !world.exists(&made[0]).await).await;
+}
+
+/// One topology on one host, each decky started.
+struct Deployed {
+    topology: domain::topology::hydrate::HydratedTopology,
+    lans: Vec<Handle>,
+    deckies: Vec<Handle>,
+}
+
+impl Deployed {
+    async fn on(engine: &DockerEngine, lans: &[HydratedLan], deckies: &[HydratedDecky]) -> Self {
+        engine.ensure_image().await.expect("the binary is there");
+        let topology = sample::topology(lans, deckies);
+        let origin = Origin {
+            topology: topology.id,
+            generation: domain::revision::Generation::new(1),
+        };
+        let mut made = Self {
+            topology,
+            lans: Vec::new(),
+            deckies: Vec::new(),
+        };
+        for (depth, lan) in (0..).zip(lans) {
+            let handle = engine.create_lan(origin, lan, depth).await;
+            made.lans
+                .push(handle.unwrap_or_else(|error| panic!("{}", Chain(&error))));
+        }
+        for decky in deckies {
+            let networks = decky.interfaces.iter().map(|interface| {
+                let index = lans.iter().position(|lan| lan.id == interface.lan);
+                (
+                    made.lans[index.expect("it is one of these")].clone(),
+                    *interface,
+                )
+            });
+            let wiring = made.wiring(decky);
+            let new = NewDecky {
+                origin,
+                decky,
+                networks: networks.collect(),
+                config: &crate::engine::conformance::config(decky),
+                wiring: &wiring,
+            };
+            let handle = engine
+                .create_decky(new)
+                .await
+                .expect("nothing stands against it");
+            let started = engine.start_decky(&handle, &wiring).await;
+            started.unwrap_or_else(|error| panic!("{}", Chain(&error)));
+            made.deckies.push(handle);
+        }
+        made
+    }
+
+    fn wiring(&self, decky: &HydratedDecky) -> Wiring {
+        domain::wiring::of(&self.topology, decky)
+    }
+
+    async fn difference(
+        &self,
+        engine: &DockerEngine,
+        decky: &HydratedDecky,
+    ) -> Option<domain::observe::DriftKind> {
+        let inventory = engine.inventory().await.expect("the daemon answers");
+        let seen = inventory
+            .deckies
+            .into_iter()
+            .find(|seen| seen.id == decky.id);
+        let wiring = self.wiring(decky);
+        let rules = crate::engine::rules_digest(&wiring);
+        let seen = seen.and_then(|seen| seen.wiring).expect("it runs");
+        wiring.difference(&seen, &rules)
+    }
+}
+
+#[tokio::test]
+async fn a_container_is_closed_until_it_is_wired_and_a_new_agent_knows_its_seal() {
+    use domain::observe::DriftKind;
+
+    let world = RealDaemon::new(40);
+    let host = HostId::new(sample::unique());
+    let engine = world.docker_engine(host, LivenessBoard::new());
+    let lans = [
+        sample::lan("dmz", world.subnet()),
+        sample::lan("inner", world.subnet()),
+    ];
+    let gateway = sample::decky("gateway", &[&lans[0], &lans[1]], 3);
+    let made = Deployed::on(&engine, &lans, std::slice::from_ref(&gateway)).await;
+    assert_eq!(made.difference(&engine, &gateway).await, None);
+    let pid = world.pid(&made.deckies[0]).await;
+    let links = inside(pid, "ip -o link");
+    for interface in &gateway.interfaces {
+        assert!(links.contains(&interface.mac.to_string()), "{links}");
+    }
+    assert_eq!(
+        inside(pid, "sysctl -n net.ipv4.ping_group_range").trim(),
+        "1\t0"
+    );
+
+    // Another process of the agent: what it knows it has read.
+    let second = world.docker_engine(host, LivenessBoard::new());
+    assert_eq!(made.difference(&second, &gateway).await, None);
+    inside(pid, "nft flush table inet decnet");
+    let third = world.docker_engine(host, LivenessBoard::new());
+    assert_eq!(
+        made.difference(&third, &gateway).await,
+        Some(DriftKind::Unsealed)
+    );
+
+    // Somebody starts it anew: its namespace is new too, and closed.
+    let restart = None::<query::RestartContainerOptions>;
+    let restarted = world
+        .docker
+        .restart_container(made.deckies[0].as_str(), restart);
+    restarted.await.expect("it is there");
+    let pid = world.pid(&made.deckies[0]).await;
+    assert_eq!(
+        inside(pid, "sysctl -n net.ipv4.ip_unprivileged_port_start").trim(),
+        "1024"
+    );
+    assert_eq!(
+        made.difference(&second, &gateway).await,
+        Some(DriftKind::Unsealed)
+    );
+    let wiring = made.wiring(&gateway);
+    second
+        .rewire(&made.deckies[0], &wiring)
+        .await
+        .expect("it runs");
+    assert_eq!(made.difference(&second, &gateway).await, None);
+    let seal = engine.files.read_seal(gateway.id).await;
+    assert!(seal.is_some());
+    second
+        .remove_decky(&made.deckies[0])
+        .await
+        .expect("ours can be removed");
+    assert_eq!(engine.files.read_seal(gateway.id).await, None);
+}
+
+#[tokio::test]
+async fn a_docker_lan_speaks_ipv6_where_it_is_to() {
+    let world = RealDaemon::new(41);
+    let engine = world.docker_engine(HostId::new(sample::unique()), LivenessBoard::new());
+    let mut dmz = sample::lan("dmz", world.subnet());
+    let subnet: ipnet::Ipv6Net = "fd0d:ec14::/64".parse().expect("it is one");
+    dmz.subnet6 = Some(subnet);
+    let mut web = sample::decky("web", &[&dmz], 3);
+    let mac = web.interfaces[0].mac;
+    let address = domain::topology::hydrate::interface_address6(subnet, mac);
+    web.interfaces[0].address6 = Some(address);
+    let made = Deployed::on(&engine, &[dmz], std::slice::from_ref(&web)).await;
+    assert_eq!(made.difference(&engine, &web).await, None);
+    let shown = inside(
+        world.pid(&made.deckies[0]).await,
+        "ip -6 -o addr show scope global",
+    );
+    assert!(shown.contains(&format!("{address}/64")), "{shown}");
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+}
+
+#[tokio::test]
+async fn a_docker_lan_on_a_real_network_takes_its_interface_and_names_what_is_missing() {
+    let world = RealDaemon::new(42);
+    let engine = world.docker_engine(HostId::new(sample::unique()), LivenessBoard::new());
+    let parent = format!("dnp{}", std::process::id());
+    let _card = Card::new(&parent);
+    let mut dmz = sample::lan("dmz", world.subnet());
+    dmz.driver = format!("macvlan:{parent}").parse().expect("it is a name");
+    let deckies = [
+        sample::decky("one", &[&dmz], 3),
+        sample::decky("two", &[&dmz], 4),
+    ];
+    let made = Deployed::on(&engine, std::slice::from_ref(&dmz), &deckies).await;
+    for decky in &deckies {
+        assert_eq!(made.difference(&engine, decky).await, None);
+    }
+    // Only ours are inside: the network's real machines are not to be attacked from here.
+    let inside_of_it = made.wiring(&deckies[0]).inside;
+    assert!(
+        inside_of_it.iter().all(|net| net.prefix_len() == 32),
+        "{inside_of_it:?}"
+    );
+
+    let origin = Origin {
+        topology: made.topology.id,
+        generation: domain::revision::Generation::new(1),
+    };
+    for (driver, named) in [
+        (
+            "macvlan:decnet-gone",
+            "this host has no interface decnet-gone".to_owned(),
+        ),
+        (
+            &format!("ipvlan:{parent}"),
+            "this host's kernel has no ipvlan driver".to_owned(),
+        ),
+    ] {
+        if driver.starts_with("ipvlan") && netns::has_driver("ipvlan").expect("root may ask") {
+            continue;
+        }
+        let mut lan = sample::lan("dmz", world.subnet());
+        lan.driver = driver.parse().expect("it is a name");
+        let refusal = engine
+            .create_lan(origin, &lan, 0)
+            .await
+            .expect_err("it is missing");
+        assert_eq!(refusal.kind, EngineErrorKind::Refused);
+        let told = Chain(&refusal).to_string();
+        assert!(told.contains(&named), "{told}");
+    }
+}
+
+/// A card of the host with a wire that leads nowhere.
+struct Card(String);
+
+impl Card {
+    fn new(name: &str) -> Self {
+        let this = Self(name.to_owned());
+        let far = format!("{name}x");
+        assert!(ip(&["link", "add", name, "type", "veth", "peer", "name", &far]));
+        assert!(ip(&["link", "set", name, "up"]) && ip(&["link", "set", &far, "up"]));
+        this
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        ip(&["link", "del", &self.0]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
+    let status = Command::new("ip").args(arguments).status();
+    status.is_ok_and(|status| status.success())
 }

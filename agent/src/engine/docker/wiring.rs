@@ -92,7 +92,10 @@ impl DockerEngine {
         let (more, gone) = task::blocking(move || look(found)).await;
         seen.extend(more);
         if !gone.is_empty() {
-            tracing::debug!(count = gone.len(), "containers ended while they were looked at");
+            tracing::debug!(
+                count = gone.len(),
+                "containers ended while they were looked at"
+            );
         }
         seen
     }
@@ -131,7 +134,9 @@ impl DockerEngine {
         let inspect = docker.inspect_container(handle.as_str(), options);
         let shown = within(attempt, self.client.limit, inspect).await?;
         let pid = shown.state.and_then(|state| state.pid);
-        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let pid = pid
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid > 0);
         let Some(pid) = pid else {
             return Err(refused(attempt, Unfound::NotRunning));
         };
