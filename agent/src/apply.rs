@@ -24,6 +24,7 @@ use crate::store::{Store, StoreError};
 mod actor;
 mod attempt;
 pub mod error;
+mod pace;
 mod undo;
 mod wanted;
 
@@ -81,7 +82,8 @@ impl Followed {
 /// What may be tuned.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Deckies that are made or removed at once.
+    /// Deckies that are made or removed at once to begin with; the engine's speed decides from
+    /// there (see [`pace`]).
     pub deckies_at_once: usize,
     /// LANs that are made or removed at once.
     pub lans_at_once: usize,
@@ -96,8 +98,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // From 4 on the daemon of two processors is no faster, and its answers come later.
-            deckies_at_once: 6,
+            // From 4 on the daemon of two processors is hardly faster, and its answers come later.
+            deckies_at_once: 4,
             lans_at_once: 4,
             gather: Duration::from_millis(50),
             period: Duration::from_secs(60),

@@ -197,6 +197,12 @@ pub trait Engine: Send + Sync + fmt::Debug {
         since: Option<OffsetDateTime>,
     ) -> Result<BoxStream<'static, Result<OutputLine, EngineError>>, EngineError>;
 
+    /// How many packets the rules of a running container have held back; none when it cannot be told.
+    /// Reads from the kernel, and asks the engine nothing.
+    fn refused(&self, _handle: &Handle) -> Option<u64> {
+        None
+    }
+
     /// Subnets in use on the host that are not ours, for a clear refusal before anything is made.
     async fn foreign_subnets(&self) -> Result<Vec<(String, ipnet::Ipv4Net)>, EngineError>;
 }

@@ -435,6 +435,7 @@ async fn stored_row(data: &Path) -> HostReport {
         refusal: None,
         observed: None,
         drift: Vec::new(),
+        timings: domain::assign::Timings::new(),
     }
 }
 
@@ -451,5 +452,6 @@ pub(crate) const fn blank() -> HostReport {
         refusal: None,
         observed: None,
         drift: Vec::new(),
+        timings: domain::assign::Timings::new(),
     }
 }

@@ -226,6 +226,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
         .start()
         .await
         .map_err(|source| RunError::Store { source })?;
+    let counting = Arc::clone(&engine);
     let collector = Collector {
         engine,
         spool: Arc::clone(&spool),
@@ -239,8 +240,7 @@ pub async fn run(options: Run, shutdown: CancellationToken) -> Result<(), RunErr
     let measurer = Measurer {
         following: applier.following(),
         meter: Meter::default(),
-        // Where containment counts, its counters are read here.
-        refused: Arc::new(|_| None),
+        refused: Arc::new(move |handle| counting.refused(handle)),
         every: measure::EVERY,
         usages,
     };

@@ -6,13 +6,14 @@
 //! read, or reads anything else, is closed.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use domain::wiring::GATE;
 use tokio::time::{Instant, sleep};
 
-/// The first port that needs no privilege: 1024 in a new namespace, 0 in one that is wired.
-const SETTING: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+/// Where the kernel's settings are.
+const SETTINGS: &str = "/proc/sys";
 
 /// How the gate is looked at while it is closed.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +46,9 @@ pub(crate) struct PortGate {
 impl PortGate {
     /// The gate of the namespace in which this process runs.
     pub(crate) fn of_this_namespace() -> Self {
-        Self::at(SETTING, Patience::default())
+        // The first port that needs no privilege: 1024 in a new namespace, 0 in one that is wired.
+        let setting = Path::new(SETTINGS).join(GATE.replace('.', "/"));
+        Self::at(setting, Patience::default())
     }
 
     /// A gate that is the file `path`.
@@ -83,7 +86,6 @@ impl PortGate {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::cell::Cell;
-    use std::path::Path;
 
     use super::*;
 
@@ -106,6 +108,16 @@ pub(crate) mod tests {
     /// What the kernel would show.
     pub(crate) fn set(gate: &PortGate, text: &str) {
         std::fs::write(&gate.path, text).expect("the directory is ours");
+    }
+
+    #[test]
+    fn the_gate_of_this_namespace_is_a_setting_of_its_kernel() {
+        let gate = PortGate::of_this_namespace();
+        assert_eq!(
+            gate.path,
+            Path::new("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        );
+        assert!(gate.path.exists());
     }
 
     #[test]

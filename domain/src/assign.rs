@@ -1,7 +1,9 @@
 //! Assignments, and what an agent reports of carrying one out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
@@ -212,6 +214,60 @@ impl fmt::Display for ApplyFailure {
     }
 }
 
+/// A stage of carrying out an assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Asking the engine what is there, before each round and after the last.
+    Look,
+    /// Checking the host's subnets and providing the image.
+    Prepare,
+    /// Removing deckies, connections and LANs.
+    Remove,
+    /// Making LANs.
+    Lans,
+    /// Making, starting, wiring and configuring deckies.
+    Deckies,
+}
+
+impl Stage {
+    /// Every stage, in its order.
+    pub const ALL: [Self; 5] = [
+        Self::Look,
+        Self::Prepare,
+        Self::Remove,
+        Self::Lans,
+        Self::Deckies,
+    ];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Prepare => "prepare",
+            Self::Remove => "remove",
+            Self::Lans => "lans",
+            Self::Deckies => "deckies",
+        }
+    }
+}
+
+impl FromStr for Stage {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        Self::ALL
+            .into_iter()
+            .find(|stage| stage.as_str() == text)
+            .ok_or_else(|| UnknownWord {
+                noun: "stage",
+                text: text.chars().take(64).collect(),
+            })
+    }
+}
+
+/// How long each stage of the last attempt took, by the agent's clock.
+pub type Timings = BTreeMap<Stage, Duration>;
+
 /// An assignment that an agent would not even begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -242,6 +298,8 @@ pub struct HostReport {
     pub observed: Option<Inventory>,
     /// How that differs from what it was told to hold.
     pub drift: Vec<Drift>,
+    /// How long the last attempt took; empty when there was none since the agent started.
+    pub timings: Timings,
 }
 
 impl HostReport {

@@ -1,6 +1,7 @@
 //! Wire to domain and back, for what agents and master say: parsed once, at the edge.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use domain::assign::{ApplyFailure, Content, HostReport, Phase, Refusal};
 use domain::id::{DeckyId, LanId, TopologyId};
@@ -153,6 +154,7 @@ impl From<&HostReport> for v1::Report {
             refusal,
             observed,
             drift,
+            timings,
         } = report;
         Self {
             fence: Some((*fence).into()),
@@ -171,6 +173,13 @@ impl From<&HostReport> for v1::Report {
                 .map(|drift| v1::Drift {
                     kind: drift.kind.as_str().to_owned(),
                     object: drift.object.clone(),
+                })
+                .collect(),
+            timings: timings
+                .iter()
+                .map(|(stage, took)| v1::Timing {
+                    stage: stage.as_str().to_owned(),
+                    micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 })
                 .collect(),
         }
@@ -217,6 +226,13 @@ impl TryFrom<v1::Report> for HostReport {
                     })
                 })
                 .collect::<Result<_, _>>()?,
+            timings: wire
+                .timings
+                .iter()
+                .filter_map(|wire| {
+                    Some((wire.stage.parse().ok()?, Duration::from_micros(wire.micros)))
+                })
+                .collect(),
         })
     }
 }

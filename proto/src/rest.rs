@@ -2,6 +2,8 @@
 //!
 //! Times are RFC 3339 in UTC, ids are UUIDs, digests are 64 hexadecimal digits.
 
+use std::collections::BTreeMap;
+
 use domain::topology::finding::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -317,6 +319,10 @@ pub struct TopologyState {
     pub observed: Option<ObservedShape>,
     /// How that differs.
     pub drift: Vec<DriftShape>,
+    /// How long the host's last attempt took in microseconds, by stage; absent when it made none since it was
+    /// started.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timings_us: BTreeMap<String, u64>,
     /// What is awaited, when something is.
     pub condition: Option<String>,
     /// How far the host is, while it is at work.

@@ -17,6 +17,7 @@ pub mod docker;
 pub mod load;
 pub mod netns;
 pub mod patience;
+pub mod prober;
 pub mod process;
 pub mod scripted;
 pub mod shapes;

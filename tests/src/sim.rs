@@ -158,6 +158,7 @@ fn idle(fence: Fence) -> HostReport {
         refusal: None,
         observed: Some(Inventory::default()),
         drift: Vec::new(),
+        timings: domain::assign::Timings::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::assign::{ApplyFailure, FailureCode, HostReport, Refusal};
+use domain::assign::{ApplyFailure, FailureCode, HostReport, Refusal, Timings};
 use domain::observe::{Drift, Inventory};
 use domain::plan;
 use domain::revision::Fence;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, End, Mode, Outcome};
 use super::error::ApplyError;
+use super::pace::Pace;
 use super::wanted::{Wanted, desired};
 use super::{Applier, Followed, Offer, Progress};
 use crate::chain::Chain;
@@ -61,6 +62,8 @@ pub(super) struct Actor {
     floor: Fence,
     observed: Option<Inventory>,
     drift: Vec<Drift>,
+    /// Of the last attempt that ended.
+    timings: Timings,
     refusal: Option<Refusal>,
     /// An offer whose answer depends on what the engine shows.
     parked: Option<Offer>,
@@ -68,6 +71,8 @@ pub(super) struct Actor {
     /// Somebody asked for a look while none could be taken.
     asked: bool,
     unwell: bool,
+    /// How many deckies at once the engine is fastest with, learned over attempts.
+    pace: Arc<Pace>,
     retry: Duration,
     stop: CancellationToken,
     waits: Waits,
@@ -104,6 +109,7 @@ impl Actor {
                 }
             }
         }
+        let pace = Pace::new(parts.settings.deckies_at_once);
         let applied = matches!(row.state, AppliedState::Applied { .. });
         let this = Self {
             parts,
@@ -115,11 +121,13 @@ impl Actor {
             floor: Fence::default(),
             observed: None,
             drift: Vec::new(),
+            timings: Timings::new(),
             refusal: None,
             parked: None,
             watching: false,
             asked: false,
             unwell: false,
+            pace: Arc::new(pace),
             retry: RETRY.0,
             stop: CancellationToken::new(),
             waits: Waits::default(),
@@ -133,6 +141,7 @@ impl Actor {
                 refusal: None,
                 observed: None,
                 drift: Vec::new(),
+                timings: Timings::new(),
             })),
             progress: watch::Sender::new(None),
             following: watch::Sender::default(),
@@ -321,6 +330,7 @@ impl Actor {
             board: self.parts.board.clone(),
             settings: self.parts.settings,
             guard: self.parts.guard.clone(),
+            pace: self.pace.clone(),
             fence: self.row.fence,
             mode: self.mode,
             wanted: self.wanted.clone(),
@@ -338,7 +348,9 @@ impl Actor {
             mode,
             end,
             observed,
+            timings,
         } = outcome;
+        self.timings = timings;
         if let Some(observed) = &observed {
             self.following.send_replace(Followed::of(observed));
         }
@@ -519,6 +531,7 @@ impl Actor {
             refusal: self.refusal.clone(),
             observed: self.observed.clone(),
             drift: self.drift.clone(),
+            timings: self.timings.clone(),
         }
     }
 

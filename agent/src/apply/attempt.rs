@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use domain::assign::{Stage, Timings};
 use domain::id::{DeckyId, LanId};
 use domain::name::LanName;
 use domain::observe::{Handle, Inventory};
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApplyError;
+use super::pace::Pace;
 use super::undo::Undo;
 use super::wanted::{Wanted, desired};
 use super::{Followed, Progress, Settings};
@@ -60,6 +62,7 @@ pub(super) struct Attempt {
     pub(super) board: LivenessBoard,
     pub(super) settings: Settings,
     pub(super) guard: Guard,
+    pub(super) pace: Arc<Pace>,
     pub(super) fence: Fence,
     pub(super) mode: Mode,
     pub(super) wanted: Option<Arc<Wanted>>,
@@ -78,6 +81,8 @@ pub(super) struct Outcome {
     pub(super) end: End,
     /// What the engine shows now, when it answers.
     pub(super) observed: Option<Inventory>,
+    /// How long each stage took.
+    pub(super) timings: Timings,
 }
 
 #[derive(Debug)]
@@ -97,6 +102,36 @@ enum Flow {
     Stop,
 }
 
+/// How many jobs run at once.
+#[derive(Debug, Clone, Copy)]
+enum AtOnce<'a> {
+    /// So many.
+    Fixed(usize),
+    /// As many as the engine is fastest with.
+    Paced(&'a Pace),
+}
+
+impl AtOnce<'_> {
+    fn begin(self) {
+        if let Self::Paced(pace) = self {
+            pace.begin(Instant::now());
+        }
+    }
+
+    fn limit(self) -> usize {
+        match self {
+            Self::Fixed(limit) => limit.max(1),
+            Self::Paced(pace) => pace.limit(),
+        }
+    }
+
+    fn done(self) {
+        if let Self::Paced(pace) = self {
+            pace.done(Instant::now());
+        }
+    }
+}
+
 type Job<'a> = BoxFuture<'a, Result<Flow, ApplyError>>;
 
 /// What one attempt has made, found and done so far.
@@ -105,6 +140,7 @@ pub(super) struct Work {
     pub(super) made: Vec<Undo>,
     lans: BTreeMap<LanId, Handle>,
     told: Vec<DeckyId>,
+    timings: Timings,
     done: u32,
     total: u32,
 }
@@ -128,12 +164,23 @@ impl Attempt {
             }
         };
         self.progress.send_replace(None);
+        let timings = std::mem::take(&mut lock(&work).timings);
         Outcome {
             fence: self.fence,
             mode: self.mode,
             end,
             observed,
+            timings,
         }
+    }
+
+    /// Waits for `work` and books its time.
+    async fn timed<T>(&self, book: &Mutex<Work>, stage: Stage, work: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let result = work.await;
+        let mut book = lock(book);
+        *book.timings.entry(stage).or_default() += begun.elapsed();
+        result
     }
 
     /// Nothing when something newer has come.
@@ -142,7 +189,10 @@ impl Attempt {
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
-            let observed = self.engine.inventory().await.map_err(ApplyError::Observe)?;
+            let observed = self
+                .timed(work, Stage::Look, self.engine.inventory())
+                .await
+                .map_err(ApplyError::Observe)?;
             self.following.send_replace(Followed::of(&observed));
             let wanted = desired(self.wanted.as_deref());
             let steps = plan::plan(wanted, &observed);
@@ -158,7 +208,8 @@ impl Attempt {
                     left,
                 });
             }
-            self.prepare(&steps).await?;
+            self.timed(work, Stage::Prepare, self.prepare(&steps))
+                .await?;
             match self.execute(work, steps, &observed).await {
                 Ok(Flow::On) => self.await_configurations(work).await,
                 Ok(Flow::Stop) => return Ok(None),
@@ -242,27 +293,27 @@ impl Attempt {
         }
         self.advance(work, 0);
         let phases = Phases::of(&steps);
-        let deckies = self.settings.deckies_at_once;
-        let jobs = phases
-            .removals
-            .iter()
-            .map(|step| self.single(work, step))
-            .collect();
-        if self.pool(deckies, jobs).await? == Flow::Stop {
-            return Ok(Flow::Stop);
-        }
-        for lans in [&phases.lan_removals, &phases.lan_creations] {
-            let jobs = lans.iter().map(|step| self.single(work, step)).collect();
-            if self.pool(self.settings.lans_at_once, jobs).await? == Flow::Stop {
+        let lans = AtOnce::Fixed(self.settings.lans_at_once);
+        let deckies = AtOnce::Paced(&self.pace);
+        let chains = phases.chains.iter().map(|chain| self.chain(work, chain));
+        for (stage, at_once, jobs) in [
+            (Stage::Remove, deckies, self.singles(work, &phases.removals)),
+            (
+                Stage::Remove,
+                lans,
+                self.singles(work, &phases.lan_removals),
+            ),
+            (Stage::Lans, lans, self.singles(work, &phases.lan_creations)),
+            (Stage::Deckies, deckies, chains.collect()),
+        ] {
+            if jobs.is_empty() {
+                continue;
+            }
+            if self.timed(work, stage, self.pool(at_once, jobs)).await? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }
-        let jobs = phases
-            .chains
-            .iter()
-            .map(|chain| self.chain(work, chain))
-            .collect();
-        self.pool(deckies, jobs).await
+        Ok(Flow::On)
     }
 
     /// The LANs that stay, by their networks.
@@ -280,21 +331,23 @@ impl Attempt {
         stays.map(|lan| (lan.id, lan.handle.clone())).collect()
     }
 
-    /// Runs jobs, at most `limit` at once, in their order. After the first error or a stop no job
+    /// Runs jobs, a few at once, in their order. After the first error or a stop no job
     /// begins, and those that run end.
-    async fn pool(&self, limit: usize, jobs: Vec<Job<'_>>) -> Result<Flow, ApplyError> {
+    async fn pool(&self, at_once: AtOnce<'_>, jobs: Vec<Job<'_>>) -> Result<Flow, ApplyError> {
+        at_once.begin();
         let mut waiting = jobs.into_iter();
         let mut running = FuturesUnordered::new();
         let mut first = None;
         loop {
-            while first.is_none() && !self.stop.is_cancelled() && running.len() < limit.max(1) {
+            let limit = at_once.limit();
+            while first.is_none() && !self.stop.is_cancelled() && running.len() < limit {
                 match waiting.next() {
                     Some(job) => running.push(job),
                     None => break,
                 }
             }
             match running.next().await {
-                Some(Ok(Flow::On | Flow::Stop)) => {}
+                Some(Ok(Flow::On | Flow::Stop)) => at_once.done(),
                 Some(Err(error)) => match &first {
                     None => first = Some(error),
                     Some(_) => {
@@ -311,11 +364,16 @@ impl Attempt {
         }
     }
 
-    fn single<'a>(&'a self, work: &'a Mutex<Work>, step: &'a Step) -> Job<'a> {
-        Box::pin(async move {
-            self.step(work, step).await?;
-            Ok(Flow::On)
-        })
+    /// A job for each of these steps.
+    fn singles<'a>(&'a self, work: &'a Mutex<Work>, steps: &[&'a Step]) -> Vec<Job<'a>> {
+        let job = |step: &&'a Step| -> Job<'a> {
+            let step = *step;
+            Box::pin(async move {
+                self.step(work, step).await?;
+                Ok(Flow::On)
+            })
+        };
+        steps.iter().map(job).collect()
     }
 
     fn chain<'a>(&'a self, work: &'a Mutex<Work>, steps: &'a [&'a Step]) -> Job<'a> {
@@ -574,7 +632,7 @@ impl Attempt {
 
     /// Runs `jobs` to their end whatever happens; for what is taken back.
     pub(super) async fn all<F: Future<Output = ()>>(&self, jobs: impl Iterator<Item = F>) {
-        let limit = self.settings.deckies_at_once.max(1);
+        let limit = self.pace.limit();
         futures_util::stream::iter(jobs)
             .for_each_concurrent(limit, |job| job)
             .await;

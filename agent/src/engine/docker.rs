@@ -244,6 +244,10 @@ impl Engine for DockerEngine {
         Ok(follow::lines(docker, handle, since, attempt))
     }
 
+    fn refused(&self, handle: &Handle) -> Option<u64> {
+        self.held_back(handle)
+    }
+
     async fn foreign_subnets(&self) -> Result<Vec<(String, Ipv4Net)>, EngineError> {
         self.subnets_of_others().await
     }

@@ -170,6 +170,7 @@ mod tests {
             refusal: None,
             observed: None,
             drift: Vec::new(),
+            timings: domain::assign::Timings::new(),
         }
     }
 

@@ -1,5 +1,8 @@
 //! How topologies look to people.
 
+use std::collections::BTreeMap;
+
+use domain::assign::Stage;
 use proto::rest::{
     AppliedShape, DesiredShape, FindingShape, ObservedShape, StatusChangeShape, TopologyShape,
     TopologyState, UsageShape,
@@ -176,6 +179,21 @@ pub(super) fn created_text(look: Look, state: &TopologyState) -> String {
     text
 }
 
+/// Stages in the order in which they are gone through; one that is not known comes last.
+fn timings_text(timings: &BTreeMap<String, u64>) -> String {
+    let place = |name: &str| {
+        name.parse::<Stage>()
+            .map_or(Stage::ALL.len(), |stage| stage as usize)
+    };
+    let mut stages: Vec<_> = timings.iter().collect();
+    stages.sort_by_key(|(name, _)| place(name));
+    let stages: Vec<_> = stages
+        .iter()
+        .map(|(name, micros)| format!("{name} {} ms", **micros / 1000))
+        .collect();
+    stages.join(", ")
+}
+
 pub(super) fn state_text(look: Look, state: &TopologyState) -> String {
     let topology = &state.topology;
     let mut rows: Vec<[Field; 2]> = Vec::new();
@@ -209,6 +227,9 @@ pub(super) fn state_text(look: Look, state: &TopologyState) -> String {
         "observed",
         Field::maybe(state.observed.as_ref().map(observed_text)),
     );
+    if !state.timings_us.is_empty() {
+        row("last attempt", Field::text(timings_text(&state.timings_us)));
+    }
     if let Some(condition) = &state.condition {
         row("awaited", Field::text(condition));
     }

@@ -19,6 +19,7 @@ fn state(status: &str) -> TopologyState {
         applied: None,
         observed: None,
         drift: Vec::new(),
+        timings_us: std::collections::BTreeMap::new(),
         condition: Some("waiting for host edge-07".to_owned()),
         progress: Some(ProgressShape { done: 4, total: 13 }),
         findings: Vec::new(),

@@ -240,14 +240,17 @@ async fn what_a_full_output_does_not_take_is_counted_and_said_once_it_takes_agai
     );
     let lost: Vec<_> = lines
         .iter()
-        .filter_map(|line| match &line.sighting.payload {
-            Payload::Lifecycle {
+        .filter_map(|line| {
+            let Payload::Lifecycle {
                 state,
                 detail,
                 count,
                 ..
-            } if state == "dropped" => Some((detail.text(), *count)),
-            _ => None,
+            } = &line.sighting.payload
+            else {
+                return None;
+            };
+            (state == "dropped").then(|| (detail.text(), *count))
         })
         .collect();
     assert_eq!(lost, [(Some("lines while the output was full"), 20)]);

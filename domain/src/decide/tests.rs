@@ -39,6 +39,7 @@ fn report(generation: u64, phase: Phase, content: Content) -> HostReport {
         refusal: None,
         observed: Some(Inventory::default()),
         drift: Vec::new(),
+        timings: crate::assign::Timings::new(),
     }
 }
 

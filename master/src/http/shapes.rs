@@ -1,8 +1,10 @@
 //! Writes what the master knows in the shapes of the REST API.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use domain::assign::{HostReport, Phase};
+use domain::assign::{HostReport, Phase, Timings};
 use domain::host::HostState;
 use domain::id::TopologyId;
 use domain::observe::{Drift, Inventory, RunState};
@@ -136,6 +138,18 @@ fn applied_by(report: &HostReport) -> Option<AppliedShape> {
     })
 }
 
+fn timings(timings: &Timings) -> BTreeMap<String, u64> {
+    timings
+        .iter()
+        .map(|(stage, took)| {
+            (
+                stage.as_str().to_owned(),
+                u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            )
+        })
+        .collect()
+}
+
 fn observed_of(observed: &Inventory, only: Option<TopologyId>) -> ObservedShape {
     let wanted = |topology: TopologyId| only.is_none_or(|only| only == topology);
     let running = observed
@@ -259,6 +273,10 @@ pub(super) fn state(inspection: &Inspection) -> TopologyState {
         drift: report
             .filter(|report| report.content.is_some_and(|(held, _)| held == id))
             .map(|report| drifts(&report.drift))
+            .unwrap_or_default(),
+        timings_us: report
+            .filter(|report| report.content.is_some_and(|(held, _)| held == id))
+            .map(|report| timings(&report.timings))
             .unwrap_or_default(),
         condition: condition.clone(),
         progress: live

@@ -289,6 +289,7 @@ fn empty_report() -> HostReport {
         refusal: None,
         observed: Some(Inventory::default()),
         drift: Vec::new(),
+        timings: domain::assign::Timings::new(),
     }
 }
 

@@ -89,8 +89,13 @@ pub(crate) fn write(what: &str) -> Outcome {
     done(file.write_all(text.as_bytes()))
 }
 
+/// What is hidden reads as nothing.
 pub(crate) fn read(path: &str) -> Outcome {
-    fs::read_to_string(path)
+    let text = fs::read_to_string(path)?;
+    if text.is_empty() {
+        return Err(io::Error::other("it is empty"));
+    }
+    Ok(text)
 }
 
 /// Everybody that can be seen besides oneself, one's children and threads.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use tests::cli;
 use tests::docker;
 use tests::patience::{Look, eventually, throughout};
 use tests::shapes;
@@ -165,6 +166,124 @@ fn a_disconnected_container_is_connected_again_and_not_restarted() -> Result<()>
         again.id == gate.id && again.started_at == gate.started_at,
         "the gateway was restarted"
     );
+    nothing_is_pushed_again(&world)?;
+    world.done()
+}
+
+/// The kernel tells nobody of what is done inside of a namespace: the inventory of every minute
+/// finds it.
+const LOOKED_AT: Duration = Duration::from_secs(100);
+
+/// Does something in a decky's network namespace, as a person with root would.
+fn tamper(container: &docker::Container, command: &str) -> Result<String> {
+    let pid = container.pid.to_string();
+    let mut arguments = vec!["--net", "--target", &pid];
+    arguments.extend(command.split_whitespace());
+    Ok(cli::system("nsenter", &arguments, "")?.ok()?.stdout)
+}
+
+#[test]
+fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted() -> Result<()> {
+    let world = world()?;
+    let before = docker::containers(&world.seat("edge-1")?.id)?;
+    let at = |lan, last| world.container("edge-1", &world.slot.address(lan, last));
+    let (gate, web, cache) = (at(0, 10)?, at(0, 20)?, at(1, 30)?);
+    let inner = world.slot.address(1, 10);
+    let link = tamper(&gate, "ip -o -4 addr show")?;
+    let link = link
+        .lines()
+        .find(|line| line.contains(&inner))
+        .and_then(|line| line.split_whitespace().nth(1))
+        .context("the gateway is on the inner LAN")?
+        .to_owned();
+    let looks = |container: &docker::Container| -> Result<String> {
+        let mut all = String::new();
+        for command in [
+            "ip -o link show",
+            "ip -o -4 addr show",
+            "ip route show",
+            "nft --stateless list table inet decnet",
+            "sysctl net.ipv4.ip_default_ttl net.ipv4.ip_forward net.ipv4.ip_unprivileged_port_start",
+        ] {
+            // A table that is gone is a difference too.
+            all.push_str(&tamper(container, command).unwrap_or_default());
+        }
+        // Who made a route is no matter of where it leads.
+        Ok(all.replace(" proto static", ""))
+    };
+    let right = [looks(&gate)?, looks(&web)?, looks(&cache)?];
+
+    // One kind after the other would take a minute each: all at once, on three machines.
+    tamper(&web, "nft flush table inet decnet")?;
+    tamper(&web, "ip route del default")?;
+    tamper(&gate, &format!("ip addr del {inner}/24 dev {link}"))?;
+    tamper(&gate, "sysctl -q -w net.ipv4.ip_forward=0")?;
+    tamper(&cache, "ip link set eth0 address 02:00:00:00:00:09")?;
+    tamper(&cache, "nft insert rule inet decnet output accept")?;
+    eventually("everything as it was", LOOKED_AT, || {
+        let now = [looks(&gate)?, looks(&web)?, looks(&cache)?];
+        Ok(if now == right {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{now:?} instead of {right:?}"))
+        })
+    })?;
+    repaired(&world, 3, 2)?;
+    for container in before {
+        let again = docker::containers(&world.seat("edge-1")?.id)?
+            .into_iter()
+            .find(|other| other.id == container.id);
+        ensure!(
+            again.is_some_and(|again| again.started_at == container.started_at),
+            "{} was restarted",
+            container.name
+        );
+    }
+    nothing_is_pushed_again(&world)?;
+    world.done()
+}
+
+#[test]
+fn a_published_port_that_vanished_is_published_again() -> Result<()> {
+    let world = World::with_host("edge-1")?;
+    let port = world.slot.port(1);
+    let mut file = shapes::small(&world.slot, "maze");
+    for decky in &mut file.deckies {
+        if decky.name == "web" {
+            *decky = shapes::publishing(decky.clone(), port, 80);
+        }
+    }
+    world.deploy(&file, "edge-1")?;
+    let before = ids(&world)?;
+    let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    ensure!(answers(), "it is published");
+
+    // The programs that hold the port, found by what they were started with.
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains("docker-proxy") && line.contains(&format!("-host-port {port} ")) {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            cli::system("kill", &["-KILL", &pid], "")?.ok()?;
+        }
+    }
+    ensure!(!answers(), "nobody holds it");
+    eventually("the port answers again", LOOKED_AT, || {
+        Ok(if answers() {
+            Look::Seen(())
+        } else {
+            Look::NotYet("that it does not".to_owned())
+        })
+    })?;
+    repaired(&world, 3, 2)?;
+    let after = ids(&world)?;
+    for (address, id) in &before {
+        ensure!(
+            *address == world.slot.address(0, 20) || after.get(address) == Some(id),
+            "{address} was touched"
+        );
+    }
     nothing_is_pushed_again(&world)?;
     world.done()
 }

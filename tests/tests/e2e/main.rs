@@ -7,7 +7,9 @@
 mod arch;
 mod bad_input;
 mod clients;
+mod contain;
 mod crash;
+mod decky;
 mod demo;
 mod deploy;
 mod drift;
@@ -18,3 +20,4 @@ mod join;
 mod restart;
 mod revoke;
 mod up;
+mod walk;

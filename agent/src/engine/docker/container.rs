@@ -122,6 +122,8 @@ impl DockerEngine {
                 "ReadonlyRootfs": true,
                 "Privileged": false,
                 "Init": false,
+                // No shared memory: a place to write to that no file needs.
+                "IpcMode": "none",
                 "Sysctls": BTreeMap::from(CLOSED),
                 "Memory": memory,
                 // Equal to the memory: no swap.

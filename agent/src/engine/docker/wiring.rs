@@ -32,6 +32,14 @@ pub(super) struct Wired {
     seal: Option<Seal>,
 }
 
+impl Wired {
+    /// The namespace, as long as the process has it.
+    fn namespace(&self) -> Option<Namespace> {
+        let namespace = Namespace::of_process(self.pid).ok()?;
+        (namespace.inode() == self.inode).then_some(namespace)
+    }
+}
+
 /// Why a container's namespace could not be found.
 #[derive(Debug, thiserror::Error)]
 enum Unfound {
@@ -98,6 +106,13 @@ impl DockerEngine {
             );
         }
         seen
+    }
+
+    /// How many packets a container's rules have held back, for whatever reason.
+    pub(super) fn held_back(&self, handle: &Handle) -> Option<u64> {
+        let wired = self.wired(|all| all.get(handle).cloned())?;
+        let held = netns::refused(&wired.namespace()?).ok()?;
+        Some(held.refused.saturating_add(held.flooded))
     }
 
     pub(super) fn forget_wiring(&self, handle: &Handle) {
@@ -181,10 +196,7 @@ fn look(containers: Vec<(Handle, DeckyId, Option<Wired>)>) -> Looked {
     let mut seen = BTreeMap::new();
     let mut lost = Vec::new();
     for (handle, decky, wired) in containers {
-        let namespace = wired.as_ref().and_then(|wired| {
-            let namespace = Namespace::of_process(wired.pid).ok()?;
-            (namespace.inode() == wired.inode).then_some(namespace)
-        });
+        let namespace = wired.as_ref().and_then(Wired::namespace);
         let (Some(wired), Some(namespace)) = (wired, namespace) else {
             lost.push((handle, decky));
             continue;

@@ -327,3 +327,76 @@ async fn a_pending_topology_is_torn_down_and_removed_at_once() {
     world.topology("other").await;
     world.delete("/api/v1/topologies/other").await.expect(204);
 }
+
+#[tokio::test]
+async fn what_deckies_use_is_shown_by_name_and_only_for_what_runs() {
+    use domain::id::TopologyId;
+    use domain::observe::{Handle, ObservedDecky, RunState};
+    use domain::usage::{Usage, Usages};
+
+    let world = World::new().await;
+    let (host, _session) = world.ready_host("local").await;
+    let id = world.topology("maze").await;
+    world
+        .post("/api/v1/topologies/maze/deploy", json!({}))
+        .await
+        .expect(202);
+    let topology = TopologyId::new(id.parse().expect("a UUID"));
+    let row = world.store.topology(topology).await.expect("readable");
+    let row = row.expect("stored");
+    let observed = row.topology.deckies.iter().map(|decky| ObservedDecky {
+        handle: Handle::new(decky.name.as_str()),
+        id: decky.id,
+        topology,
+        spec: None,
+        state: if decky.name.as_str() == "gate" {
+            RunState::Running
+        } else {
+            RunState::Exited
+        },
+        attachments: Vec::new(),
+        config: None,
+        wiring: None,
+        published: None,
+        outdated: false,
+    });
+    let report = HostReport {
+        observed: Some(Inventory {
+            deckies: observed.collect(),
+            ..Inventory::default()
+        }),
+        ..empty_report()
+    };
+    world.fleet.reported(host, report, 1);
+    let shown = async || {
+        let state = world.get("/api/v1/topologies/maze").await.expect(200);
+        state["observed"]["usage"].clone()
+    };
+    assert_eq!(shown().await, Value::Null, "nothing was measured yet");
+
+    let usage = Usage {
+        memory_bytes: 4_000_000,
+        cpu_micros: 12,
+        pids: 3,
+        refused_packets: None,
+        oom_kills: Some(1),
+    };
+    let deckies = row.topology.deckies.iter().map(|decky| (decky.id, usage));
+    world.fleet.measured(host, deckies.collect::<Usages>());
+    let gate = row
+        .topology
+        .deckies
+        .iter()
+        .find(|it| it.name.as_str() == "gate");
+    assert_eq!(
+        shown().await,
+        json!([{
+            "decky": gate.expect("it is in the file").id.to_string(),
+            "name": "gate",
+            "memory_bytes": 4_000_000,
+            "cpu_micros": 12,
+            "pids": 3,
+            "oom_kills": 1,
+        }])
+    );
+}
