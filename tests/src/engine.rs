@@ -112,7 +112,7 @@ impl Engine {
                 docker::docker(&["network", "create", "--subnet", subnet, name])?;
             }
             Self::Native => {
-                system("ip", &["link", "add", name, "type", "dummy"], "")?.ok()?;
+                system("ip", &["link", "add", name, "type", "bridge"], "")?.ok()?;
                 system("ip", &["address", "add", subnet, "dev", name], "")?.ok()?;
                 system("ip", &["link", "set", name, "up"], "")?.ok()?;
             }

@@ -2,6 +2,7 @@
 //! repair and teardown, and at each everything converges with nothing left over.
 
 use anyhow::{Context as _, Result, ensure};
+use tests::cli;
 use tests::engine::Engine;
 use tests::patience::{Look, eventually};
 use tests::shapes;
@@ -90,6 +91,10 @@ fn the_agent_may_die_at_every_step_of_a_repair(engine: Engine) -> Result<()> {
         }
         let inner = world.network(HOST, &world.slot.subnet(1))?;
         world.remove_network(HOST, &inner)?;
+        // And the third one's network, which is mended without touching the decky.
+        let pid = world.container(HOST, &world.slot.address(0, 20))?.pid;
+        let arguments = ["--net", "--target", &pid.to_string(), "nft", "flush", "ruleset"];
+        cli::system("nsenter", &arguments, "")?.ok()?;
         world.start_agent(HOST, &["--crash-at", point])?;
         world
             .await_agent_crash(HOST, LONG)

@@ -17,6 +17,7 @@ mod evidence;
 mod failure;
 mod fence;
 mod join;
+mod native;
 mod restart;
 mod revoke;
 mod up;

@@ -16,6 +16,7 @@ use domain::topology::LanDriver;
 use domain::wiring::ObservedWiring;
 
 use super::fabric::port;
+use super::probe::PROBE;
 use super::publish::mark;
 use super::record::{DeckyRecord, InterfaceRecord, LanRecord, is_of, read};
 use super::rtnl::{Link, Rtnl};
@@ -248,6 +249,7 @@ impl Shared {
             .flatten()
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name != PROBE)
             .collect()
     }
 }

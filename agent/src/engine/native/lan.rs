@@ -13,7 +13,7 @@ use domain::topology::hydrate::HydratedLan;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::claim::SubnetClaim;
-use super::fabric::{uplink, uplink_port};
+use super::fabric::{port, uplink, uplink_port};
 use super::publish::Uplinks;
 use super::record::{DeckyRecord, LanRecord, Labels, is_of};
 use super::rtnl::{Link, Peer, Rtnl};
@@ -38,6 +38,7 @@ impl Shared {
             (label::DEPTH.to_owned(), depth.to_string()),
         ]);
         let record = LanRecord::new(labels, lan);
+        let dmz = record.dmz;
         let (this, lan) = (Arc::clone(self), lan.clone());
         let handle = task::blocking(move || {
             this.places.prepare().map_err(disk("could not make the directories of the engine"))?;
@@ -46,8 +47,10 @@ impl Shared {
             Ok::<_, EngineError>(handle)
         })
         .await?;
-        // The host's side is closed before anything is on the other one.
-        self.renew_doors().await?;
+        if dmz {
+            // The host's side is closed before anything is on the other one.
+            self.renew_doors().await?;
+        }
         self.touched();
         Ok(Handle::new(handle))
     }
@@ -173,10 +176,12 @@ impl Shared {
         let (this, name) = (Arc::clone(self), handle.as_str().to_owned());
         let told = attempt.clone();
         let record = task::blocking(move || this.dismantle(&name, &told)).await?;
-        if record.is_none() {
+        let Some(record) = record else {
             return Ok(());
+        };
+        if record.dmz {
+            self.renew_doors().await?;
         }
-        self.renew_doors().await?;
         let (this, name) = (Arc::clone(self), handle.as_str().to_owned());
         task::blocking(move || {
             let on_disk = disk(&attempt);
@@ -197,11 +202,19 @@ impl Shared {
             return Ok(None);
         };
         let failed = |source| refused(attempt, source);
+        let fabric = record.topology().map(|topology| self.fabrics.of(topology));
+        let fabric = fabric.transpose().map_err(failed)?.flatten();
+        let links = fabric.as_ref().map(|fabric| fabric.rtnl.links()).transpose();
+        let links = links.map_err(failed)?.unwrap_or_default();
         let deckies = self.deckies.all::<DeckyRecord>().map_err(&on_disk)?;
-        let mut users = deckies
-            .iter()
-            .filter(|(_, decky)| decky.as_ref().is_some_and(|decky| decky.is_on(handle)));
-        if let Some((user, _)) = users.find(|(decky, _)| self.pid_of(decky).is_some()) {
+        let user = deckies.iter().find(|(decky, decky_record)| {
+            decky_record
+                .as_ref()
+                .is_some_and(|decky_record| decky_record.is_on(handle))
+                && self.pid_of(decky).is_some()
+                && is_held(&record, &links, &port(decky, handle))
+        });
+        if let Some((user, _)) = user {
             return Err(EngineError {
                 kind: EngineErrorKind::Refused,
                 attempt: attempt.to_owned(),
@@ -215,7 +228,7 @@ impl Shared {
             let host = Rtnl::here().map_err(failed)?;
             host.remove(&uplink(self.host, lan)).map_err(failed)?;
         }
-        if let Some(fabric) = self.fabrics.of(topology).map_err(failed)? {
+        if let Some(fabric) = fabric {
             fabric.rtnl.remove(&name::bridge(lan)).map_err(failed)?;
         }
         let others = self.lans.all::<LanRecord>().map_err(&on_disk)?;
@@ -301,6 +314,19 @@ impl Shared {
             .filter(|(_, record)| is_of(&record.labels, self.host))
             .collect())
     }
+}
+
+/// Whether a decky that runs keeps a network from being removed: its end must be on the bridge. Of
+/// what shares a link of the host no end is seen from outside.
+fn is_held(record: &LanRecord, links: &[Link], port: &str) -> bool {
+    if record.driver() != Some(LanDriver::Bridge) {
+        return true;
+    }
+    let bridge = record.lan().map(name::bridge);
+    let bridge = links.iter().find(|link| Some(&link.name) == bridge.as_ref());
+    links.iter().any(|link| {
+        link.name == port && bridge.is_some_and(|bridge| link.controller == Some(bridge.index))
+    })
 }
 
 fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {

@@ -19,7 +19,7 @@ use crate::netns::Namespace;
 use crate::task;
 
 /// What is tried; no decky has such a handle.
-const PROBE: &str = "probe";
+pub(super) const PROBE: &str = "probe";
 
 impl Shared {
     /// Runs a decky that says its version and ends.
