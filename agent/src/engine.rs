@@ -11,11 +11,9 @@ use domain::id::TopologyId;
 use domain::observe::{Handle, Inventory};
 use domain::revision::Generation;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface, HydratedLan};
-use domain::wiring::{RulesDigest, Wiring};
+use domain::wiring::Wiring;
 use futures_util::stream::BoxStream;
 use time::OffsetDateTime;
-
-use crate::netns;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;
@@ -32,9 +30,9 @@ pub mod sample;
 mod subnet;
 pub mod usage;
 
-/// The digest of the rules that keep a decky of this wiring inside.
-pub fn rules_digest(wiring: &Wiring) -> RulesDigest {
-    netns::rules::digest(wiring)
+/// Who uses a subnet to which the host has a route by an interface.
+pub fn route_user(interface: impl fmt::Display) -> String {
+    format!("a route of this host by {interface}")
 }
 
 /// Label keys, fixed when an object is made.

@@ -103,10 +103,8 @@ pub enum WireError {
     #[error("could not run nft")]
     NftRun(#[source] io::Error),
     /// The kernel or the program refused the rules.
-    #[error("nft refused to {what}: {answer}")]
+    #[error("nft refused the rules: {answer}")]
     Nft {
-        /// What was attempted.
-        what: &'static str,
         /// The first lines of what it said.
         answer: String,
     },

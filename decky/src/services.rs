@@ -27,6 +27,38 @@ pub(crate) fn build(
         ServiceKind::Redis => Arc::new(redis::Redis::new(options, facts)),
         ServiceKind::Ssh => Arc::new(ssh::Ssh::new(options, facts).map_err(io::Error::other)?),
         ServiceKind::Telnet => Arc::new(telnet::Telnet::new(options, facts)),
+        // A service leaves this list with its implementation, and joins `ServiceKind::IMPLEMENTED`.
+        ServiceKind::Conpot
+        | ServiceKind::Dns
+        | ServiceKind::DockerApi
+        | ServiceKind::Elasticsearch
+        | ServiceKind::Https
+        | ServiceKind::Imap
+        | ServiceKind::Ipp
+        | ServiceKind::K8s
+        | ServiceKind::Ldap
+        | ServiceKind::Llmnr
+        | ServiceKind::Mongodb
+        | ServiceKind::Mqtt
+        | ServiceKind::Mssql
+        | ServiceKind::Mysql
+        | ServiceKind::Ntp
+        | ServiceKind::Pop3
+        | ServiceKind::Postgres
+        | ServiceKind::Rdp
+        | ServiceKind::Sip
+        | ServiceKind::Smb
+        | ServiceKind::Smtp
+        | ServiceKind::SmtpRelay
+        | ServiceKind::Snmp
+        | ServiceKind::Tftp
+        | ServiceKind::Vnc
+        | ServiceKind::Winrm => {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this release cannot show it",
+            ));
+        }
     })
 }
 

@@ -3,12 +3,15 @@
 //! Nothing here performs I/O, reads a clock, draws randomness or knows a wire format: time and
 //! random bytes are parameters, and the master and the agent run the very same code.
 
+pub mod archetype;
 pub mod assign;
 pub mod canonical;
 pub mod decide;
+pub mod decky_mutation;
 pub mod event;
 pub mod host;
 pub mod id;
+pub mod interval;
 pub mod name;
 pub mod observe;
 pub mod persona;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::seed::Seed;
+use crate::service::ServiceKind;
 
 /// An operating system that a decky shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -51,6 +52,14 @@ impl Persona {
             Self::Embedded => "embedded",
             Self::Cisco => "cisco",
         }
+    }
+
+    /// The first persona on which all of `services` are plausible; Linux when there is none.
+    pub fn fitting(services: impl Iterator<Item = ServiceKind> + Clone) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|persona| services.clone().all(|kind| kind.fits(*persona)))
+            .unwrap_or_default()
     }
 
     /// Kernel settings (under `net.ipv4.`) of the decky's own network namespace.

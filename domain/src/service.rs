@@ -1,22 +1,125 @@
-//! The services that a decky can show, their ports, and the typed options of each.
+//! The services that a decky can show: their names, ports, and where they are plausible.
+//!
+//! The catalogue is whole from the start, so that topologies, archetypes and files can name every
+//! service; [`ServiceKind::is_implemented`] says which of them a decky can carry out.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// An emulated protocol. The next one goes at the end of `ALL`, with its ports and schema below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ServiceKind {
+use crate::persona::Persona;
+use crate::topology::Protocol;
+
+mod option;
+mod schema;
+
+pub use option::{
+    InvalidOption, OptionDefault, OptionRule, OptionSchema, OptionValue, ServiceOptions,
+};
+
+macro_rules! services {
+    ($(#[doc = $doc:literal] $variant:ident = $word:literal, tcp $tcp:tt, udp $udp:tt, on $on:tt;)*) => {
+        /// An emulated protocol, in the order of the names.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ServiceKind { $(#[doc = $doc] $variant,)* }
+
+        impl ServiceKind {
+            /// Every service, in the order of their names.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word for it in files, events and URLs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The TCP ports on which it listens.
+            pub const fn ports(self) -> &'static [u16] {
+                match self { $(Self::$variant => &$tcp,)* }
+            }
+
+            /// The UDP ports on which it listens.
+            pub const fn udp_ports(self) -> &'static [u16] {
+                match self { $(Self::$variant => &$udp,)* }
+            }
+
+            /// The personas on which an attacker would expect it.
+            pub const fn personas(self) -> &'static [Persona] {
+                use Persona::{Bsd, Cisco, Embedded, Linux, Windows, WindowsServer};
+                match self { $(Self::$variant => &$on,)* }
+            }
+
+            /// One line for a person who chooses among services.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $doc.trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+// The next service goes where its name sorts, with its options in `schema`.
+services! {
+    /// Industrial controller: Modbus, S7 and its web page.
+    Conpot = "conpot", tcp [80, 102, 502], udp [], on [Linux, Embedded];
+    /// Name server (RFC 1035).
+    Dns = "dns", tcp [53], udp [53], on [Linux, WindowsServer, Bsd, Embedded, Cisco];
+    /// Docker Engine API.
+    DockerApi = "docker_api", tcp [2375, 2376], udp [], on [Linux, WindowsServer];
+    /// Elasticsearch REST API.
+    Elasticsearch = "elasticsearch", tcp [9200], udp [], on [Linux, WindowsServer, Bsd];
     /// File transfer (RFC 959).
-    Ftp,
+    Ftp = "ftp", tcp [21], udp [], on [Linux, Windows, WindowsServer, Bsd, Embedded];
     /// Web server (RFC 9112).
-    Http,
+    Http = "http", tcp [80], udp [], on [Linux, Windows, WindowsServer, Bsd, Embedded, Cisco];
+    /// Web server over TLS (RFC 9110).
+    Https = "https", tcp [443], udp [], on [Linux, Windows, WindowsServer, Bsd, Embedded, Cisco];
+    /// Mailboxes (RFC 9051), also over TLS.
+    Imap = "imap", tcp [143, 993], udp [], on [Linux, WindowsServer, Bsd];
+    /// Printing (RFC 8010).
+    Ipp = "ipp", tcp [631], udp [], on [Linux, Bsd, Embedded];
+    /// Kubernetes API server.
+    K8s = "k8s", tcp [6443, 8080], udp [], on [Linux];
+    /// Directory (RFC 4511), also over TLS.
+    Ldap = "ldap", tcp [389, 636], udp [], on [Linux, WindowsServer, Bsd];
+    /// Name resolution of the link (RFC 4795, RFC 6762).
+    Llmnr = "llmnr", tcp [], udp [5353, 5355], on [Linux, Windows, WindowsServer];
+    /// MongoDB wire protocol.
+    Mongodb = "mongodb", tcp [27017], udp [], on [Linux, WindowsServer, Bsd];
+    /// Message broker (MQTT 3.1.1).
+    Mqtt = "mqtt", tcp [1883], udp [], on [Linux, Bsd, Embedded];
+    /// Microsoft SQL Server (TDS).
+    Mssql = "mssql", tcp [1433], udp [], on [WindowsServer, Windows, Linux];
+    /// MySQL (protocol 10).
+    Mysql = "mysql", tcp [3306], udp [], on [Linux, Windows, WindowsServer, Bsd];
+    /// Network time (RFC 5905).
+    Ntp = "ntp", tcp [], udp [123], on [Linux, WindowsServer, Bsd, Embedded, Cisco];
+    /// Mailboxes (RFC 1939), also over TLS.
+    Pop3 = "pop3", tcp [110, 995], udp [], on [Linux, WindowsServer, Bsd];
+    /// PostgreSQL (protocol 3).
+    Postgres = "postgres", tcp [5432], udp [], on [Linux, Windows, WindowsServer, Bsd];
+    /// Remote desktop (MS-RDPBCGR).
+    Rdp = "rdp", tcp [3389], udp [], on [Windows, WindowsServer];
     /// Redis (RESP2).
-    Redis,
+    Redis = "redis", tcp [6379], udp [], on [Linux, Bsd];
+    /// Telephony (RFC 3261).
+    Sip = "sip", tcp [5060], udp [5060], on [Linux, Bsd, Embedded, Cisco];
+    /// Windows file sharing (MS-SMB2).
+    Smb = "smb", tcp [139, 445], udp [], on [Windows, WindowsServer, Linux, Bsd, Embedded];
+    /// Mail server that takes credentials (RFC 5321).
+    Smtp = "smtp", tcp [25, 465, 587], udp [], on [Linux, WindowsServer, Bsd];
+    /// Mail server that takes every message (RFC 5321).
+    SmtpRelay = "smtp_relay", tcp [25, 465, 587], udp [], on [Linux, WindowsServer, Bsd];
+    /// Management of devices (RFC 3416).
+    Snmp = "snmp", tcp [], udp [161], on [Linux, Windows, WindowsServer, Bsd, Embedded, Cisco];
     /// Secure shell (RFC 4251 to 4254).
-    Ssh,
+    Ssh = "ssh", tcp [22], udp [], on [Linux, Bsd, Embedded, Cisco];
     /// Telnet (RFC 854).
-    Telnet,
+    Telnet = "telnet", tcp [23], udp [], on [Linux, Bsd, Embedded, Cisco];
+    /// Trivial file transfer (RFC 1350).
+    Tftp = "tftp", tcp [], udp [69], on [Linux, Bsd, Embedded, Cisco];
+    /// Remote screen (RFC 6143).
+    Vnc = "vnc", tcp [5900], udp [], on [Linux, Windows, Bsd];
+    /// Remote management of Windows (MS-WSMV).
+    Winrm = "winrm", tcp [5985, 5986], udp [], on [Windows, WindowsServer];
 }
 
 /// A text that names no service.
@@ -27,99 +130,35 @@ pub struct UnknownService {
 }
 
 impl ServiceKind {
-    /// Every service, in the order of their names.
-    pub const ALL: [Self; 5] = [Self::Ftp, Self::Http, Self::Redis, Self::Ssh, Self::Telnet];
+    /// The services that a decky can carry out, in the order of their names. The next one goes
+    /// where its name sorts.
+    pub const IMPLEMENTED: &'static [Self] =
+        &[Self::Ftp, Self::Http, Self::Redis, Self::Ssh, Self::Telnet];
 
-    /// The word for it in files, events and URLs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ftp => "ftp",
-            Self::Http => "http",
-            Self::Redis => "redis",
-            Self::Ssh => "ssh",
-            Self::Telnet => "telnet",
-        }
+    /// Whether a decky can carry it out.
+    pub fn is_implemented(self) -> bool {
+        Self::IMPLEMENTED.contains(&self)
     }
 
-    /// The TCP ports on which it listens.
-    pub const fn ports(self) -> &'static [u16] {
-        match self {
-            Self::Ftp => &[21],
-            Self::Http => &[80],
-            Self::Redis => &[6379],
-            Self::Ssh => &[22],
-            Self::Telnet => &[23],
-        }
+    /// Every transport and port on which it listens.
+    pub fn listens(self) -> impl Iterator<Item = (Protocol, u16)> {
+        let tcp = self.ports().iter().map(|port| (Protocol::Tcp, *port));
+        tcp.chain(self.udp_ports().iter().map(|port| (Protocol::Udp, *port)))
+    }
+
+    /// Whether an attacker would expect it on `persona`.
+    pub fn fits(self, persona: Persona) -> bool {
+        self.personas().contains(&persona)
     }
 
     /// The options that it takes.
     pub const fn schema(self) -> &'static [OptionSchema] {
-        const ACCEPT_AFTER: OptionSchema = OptionSchema {
-            name: "accept_after",
-            rule: OptionRule::Integer { min: 0, max: 100 },
-            help: "password attempts of one connection after which a login succeeds; 0 never lets anybody in",
-        };
-        const fn text(name: &'static str, max: usize, help: &'static str) -> OptionSchema {
-            OptionSchema {
-                name,
-                rule: OptionRule::Text { max },
-                help,
-            }
-        }
-        const FTP: &[OptionSchema] = &[
-            text(
-                "banner",
-                200,
-                "text of the 220 greeting; from the seed when left out",
-            ),
-            OptionSchema {
-                name: "anonymous",
-                rule: OptionRule::Boolean,
-                help: "whether an anonymous login succeeds",
-            },
-        ];
-        const HTTP: &[OptionSchema] = &[
-            text(
-                "server",
-                100,
-                "value of the Server header; from the seed when left out",
-            ),
-            text(
-                "title",
-                100,
-                "title of the start page; from the seed when left out",
-            ),
-        ];
-        const REDIS: &[OptionSchema] = &[text(
-            "requirepass",
-            100,
-            "password that AUTH must give; none when left out",
-        )];
-        const SSH: &[OptionSchema] = &[
-            text(
-                "banner",
-                200,
-                "what follows `SSH-2.0-`; from the seed when left out",
-            ),
-            ACCEPT_AFTER,
-        ];
-        const TELNET: &[OptionSchema] = &[
-            text(
-                "banner",
-                200,
-                "text before the login prompt; from the seed when left out",
-            ),
-            ACCEPT_AFTER,
-        ];
-        match self {
-            Self::Ftp => FTP,
-            Self::Http => HTTP,
-            Self::Redis => REDIS,
-            Self::Ssh => SSH,
-            Self::Telnet => TELNET,
-        }
+        schema::of(self)
     }
 }
+
+/// The services of a decky, each with its options, in the order of their names.
+pub type ServiceSet = BTreeMap<ServiceKind, ServiceOptions>;
 
 impl fmt::Display for ServiceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +171,8 @@ impl FromStr for ServiceKind {
 
     fn from_str(text: &str) -> Result<Self, UnknownService> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| UnknownService {
                 text: text.chars().take(64).collect(),
@@ -140,172 +180,5 @@ impl FromStr for ServiceKind {
     }
 }
 
-/// One option of a service: what it is called, what it may hold, what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OptionSchema {
-    /// Key in the topology file.
-    pub name: &'static str,
-    /// Type and bounds.
-    pub rule: OptionRule,
-    /// One clause for a person who fills in a form.
-    pub help: &'static str,
-}
-
-/// Type and bounds of an option's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OptionRule {
-    /// Printable text on one line.
-    Text {
-        /// Most bytes.
-        max: usize,
-    },
-    /// A whole number.
-    Integer {
-        /// Least value.
-        min: i64,
-        /// Greatest value.
-        max: i64,
-    },
-    /// Yes or no.
-    Boolean,
-}
-
-impl fmt::Display for OptionRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text { max } => write!(f, "printable text of at most {max} bytes on one line"),
-            Self::Integer { min, max } => write!(f, "a whole number from {min} to {max}"),
-            Self::Boolean => f.write_str("true or false"),
-        }
-    }
-}
-
-/// The value of an option.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OptionValue {
-    /// Text.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// Yes or no.
-    Boolean(bool),
-}
-
-impl fmt::Display for OptionValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => write!(f, "{text:?}"),
-            Self::Integer(number) => fmt::Display::fmt(number, f),
-            Self::Boolean(flag) => fmt::Display::fmt(flag, f),
-        }
-    }
-}
-
-impl OptionRule {
-    /// Whether `value` keeps the rule.
-    pub fn admits(&self, value: &OptionValue) -> bool {
-        match (self, value) {
-            (Self::Text { max }, OptionValue::Text(text)) => {
-                text.len() <= *max && !text.is_empty() && !text.chars().any(char::is_control)
-            }
-            (Self::Integer { min, max }, OptionValue::Integer(number)) => {
-                (min..=max).contains(&number)
-            }
-            (Self::Boolean, OptionValue::Boolean(_)) => true,
-            (Self::Text { .. } | Self::Integer { .. } | Self::Boolean, _) => false,
-        }
-    }
-}
-
-/// The options that are set for one service of one decky; each keeps its schema.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct ServiceOptions(BTreeMap<&'static str, OptionValue>);
-
-/// Why an option cannot be set.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidOption {
-    /// The service has no option of that name.
-    #[error("{service} has no option {name:?}; it has {}", known(*.service))]
-    Unknown {
-        /// The service.
-        service: ServiceKind,
-        /// What was asked for.
-        name: String,
-    },
-    /// The value breaks the option's rule.
-    #[error("option {name} of {service} must be {expected}, got {got}")]
-    Value {
-        /// The service.
-        service: ServiceKind,
-        /// The option.
-        name: &'static str,
-        /// What it may hold.
-        expected: OptionRule,
-        /// What was given.
-        got: OptionValue,
-    },
-}
-
-fn known(service: ServiceKind) -> String {
-    let names: Vec<_> = service.schema().iter().map(|option| option.name).collect();
-    names.join(", ")
-}
-
-impl ServiceOptions {
-    /// Sets one option of `service` after checking it against the schema.
-    pub fn set(
-        &mut self,
-        service: ServiceKind,
-        name: &str,
-        value: OptionValue,
-    ) -> Result<(), InvalidOption> {
-        let Some(schema) = service.schema().iter().find(|option| option.name == name) else {
-            return Err(InvalidOption::Unknown {
-                service,
-                name: name.chars().take(64).collect(),
-            });
-        };
-        if !schema.rule.admits(&value) {
-            return Err(InvalidOption::Value {
-                service,
-                name: schema.name,
-                expected: schema.rule,
-                got: value,
-            });
-        }
-        self.0.insert(schema.name, value);
-        Ok(())
-    }
-
-    /// The options in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &OptionValue)> {
-        self.0.iter().map(|(name, value)| (*name, value))
-    }
-
-    /// The text of option `name`, when it is set and a text.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        match self.0.get(name) {
-            Some(OptionValue::Text(text)) => Some(text),
-            Some(OptionValue::Integer(_) | OptionValue::Boolean(_)) | None => None,
-        }
-    }
-
-    /// The number of option `name`, when it is set and a number.
-    pub fn integer(&self, name: &str) -> Option<i64> {
-        match self.0.get(name) {
-            Some(OptionValue::Integer(number)) => Some(*number),
-            Some(OptionValue::Text(_) | OptionValue::Boolean(_)) | None => None,
-        }
-    }
-
-    /// The flag of option `name`, when it is set and a flag.
-    pub fn boolean(&self, name: &str) -> Option<bool> {
-        match self.0.get(name) {
-            Some(OptionValue::Boolean(flag)) => Some(*flag),
-            Some(OptionValue::Text(_) | OptionValue::Integer(_)) | None => None,
-        }
-    }
-}
-
-/// The services of a decky, each with its options, in the order of their names.
-pub type ServiceSet = BTreeMap<ServiceKind, ServiceOptions>;
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The topology: the graph that an operator intends, with every address stored on its edge.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::{DeckyId, EdgeId, HostId, LanId, TopologyId};
+use crate::interval::Interval;
 use crate::name::{DeckyName, Hostname, InterfaceName, LanName, TopologyName};
 use crate::persona::{Mac, Persona};
 use crate::revision::Revision;
@@ -14,9 +16,13 @@ use crate::seed::Seed;
 use crate::service::ServiceSet;
 
 pub mod allocate;
+pub mod diff;
 pub mod draft;
 pub mod finding;
+pub mod generate;
 pub mod hydrate;
+pub mod layout;
+pub mod mutation;
 pub mod status;
 pub mod validate;
 
@@ -177,6 +183,8 @@ pub struct Decky {
     pub forwards_l3: bool,
     /// Which of its ports the host answers for.
     pub publish: Vec<Publish>,
+    /// How often it mutates by itself; never when none. No part of what a host holds.
+    pub mutate_every: Option<Interval>,
     /// What everything comparable is derived from.
     pub seed: Seed,
 }
@@ -256,6 +264,31 @@ pub struct Edge {
 }
 
 impl Topology {
+    /// The LAN with this id.
+    pub fn lan(&self, id: LanId) -> Option<&Lan> {
+        self.lans.iter().find(|lan| lan.id == id)
+    }
+
+    /// The decky with this id.
+    pub fn decky(&self, id: DeckyId) -> Option<&Decky> {
+        self.deckies.iter().find(|decky| decky.id == id)
+    }
+
+    /// A decky's membership of a LAN.
+    pub fn edge(&self, decky: DeckyId, lan: LanId) -> Option<&Edge> {
+        self.edges_of(decky).find(|edge| edge.lan == lan)
+    }
+
+    /// The edges of every decky that has any, each in the order of its interfaces: for whoever
+    /// would ask for each decky's in turn.
+    pub fn edges_by_decky(&self) -> BTreeMap<DeckyId, Vec<&Edge>> {
+        let mut edges: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for edge in &self.edges {
+            edges.entry(edge.decky).or_default().push(edge);
+        }
+        edges
+    }
+
     /// The edges of one decky, in the order of its interfaces.
     pub fn edges_of(&self, decky: DeckyId) -> impl Iterator<Item = &Edge> {
         self.edges.iter().filter(move |edge| edge.decky == decky)

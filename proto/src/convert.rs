@@ -446,3 +446,39 @@ fn observed_decky(wire: v1::ObservedDecky) -> Result<ObservedDecky, InvalidMessa
         outdated: wire.outdated,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_deckies_survive_the_wire_and_say_what_is_not_known() {
+        let known = Usage {
+            memory_bytes: u64::MAX,
+            cpu_micros: 7,
+            pids: 3,
+            refused_packets: Some(0),
+            oom_kills: None,
+        };
+        let all = Usages::from([
+            (DeckyId::new(Uuid::from_u128(1)), known),
+            (DeckyId::new(Uuid::from_u128(2)), Usage::default()),
+        ]);
+        assert_eq!(usages(v1::Usage::from(&all)), Ok(all));
+    }
+
+    #[test]
+    fn figures_of_nobody_and_too_many_figures_are_refused() {
+        let short = v1::DeckyUsage {
+            decky_id: vec![1; 15],
+            ..v1::DeckyUsage::default()
+        };
+        let deckies = vec![short];
+        assert_eq!(
+            usages(v1::Usage { deckies }),
+            Err(invalid("usage.decky_id"))
+        );
+        let deckies = vec![v1::DeckyUsage::default(); MAX_OBJECTS + 1];
+        assert_eq!(usages(v1::Usage { deckies }), Err(invalid("usage")));
+    }
+}

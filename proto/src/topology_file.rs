@@ -55,7 +55,8 @@ pub struct FileDecky {
     /// The set of services that it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archetype: Option<String>,
-    /// The operating system that it shows; `linux` when left out.
+    /// The operating system that it shows; when left out, the archetype's, or the first on which
+    /// its services are plausible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persona: Option<String>,
     /// What it serves.
@@ -70,6 +71,9 @@ pub struct FileDecky {
     /// Ports of the host behind which it answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<FilePublish>,
+    /// How often it mutates by itself, such as `6h`; never when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutate_every: Option<String>,
     /// 64 hexadecimal digits; random when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<String>,
@@ -168,6 +172,7 @@ impl From<FileDecky> for DraftDecky {
                     protocol: publish.protocol,
                 })
                 .collect(),
+            mutate_every: decky.mutate_every,
             seed: decky.seed,
             edges: decky
                 .edges
@@ -241,6 +246,7 @@ impl From<&Topology> for TopologyFile {
                             protocol: Some(publish.protocol.as_str().to_owned()),
                         })
                         .collect(),
+                    mutate_every: decky.mutate_every.map(|interval| interval.to_string()),
                     seed: Some(decky.seed.hex()),
                     edges: topology
                         .edges_of(decky.id)

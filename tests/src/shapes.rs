@@ -36,6 +36,7 @@ pub fn decky(slot: &Slot, name: &str, host: u8, lans: &[u8], services: &[&str]) 
         service_config: BTreeMap::new(),
         forwards_l3: lans.len() > 1,
         publish: Vec::new(),
+        mutate_every: None,
         seed: None,
         edges: lans
             .iter()

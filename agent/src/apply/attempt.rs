@@ -253,8 +253,11 @@ impl Attempt {
                 .await
                 .map_err(ApplyError::Subnets)?;
             for lan in new_lans {
-                let clash = taken.iter().find(|(_, theirs)| {
-                    theirs.contains(&lan.subnet) || lan.subnet.contains(theirs)
+                // The host's own route to the real network that the LAN is to be on.
+                let own = lan.driver.parent().map(crate::engine::route_user);
+                let clash = taken.iter().find(|(user, theirs)| {
+                    (theirs.contains(&lan.subnet) || lan.subnet.contains(theirs))
+                        && own.as_deref() != Some(user)
                 });
                 if let Some((user, theirs)) = clash {
                     return Err(ApplyError::SubnetInUse {

@@ -108,7 +108,7 @@ impl Wanted {
             .iter()
             .map(|decky| {
                 let wiring = wiring::of(&topology, decky);
-                let rules = crate::engine::rules_digest(&wiring);
+                let rules = crate::netns::rules::digest(&wiring);
                 (decky.id, (wiring, rules))
             })
             .collect();

@@ -185,7 +185,7 @@ impl Bench {
         let seen = self.see(decky).await.expect("it is there");
         let wiring = self.wiring(&seen.handle);
         let seen = seen.wiring.expect("it runs");
-        wiring.difference(&seen, &super::rules_digest(&wiring))
+        wiring.difference(&seen, &crate::netns::rules::digest(&wiring))
     }
 
     async fn inventory(&self) -> Inventory {

@@ -200,7 +200,7 @@ impl State {
                 .collect(),
             routes: wiring.routes.clone(),
             sysctls: wiring.sysctls.clone(),
-            rules: Some(super::rules_digest(wiring)),
+            rules: Some(crate::netns::rules::digest(wiring)),
             open: true,
         });
         Ok(())

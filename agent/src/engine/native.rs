@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +101,10 @@ struct Shared {
     seals: Mutex<BTreeMap<String, Seal>>,
     /// What is ready for deckies of each binary; emptied when everything is taken down.
     ready: tokio::sync::Mutex<BTreeMap<String, Prepared>>,
+    /// Held while bridges are made.
+    raising: Mutex<()>,
+    /// Whether the host has a link that its rules may not know of.
+    doors_due: AtomicBool,
     /// Held while the rules of the host are replaced: the last who reads must be the last who loads.
     doors: tokio::sync::Mutex<()>,
     watch: OnceCell<FileWatch>,
@@ -165,6 +169,8 @@ impl NativeEngine {
             places,
             seals: Mutex::default(),
             ready: tokio::sync::Mutex::default(),
+            raising: Mutex::default(),
+            doors_due: AtomicBool::new(false),
             doors: tokio::sync::Mutex::default(),
             watch: OnceCell::new(),
             users: OnceCell::new(),

@@ -226,9 +226,9 @@ impl Inside {
         nft::load(text)
     }
 
-    /// Our table as it stands, without what changes by itself.
-    pub fn listing(&mut self) -> Result<String, WireError> {
-        nft::listing()
+    /// SHA-256 of all that our table is made of, as the kernel has it.
+    pub fn fingerprint(&mut self) -> io::Result<[u8; 32]> {
+        self.tables()?.fingerprint()
     }
 
     /// Counts the changes of all rules in the namespace, by whomever.

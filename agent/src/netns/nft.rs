@@ -19,28 +19,17 @@ const MAX_ANSWER: usize = 600;
 pub(super) fn load(text: &str) -> Result<(), WireError> {
     // The first line makes the second one possible where there is no table yet.
     let text = format!("table inet {TABLE}\ndelete table inet {TABLE}\n{text}");
-    run("load the rules", &["-f", "-"], &text).map(drop)
+    run(&["-f", "-"], &text)
 }
 
-/// Our table as it stands, without what changes by itself.
-pub(super) fn listing() -> Result<String, WireError> {
-    run(
-        "list the rules",
-        &["--stateless", "list", "table", "inet", TABLE],
-        "",
-    )
-}
-
-fn run(what: &'static str, arguments: &[&str], input: &str) -> Result<String, WireError> {
+fn run(arguments: &[&str], input: &str) -> Result<(), WireError> {
     for place in PLACES {
         match output(place, arguments, input) {
-            Ok(output) if output.status.success() => {
-                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-            }
+            Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {
                 let mut answer = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 answer.truncate(answer.floor_char_boundary(MAX_ANSWER));
-                return Err(WireError::Nft { what, answer });
+                return Err(WireError::Nft { answer });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(WireError::NftRun(error)),
@@ -58,7 +47,7 @@ fn output(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> 
         .args(arguments)
         .env_clear()
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
     let stdin = child.stdin.take();

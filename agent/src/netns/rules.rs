@@ -15,6 +15,8 @@ use super::Refused;
 
 /// The name of the table.
 pub const TABLE: &str = "decnet";
+/// The sets of the table.
+pub(super) const SETS: [&str; 4] = ["inside4", "inside6", "never4", "never6"];
 /// The counter of packets to where a decky may not go.
 pub(super) const REFUSED: &str = "refused";
 /// The counter of packets beyond what a decky may send.
@@ -70,10 +72,11 @@ pub fn render(wiring: &Wiring) -> String {
     for counter in [REFUSED, FLOODED] {
         text.push_str(&declaration(counter, 0));
     }
-    set(&mut text, "inside4", "ipv4_addr", true, &inside4);
-    set(&mut text, "inside6", "ipv6_addr", true, &inside6);
-    set(&mut text, "never4", "ipv4_addr", false, &never4);
-    set(&mut text, "never6", "ipv6_addr", false, &never6);
+    let [name_inside4, name_inside6, name_never4, name_never6] = SETS;
+    set(&mut text, name_inside4, "ipv4_addr", true, &inside4);
+    set(&mut text, name_inside6, "ipv6_addr", true, &inside6);
+    set(&mut text, name_never4, "ipv4_addr", false, &never4);
+    set(&mut text, name_never6, "ipv6_addr", false, &never6);
     chain(
         &mut text,
         "refuse",

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use domain::wiring::{RulesDigest, Wiring};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::rules;
 
@@ -18,19 +17,19 @@ pub struct Seal {
     pub(super) generation: u32,
     /// Which rules were loaded.
     rules: String,
-    /// SHA-256 of how the kernel showed them then.
-    listing: String,
+    /// The fingerprint of what the kernel made of them.
+    fingerprint: String,
     /// Which kernel settings were made.
     pub(super) sysctls: BTreeSet<String>,
 }
 
 impl Seal {
-    pub(super) fn new(inode: u64, generation: u32, wiring: &Wiring, listing: &str) -> Self {
+    pub(super) fn new(inode: u64, generation: u32, wiring: &Wiring, made: [u8; 32]) -> Self {
         Self {
             inode,
             generation,
             rules: hex::encode(rules::digest(wiring)),
-            listing: hex::encode(Sha256::digest(listing)),
+            fingerprint: hex::encode(made),
             sysctls: wiring.sysctls.keys().cloned().collect(),
         }
     }
@@ -52,7 +51,7 @@ impl Seal {
         Some(digest)
     }
 
-    pub(super) fn shows(&self, listing: &str) -> bool {
-        self.listing == hex::encode(Sha256::digest(listing))
+    pub(super) fn is_of(&self, fingerprint: [u8; 32]) -> bool {
+        self.fingerprint == hex::encode(fingerprint)
     }
 }

@@ -1,16 +1,21 @@
-//! What the kernel's packet filter tells at once: whether our table is there, how often the
-//! namespace's rules were changed, what was refused. Rules themselves are the program nft's.
+//! What the kernel's packet filter tells of our table: whether it is there, whether it is as it was,
+//! how often the namespace's rules were changed, what was refused. Making rules is the program nft's.
 
 use std::io;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use sha2::{Digest as _, Sha256};
 
 use super::netlink::{Netlink, attribute, find};
-use super::rules::{FLOODED, REFUSED, TABLE};
+use super::rules::{FLOODED, REFUSED, SETS, TABLE};
 
 /// The subsystem of the packet filter's tables, in the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const GET_RULE: u16 = SUBSYSTEM | 7;
+const GET_SET: u16 = SUBSYSTEM | 10;
+const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GET_OBJECT: u16 = SUBSYSTEM | 19;
 /// Tables of this family hold rules for IPv4 and IPv6.
@@ -60,6 +65,42 @@ impl Tables {
         }
     }
 
+    /// SHA-256 of all that our table is made of, in the kernel's own words: chains, rules, sets and
+    /// their elements, with the numbers by which it tells them apart. Counters are no part of it.
+    pub(super) fn fingerprint(&mut self) -> io::Result<[u8; 32]> {
+        let mut digest = Sha256::new();
+        for kind in [GET_CHAIN, GET_RULE, GET_SET] {
+            for part in self.parts(kind)? {
+                digest.update(part);
+            }
+        }
+        for set in SETS {
+            let mut body = header(INET).to_vec();
+            attribute(&mut body, 1, &terminated(TABLE))?;
+            attribute(&mut body, 2, &terminated(set))?;
+            let elements = self
+                .0
+                .dump(GET_ELEMENTS, &body, |_, body| Ok(behind_header(body)));
+            match elements {
+                Ok(elements) => elements.iter().for_each(|part| digest.update(part)),
+                // Somebody has taken the set away: that is a fingerprint too.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => digest.update(b"gone"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(digest.finalize().into())
+    }
+
+    /// What our table has of one kind. Not every kernel looks at which table was asked for.
+    fn parts(&mut self, kind: u16) -> io::Result<Vec<Vec<u8>>> {
+        let mut body = header(INET).to_vec();
+        attribute(&mut body, 1, &terminated(TABLE))?;
+        self.0.dump(kind, &body, |_, body| {
+            let ours = |part: &Vec<u8>| find(part, 1) == Some(&terminated(TABLE)[..]);
+            Ok(behind_header(body).filter(ours))
+        })
+    }
+
     /// What our table has held back; nothing when it is not there.
     pub(super) fn refused(&mut self) -> io::Result<Refused> {
         Ok(Refused {
@@ -91,6 +132,11 @@ impl Tables {
 /// What every message to the packet filter begins with: family, version, resource.
 const fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
+}
+
+/// The attributes of an answer. The header before them tells the generation.
+fn behind_header(body: &[u8]) -> Option<Vec<u8>> {
+    body.get(4..).map(<[u8]>::to_vec)
 }
 
 fn terminated(name: &str) -> Vec<u8> {

@@ -221,6 +221,12 @@ fn what_is_wired_is_observed_and_what_is_broken_is_seen_and_mended() {
             "nft add element inet decnet inside4 { 10.77.0.0/24 }",
             DriftKind::Unsealed,
         ),
+        ("nft flush set inet decnet never4", DriftKind::Unsealed),
+        ("nft flush chain inet decnet refuse", DriftKind::Unsealed),
+        (
+            "nft add chain inet decnet output { policy accept; }",
+            DriftKind::Unsealed,
+        ),
         (
             "ip link set eth1 address 02:00:00:00:00:09",
             DriftKind::Readdressed,

@@ -22,6 +22,8 @@ pub fn wire(namespace: &Namespace, wiring: &Wiring) -> Result<Seal, WireError> {
     within(namespace, |inside| {
         let seal = load(inside, namespace, wiring)?;
         let links = assigned(inside, wiring)?;
+        // The greater one of this and an interface's own holds.
+        set(inside, "net.ipv4.conf.all.rp_filter", "0")?;
         for (link, interface) in &links {
             dress(inside, link, interface)?;
         }
@@ -92,15 +94,19 @@ fn untouched(inside: &mut Inside, seal: &Seal) -> Result<bool, WireError> {
     }
     let generation = inside.ruleset_generation().map_err(reading("rules"))?;
     // Somebody changed some rule, maybe another table's: Docker has rules there too.
-    Ok(generation == seal.generation || seal.shows(&inside.listing()?))
+    if generation == seal.generation {
+        return Ok(true);
+    }
+    let fingerprint = inside.fingerprint().map_err(reading("rules"))?;
+    Ok(seal.is_of(fingerprint))
 }
 
 fn load(inside: &mut Inside, namespace: &Namespace, wiring: &Wiring) -> Result<Seal, WireError> {
     let held = inside.refused().map_err(reading("counters"))?;
     inside.nft(&rules::counting_from(&rules::render(wiring), held))?;
     let generation = inside.ruleset_generation().map_err(reading("rules"))?;
-    let listing = inside.listing()?;
-    Ok(Seal::new(namespace.inode(), generation, wiring, &listing))
+    let made = inside.fingerprint().map_err(reading("rules"))?;
+    Ok(Seal::new(namespace.inode(), generation, wiring, made))
 }
 
 /// Which link is which interface: by an address, which is the engine's to give, else by the

@@ -2,7 +2,7 @@
 //! id, as its API exports them. They become documents of ours, faults included: judging them is
 //! the validator's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::topology::finding::{Finding, FindingCode};
 use proto::decky_config::WireOption;
@@ -78,6 +78,24 @@ pub(super) fn convert(text: &str) -> Result<Loaded, Malformed> {
         .iter()
         .map(|lan| (lan.id.as_str(), lan.name.as_str()))
         .collect();
+    let names: BTreeSet<&str> = lans.values().copied().collect();
+    let nowhere = document
+        .deckies
+        .iter()
+        .enumerate()
+        .flat_map(|(index, decky)| {
+            let addressed = decky.decky_config.ips_by_lan.keys();
+            addressed
+                .filter(|lan| !names.contains(lan.as_str()))
+                .map(move |lan| {
+                    Finding::error(
+                        FindingCode::IpUnknownLan,
+                        format!("decky {}", decky.name),
+                        format!("deckies[{index}].decky_config.ips_by_lan.{lan}"),
+                        format!("there is no LAN named {lan:?}"),
+                    )
+                })
+        });
     let findings = document
         .edges
         .iter()
@@ -96,6 +114,7 @@ pub(super) fn convert(text: &str) -> Result<Loaded, Malformed> {
                 format!("there is no decky with the id {:?}", edge.decky_uuid),
             )
         })
+        .chain(nowhere)
         .collect();
     let deckies = document
         .deckies
@@ -170,6 +189,7 @@ fn convert_decky<'a>(
             .collect(),
         forwards_l3,
         publish: Vec::new(),
+        mutate_every: None,
         seed: None,
         edges,
     }

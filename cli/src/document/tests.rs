@@ -300,7 +300,7 @@ prop_compose! {
         };
         FileDecky {
             name, hostname, archetype: None, persona, services, service_config: options, forwards_l3,
-            publish: ports.into_iter().map(publish).collect(), seed, edges,
+            mutate_every: None, publish: ports.into_iter().map(publish).collect(), seed, edges,
         }
     }
 }

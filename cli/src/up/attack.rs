@@ -117,12 +117,17 @@ fn command(kind: ServiceKind, host: &str, port: i64) -> String {
     } else {
         format!("-p {port} ")
     };
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "only the services of `ORDER` are shown, and any other takes a connection"
+    )]
     match kind {
         ServiceKind::Ssh => format!("ssh {flag}root@{host}"),
         ServiceKind::Http => format!("curl http://{host}{colon}/"),
         ServiceKind::Redis => format!("redis-cli -h {host} {flag}info"),
         ServiceKind::Telnet => format!("telnet {host} {port}"),
         ServiceKind::Ftp => format!("curl ftp://{host}{colon}/"),
+        _ => format!("nc {host} {port}"),
     }
 }
 

@@ -405,3 +405,12 @@ fn only_names_that_a_machine_could_have_are_let_in() {
         assert!(!lets_in(name, 9, 1), "{name:?}");
     }
 }
+
+#[test]
+fn exactly_the_services_that_the_catalogue_calls_implemented_can_be_built() {
+    let facts = Arc::new(crate::persona::tests::facts(7));
+    for kind in ServiceKind::ALL.iter().copied() {
+        let built = build(kind, &ServiceOptions::default(), &facts);
+        assert_eq!(built.is_ok(), kind.is_implemented(), "{kind}");
+    }
+}

@@ -17,84 +17,15 @@ use crate::name::{DeckyName, Hostname, LanName, TopologyName};
 use crate::persona::{Mac, Persona};
 use crate::revision::Revision;
 use crate::seed::Seed;
-use crate::service::{OptionValue, ServiceKind, ServiceOptions, ServiceSet};
+use crate::service::{ServiceKind, ServiceOptions, ServiceSet};
 
-/// A topology as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Draft {
-    /// Its name.
-    pub name: String,
-    /// Its segments.
-    pub lans: Vec<DraftLan>,
-    /// Its machines, each with its edges.
-    pub deckies: Vec<DraftDecky>,
-}
+mod export;
+mod guess;
+mod rebase;
+mod written;
 
-/// A segment as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftLan {
-    /// Its name.
-    pub name: String,
-    /// Its range in CIDR form.
-    pub subnet: String,
-    /// Its IPv6 range in CIDR form, if its machines speak IPv6.
-    pub subnet6: Option<String>,
-    /// `dmz` or `internal`; internal when left out.
-    pub kind: Option<String>,
-    /// `bridge`, `macvlan:INTERFACE` or `ipvlan:INTERFACE`; bridge when left out.
-    pub driver: Option<String>,
-}
-
-/// A machine as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftDecky {
-    /// The operator's name for it.
-    pub name: String,
-    /// The name that attackers see; from the seed when left out.
-    pub hostname: Option<String>,
-    /// The set of services that it was made from.
-    pub archetype: Option<String>,
-    /// What it serves.
-    pub services: Vec<String>,
-    /// Options by service.
-    pub service_config: BTreeMap<String, BTreeMap<String, OptionValue>>,
-    /// The operating system that it shows; Linux when left out.
-    pub persona: Option<String>,
-    /// Whether it routes between its LANs.
-    pub forwards_l3: bool,
-    /// Ports of the host that it answers behind.
-    pub publish: Vec<DraftPublish>,
-    /// 64 hexadecimal digits; random when left out.
-    pub seed: Option<String>,
-    /// Its LANs, in the order of its interfaces.
-    pub edges: Vec<DraftEdge>,
-}
-
-/// A published port as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftPublish {
-    /// The host's address; all of them when left out.
-    pub host_ip: Option<String>,
-    /// The host's port.
-    pub host_port: i64,
-    /// The decky's port.
-    pub decky_port: i64,
-    /// `tcp` or `udp`; TCP when left out.
-    pub protocol: Option<String>,
-}
-
-/// A membership of a LAN as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DraftEdge {
-    /// The LAN's name.
-    pub lan: String,
-    /// The address there; the next free one when left out.
-    pub address: Option<String>,
-    /// The hardware address there; from the seed when left out.
-    pub mac: Option<String>,
-    /// Whether the LAN is where the machine belongs; the first one when nobody says.
-    pub home: Option<bool>,
-}
+use guess::{seeded_hostname, usual_persona};
+pub use written::{Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish};
 
 /// Where [`resolve`] gets what it cannot derive: random bits for ids and seeds.
 pub trait Entropy {
@@ -122,6 +53,8 @@ pub struct Resolved {
     pub lacks_lan: bool,
     /// Whether one that was written as the DMZ could not be read.
     pub lacks_dmz: bool,
+    /// Whether a decky of the draft could not be read.
+    pub lacks_decky: bool,
 }
 
 /// An edge that was read, before an address is chosen where none was asked for.
@@ -188,12 +121,7 @@ pub fn resolve(
             let path = format!("deckies[{index}].edges[{number}]");
             let target = format!("decky {}", decky.name);
             let Some((lan, subnet)) = by_name.get(&edge.lan.to_ascii_lowercase()).copied() else {
-                this.findings.push(Finding::error(
-                    Code::EdgeUnknown,
-                    target,
-                    format!("{path}.lan"),
-                    format!("there is no LAN named {:?}", clip(&edge.lan)),
-                ));
+                this.findings.extend(nowhere(draft, edge, &path, target));
                 this.incomplete.insert(decky.id);
                 continue;
             };
@@ -272,6 +200,7 @@ pub fn resolve(
     }
 
     sort(&mut this.findings);
+    let decky_count = deckies.len();
     let unread: Vec<_> = (0..draft.lans.len())
         .filter(|index| !lan_places.contains(index))
         .collect();
@@ -292,7 +221,34 @@ pub fn resolve(
         decky_places,
         lacks_lan: !unread.is_empty(),
         lacks_dmz: unread.iter().any(is_dmz),
+        lacks_decky: decky_count < draft.deckies.len(),
     }
+}
+
+/// What is wrong with an edge whose LAN was not read.
+fn nowhere(draft: &Draft, edge: &DraftEdge, path: &str, target: String) -> Option<Finding> {
+    let named = |lan: &&DraftLan| lan.name.eq_ignore_ascii_case(&edge.lan);
+    let Some(lan) = draft.lans.iter().find(named) else {
+        return Some(Finding::error(
+            Code::EdgeUnknown,
+            target,
+            format!("{path}.lan"),
+            format!("there is no LAN named {:?}", clip(&edge.lan)),
+        ));
+    };
+    // The LAN's own fault is found at the LAN. An address has no meaning without its subnet.
+    let address = edge.address.as_ref().filter(|text| !text.is_empty())?;
+    Some(Finding::error(
+        Code::IpMalformed,
+        target,
+        format!("{path}.address"),
+        format!(
+            "{:?} is no address of LAN {}, whose subnet {:?} cannot be read",
+            clip(address),
+            clip(&edge.lan),
+            clip(&lan.subnet)
+        ),
+    ))
 }
 
 fn clip(text: &str) -> String {
@@ -496,7 +452,7 @@ impl Resolver<'_> {
             return None;
         }
         let persona = match written.persona.as_deref().map(str::parse) {
-            None => Persona::Linux,
+            None => usual_persona(written),
             Some(Ok(persona)) => persona,
             Some(Err(error)) => {
                 self.value_finding(&target, format!("{path}.persona"), &format!("{error}"));
@@ -519,6 +475,14 @@ impl Resolver<'_> {
                 seeded_hostname(&seed, persona)
             }
         };
+        let mutate_every = match written.mutate_every.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(interval)) => Some(interval),
+            Some(Err(error)) => {
+                self.value_finding(&target, format!("{path}.mutate_every"), &format!("{error}"));
+                None
+            }
+        };
         let services = self.services(written, &path, &target);
         let publish = self.publish(written, &path, &target);
         Some(Decky {
@@ -530,6 +494,7 @@ impl Resolver<'_> {
             persona,
             forwards_l3: written.forwards_l3,
             publish,
+            mutate_every,
             seed,
         })
     }
@@ -622,39 +587,8 @@ impl Resolver<'_> {
 }
 
 fn known_services() -> String {
-    ServiceKind::ALL.map(ServiceKind::as_str).join(", ")
-}
-
-/// A host name as an administrator would give it, so that a decky never shows its own.
-fn seeded_hostname(seed: &Seed, persona: Persona) -> Hostname {
-    let text = match persona {
-        Persona::Windows => {
-            let tail: String = seed
-                .hex()
-                .to_ascii_uppercase()
-                .chars()
-                .filter(char::is_ascii_alphanumeric)
-                .take(7)
-                .collect();
-            format!("DESKTOP-{tail}")
-        }
-        Persona::WindowsServer => {
-            let role = ["DC", "FS", "APP", "SQL", "WEB"][small(seed, "role", 5)];
-            format!("SRV-{role}{:02}", 1 + small(seed, "number", 9))
-        }
-        Persona::Linux | Persona::Bsd => {
-            let role = ["web", "app", "db", "mail", "git", "proxy", "backup", "ci"]
-                [small(seed, "role", 8)];
-            format!("{role}{:02}", 1 + small(seed, "number", 9))
-        }
-        Persona::Embedded => format!("cam-{:04x}", small(seed, "number", 0xffff)),
-        Persona::Cisco => format!("sw-{:02}", 1 + small(seed, "number", 48)),
-    };
-    Hostname::parse(&text).expect("made of letters, digits and hyphens, and short")
-}
-
-fn small(seed: &Seed, purpose: &str, bound: u64) -> usize {
-    usize::try_from(seed.pick(&format!("hostname {purpose}"), bound)).unwrap_or(0)
+    let names: Vec<_> = ServiceKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ codes! {
     ValueInvalid = "VALUE_INVALID",
     /// A text that is no address.
     IpMalformed = "IP_MALFORMED",
+    /// An address in a LAN that does not exist.
+    IpUnknownLan = "IP_UNKNOWN_LAN",
     /// An address outside its LAN.
     IpOutOfSubnet = "IP_OUT_OF_SUBNET",
     /// An address given twice in one LAN.
@@ -72,12 +74,18 @@ codes! {
     SubnetOverlap = "SUBNET_OVERLAP",
     /// A range that is not for this: loopback, multicast, link-local.
     SubnetReserved = "SUBNET_RESERVED",
+    /// No subnet left in a range.
+    SubnetExhausted = "SUBNET_EXHAUSTED",
     /// A service that does not exist.
     UnknownService = "UNKNOWN_SERVICE",
     /// Options of a service that the decky does not have.
     ServiceCfgUndeclared = "SERVICE_CFG_UNDECLARED",
     /// An option that the service does not take.
     ServiceCfgInvalid = "SERVICE_CFG_INVALID",
+    /// A service that no decky can carry out yet.
+    ServiceUnimplemented = "SERVICE_UNIMPLEMENTED",
+    /// A service that an attacker would not expect on the operating system that is shown.
+    PersonaMismatch = "PERSONA_MISMATCH",
     /// Two services of one decky on one port.
     PortCollision = "PORT_COLLISION",
     /// A published port of a decky that is not in the DMZ.
@@ -94,6 +102,12 @@ codes! {
     EdgeUnknown = "EDGE_UNKNOWN",
     /// More of something than the limits allow.
     TooLarge = "TOO_LARGE",
+    /// A reference to a LAN or a decky that the topology does not have.
+    ReferenceUnknown = "REFERENCE_UNKNOWN",
+    /// A decky's home, which it cannot lose while it exists.
+    HomeLan = "HOME_LAN",
+    /// A change that a live topology cannot take.
+    ChangeRefused = "CHANGE_REFUSED",
 }
 
 /// One thing that is wrong. Findings are ordered by severity, code and place.
@@ -144,6 +158,18 @@ impl Finding {
     /// Whether it stops a deploy.
     pub fn is_error(&self) -> bool {
         self.severity == FindingSeverity::Error
+    }
+
+    /// Whether it is about the shape of the whole, which may be incomplete between two edits of a
+    /// live topology: a LAN is there before its gateway.
+    pub fn is_of_shape(&self) -> bool {
+        [
+            FindingCode::DmzMissing,
+            FindingCode::DmzMultiple,
+            FindingCode::DmzOrphan,
+            FindingCode::DeckyOrphan,
+        ]
+        .contains(&self.code)
     }
 }
 

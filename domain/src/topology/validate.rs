@@ -1,11 +1,13 @@
 //! The validator: one function a rule, every finding returned, in one order.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::Topology;
 use super::draft::Resolved;
 use super::finding::{Finding, FindingCode as Code, sort};
-use super::{LanKind, Topology};
-use crate::id::LanId;
+
+mod address;
+mod publish;
+mod service;
+mod shape;
 
 /// How large a topology may be. Configuration of the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,12 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             Code::DeckyOrphan => decky
                 .and_then(|place| topology.deckies.get(place))
                 .is_some_and(|decky| resolved.incomplete.contains(&decky.id)),
-            Code::DmzOrphan => resolved.lacks_lan || !resolved.incomplete.is_empty(),
+            Code::HomeLan => decky
+                .and_then(|place| topology.deckies.get(place))
+                .is_some_and(|decky| resolved.incomplete.contains(&decky.id)),
+            Code::DmzOrphan => {
+                resolved.lacks_lan || resolved.lacks_decky || !resolved.incomplete.is_empty()
+            }
             Code::DmzMissing => resolved.lacks_dmz,
             Code::DmzMultiple
             | Code::LanNameDup
@@ -53,15 +60,19 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             | Code::ValueInvalid
             | Code::IpMalformed
             | Code::IpOutOfSubnet
+            | Code::IpUnknownLan
             | Code::IpCollision
             | Code::IpReserved
             | Code::IpExhausted
             | Code::SubnetMalformed
             | Code::SubnetOverlap
             | Code::SubnetReserved
+            | Code::SubnetExhausted
             | Code::UnknownService
             | Code::ServiceCfgUndeclared
             | Code::ServiceCfgInvalid
+            | Code::ServiceUnimplemented
+            | Code::PersonaMismatch
             | Code::PortCollision
             | Code::GatewayNotInDmz
             | Code::PublishCollision
@@ -69,7 +80,9 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             | Code::PublishUnbridged
             | Code::EdgeDup
             | Code::EdgeUnknown
-            | Code::TooLarge => false,
+            | Code::TooLarge
+            | Code::ReferenceUnknown
+            | Code::ChangeRefused => false,
         };
         if secondary {
             continue;
@@ -99,319 +112,87 @@ fn index(path: &str, list: &str) -> Option<usize> {
 /// Findings of every rule, sorted.
 pub fn validate(topology: &Topology) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let rules: [fn(&Topology, &mut Vec<Finding>); 10] = [
-        exactly_one_dmz,
-        every_lan_reaches_the_dmz,
-        every_decky_has_a_lan,
-        subnets_are_usable,
-        subnets_do_not_overlap,
-        ipv6_ranges_are_usable,
-        published_ports_are_bridged,
-        addresses_are_unique,
-        services_share_no_port,
-        published_ports_lead_somewhere,
-    ];
-    for rule in rules {
+    for rule in RULES {
         rule(topology, &mut findings);
     }
     sort(&mut findings);
     findings
 }
 
-fn exactly_one_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
-    let dmzs: Vec<_> = topology
-        .lans
-        .iter()
-        .filter(|lan| lan.kind == LanKind::Dmz)
-        .map(|lan| lan.name.as_str())
-        .collect();
-    match dmzs.len() {
-        1 => {}
-        0 => findings.push(Finding::error(
-            Code::DmzMissing,
-            "topology",
-            "lans",
-            "no LAN has `kind: dmz`; exactly one must",
-        )),
-        more => findings.push(Finding::error(
-            Code::DmzMultiple,
-            format!("lans {}", dmzs.join(", ")),
-            "lans",
-            format!("{more} LANs have `kind: dmz`; exactly one may"),
-        )),
-    }
+/// Findings of every rule and of the limits, sorted.
+pub fn validate_within(topology: &Topology, limits: &Limits) -> Vec<Finding> {
+    let mut findings = validate(topology);
+    sizes_keep_the_limits(topology, limits, &mut findings);
+    sort(&mut findings);
+    findings
 }
 
-fn every_lan_reaches_the_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
-    let mut reached: BTreeSet<LanId> = topology
-        .lans
-        .iter()
-        .filter(|lan| lan.kind == LanKind::Dmz)
-        .map(|lan| lan.id)
-        .collect();
-    if reached.is_empty() {
-        return;
-    }
-    let mut lans_of: BTreeMap<_, Vec<LanId>> = BTreeMap::new();
-    for edge in &topology.edges {
-        lans_of.entry(edge.decky).or_default().push(edge.lan);
-    }
-    loop {
-        let before = reached.len();
-        for lans in lans_of.values() {
-            if lans.iter().any(|lan| reached.contains(lan)) {
-                reached.extend(lans);
-            }
-        }
-        if reached.len() == before {
-            break;
-        }
-    }
-    for (index, lan) in topology.lans.iter().enumerate() {
-        if !reached.contains(&lan.id) {
-            findings.push(Finding::error(
-                Code::DmzOrphan,
-                format!("lan {}", lan.name),
-                format!("lans[{index}]"),
-                "no chain of deckies joins this LAN to the DMZ; put a decky on both sides",
-            ));
-        }
-    }
-}
+type Rule = fn(&Topology, &mut Vec<Finding>);
 
-fn every_decky_has_a_lan(topology: &Topology, findings: &mut Vec<Finding>) {
-    let placed: BTreeSet<_> = topology.edges.iter().map(|edge| edge.decky).collect();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        if !placed.contains(&decky.id) {
-            findings.push(Finding::error(
-                Code::DeckyOrphan,
-                format!("decky {}", decky.name),
-                format!("deckies[{index}].edges"),
-                "the decky is on no LAN",
-            ));
-        }
-    }
-}
+/// Every rule. The next one goes at the end of its file's part.
+const RULES: [Rule; 20] = [
+    shape::exactly_one_dmz,
+    shape::every_lan_reaches_the_dmz,
+    shape::every_decky_has_a_lan,
+    shape::every_decky_has_one_home,
+    shape::edges_lead_somewhere,
+    shape::lan_names_are_unique,
+    shape::decky_names_are_unique,
+    address::subnets_are_usable,
+    address::subnets_do_not_overlap,
+    address::ipv6_ranges_are_usable,
+    address::addresses_are_usable,
+    address::addresses_are_unique,
+    service::services_share_no_port,
+    service::options_keep_their_schema,
+    service::services_are_implemented,
+    service::services_fit_the_persona,
+    service::archetypes_are_known,
+    publish::only_the_dmz_publishes,
+    publish::published_ports_are_bridged,
+    publish::published_ports_lead_somewhere,
+];
 
-fn subnets_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, lan) in topology.lans.iter().enumerate() {
-        let target = format!("lan {}", lan.name);
-        let path = format!("lans[{index}].subnet");
-        let first = lan.subnet.network();
-        let length = lan.subnet.prefix_len();
-        if !(8..=29).contains(&length) {
+fn sizes_keep_the_limits(topology: &Topology, limits: &Limits, findings: &mut Vec<Finding>) {
+    let mut over = |what: &str, target: String, path: String, got: usize, limit: usize| {
+        if got > limit {
             findings.push(Finding::error(
-                Code::SubnetReserved,
+                Code::TooLarge,
                 target,
                 path,
-                format!("/{length} is not between /8 and /29"),
-            ));
-        } else if first.is_loopback()
-            || first.is_multicast()
-            || first.is_link_local()
-            || first.octets()[0] == 0
-            || first.octets()[0] >= 240
-        {
-            findings.push(Finding::error(
-                Code::SubnetReserved,
-                target,
-                path,
-                format!(
-                    "{} is reserved (RFC 6890) and no LAN can have it",
-                    lan.subnet
-                ),
+                format!("{got} {what} exceed the limit of {limit}"),
             ));
         }
-    }
-}
-
-fn subnets_do_not_overlap(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, lan) in topology.lans.iter().enumerate() {
-        for earlier in &topology.lans[..index] {
-            if lan.subnet.contains(&earlier.subnet) || earlier.subnet.contains(&lan.subnet) {
-                findings.push(Finding::error(
-                    Code::SubnetOverlap,
-                    format!("lans {}, {}", earlier.name, lan.name),
-                    format!("lans[{index}].subnet"),
-                    format!(
-                        "{} overlaps {} of LAN {}",
-                        lan.subnet, earlier.subnet, earlier.name
-                    ),
-                ));
-            }
-        }
-    }
-}
-
-fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, lan) in topology.lans.iter().enumerate() {
-        let Some(subnet) = lan.subnet6 else { continue };
-        let path = format!("lans[{index}].subnet6");
-        let first = subnet.network();
-        // Machines choose their addresses by their MAC (RFC 4291, appendix A), which takes 64 bits.
-        if subnet.prefix_len() != 64 {
-            findings.push(Finding::error(
-                Code::SubnetReserved,
-                format!("lan {}", lan.name),
-                path,
-                format!("/{} is not /64", subnet.prefix_len()),
-            ));
-            continue;
-        }
-        if first.is_unspecified()
-            || first.is_loopback()
-            || first.is_multicast()
-            || first.is_unicast_link_local()
-            || first.to_ipv4_mapped().is_some()
-        {
-            findings.push(Finding::error(
-                Code::SubnetReserved,
-                format!("lan {}", lan.name),
-                path,
-                format!("{subnet} is reserved (RFC 6890) and no LAN can have it"),
-            ));
-            continue;
-        }
-        let earlier = topology.lans[..index]
-            .iter()
-            .find(|earlier| earlier.subnet6 == Some(subnet));
-        if let Some(earlier) = earlier {
-            findings.push(Finding::error(
-                Code::SubnetOverlap,
-                format!("lans {}, {}", earlier.name, lan.name),
-                path,
-                format!("{subnet} is the IPv6 range of LAN {}", earlier.name),
-            ));
-        }
-    }
-}
-
-fn published_ports_are_bridged(topology: &Topology, findings: &mut Vec<Finding>) {
-    let real: BTreeSet<_> = topology
-        .lans
-        .iter()
-        .filter(|lan| lan.kind == LanKind::Dmz && lan.driver.parent().is_some())
-        .map(|lan| lan.id)
-        .collect();
+    };
+    let edges = topology.edges_by_decky();
+    let whole = || "topology".to_owned();
+    let (lans, deckies) = (topology.lans.len(), topology.deckies.len());
+    over("LANs", whole(), "lans".to_owned(), lans, limits.lans);
+    over(
+        "deckies",
+        whole(),
+        "deckies".to_owned(),
+        deckies,
+        limits.deckies,
+    );
     for (index, decky) in topology.deckies.iter().enumerate() {
-        let on_real = topology
-            .edges_of(decky.id)
-            .any(|edge| real.contains(&edge.lan));
-        if !decky.publish.is_empty() && on_real {
-            findings.push(Finding::error(
-                Code::PublishUnbridged,
-                format!("decky {}", decky.name),
-                format!("deckies[{index}].publish"),
-                "the DMZ is a real network, where the decky answers under its own address; \
-                 publish nothing, or give the DMZ the driver bridge",
-            ));
-        }
+        let target = || format!("decky {}", decky.name);
+        over(
+            "edges",
+            target(),
+            format!("deckies[{index}].edges"),
+            edges.get(&decky.id).map_or(0, Vec::len),
+            limits.edges_per_decky,
+        );
+        over(
+            "published ports",
+            target(),
+            format!("deckies[{index}].publish"),
+            decky.publish.len(),
+            limits.publish_per_decky,
+        );
     }
 }
 
-fn addresses_are_unique(topology: &Topology, findings: &mut Vec<Finding>) {
-    let mut holders = BTreeMap::new();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        let mut lans = BTreeSet::new();
-        for (number, edge) in topology.edges_of(decky.id).enumerate() {
-            let target = format!("decky {}", decky.name);
-            let path = format!("deckies[{index}].edges[{number}]");
-            if !lans.insert(edge.lan) {
-                findings.push(Finding::error(
-                    Code::EdgeDup,
-                    target.clone(),
-                    format!("{path}.lan"),
-                    "the decky is on this LAN already",
-                ));
-            } else if let Some(other) = holders.insert((edge.lan, edge.address), &decky.name) {
-                findings.push(Finding::error(
-                    Code::IpCollision,
-                    target,
-                    format!("{path}.address"),
-                    format!("{} is the address of decky {other}", edge.address),
-                ));
-            }
-        }
-    }
-}
-
-fn services_share_no_port(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        let mut ports = BTreeMap::new();
-        for kind in decky.services.keys() {
-            for port in kind.ports() {
-                if let Some(other) = ports.insert(port, kind) {
-                    findings.push(Finding::error(
-                        Code::PortCollision,
-                        format!("decky {}", decky.name),
-                        format!("deckies[{index}].services"),
-                        format!("{kind} and {other} both listen on port {port}"),
-                    ));
-                }
-            }
-        }
-    }
-}
-
-fn published_ports_lead_somewhere(topology: &Topology, findings: &mut Vec<Finding>) {
-    let dmz: BTreeSet<_> = topology
-        .lans
-        .iter()
-        .filter(|lan| lan.kind == LanKind::Dmz)
-        .map(|lan| lan.id)
-        .collect();
-    let mut holders = Vec::new();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        let target = format!("decky {}", decky.name);
-        if !decky.publish.is_empty()
-            && !dmz.is_empty()
-            && !topology
-                .edges_of(decky.id)
-                .any(|edge| dmz.contains(&edge.lan))
-        {
-            findings.push(Finding::error(
-                Code::GatewayNotInDmz,
-                target.clone(),
-                format!("deckies[{index}].publish"),
-                "only a decky in the DMZ may publish ports: others are reached through a gateway",
-            ));
-        }
-        for (number, publish) in decky.publish.iter().enumerate() {
-            let path = format!("deckies[{index}].publish[{number}]");
-            if !decky
-                .services
-                .keys()
-                .any(|kind| kind.ports().contains(&publish.decky_port))
-            {
-                findings.push(Finding::warning(
-                    Code::PublishUnserved,
-                    target.clone(),
-                    format!("{path}.decky_port"),
-                    format!(
-                        "no service of the decky listens on port {}",
-                        publish.decky_port
-                    ),
-                ));
-            }
-            let clash = holders.iter().find(|(other, _): &&(super::Publish, _)| {
-                other.host_port == publish.host_port
-                    && other.protocol == publish.protocol
-                    && (other.host_ip.is_none()
-                        || publish.host_ip.is_none()
-                        || other.host_ip == publish.host_ip)
-            });
-            if let Some((_, other)) = clash {
-                findings.push(Finding::error(
-                    Code::PublishCollision,
-                    target.clone(),
-                    format!("{path}.host_port"),
-                    format!(
-                        "port {} of the host is published by decky {other}",
-                        publish.host_port
-                    ),
-                ));
-            }
-            holders.push((*publish, &decky.name));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

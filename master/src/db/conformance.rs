@@ -175,6 +175,7 @@ pub(crate) fn topology(number: u8, name: &str, deckies: u8) -> Topology {
         persona: Persona::Linux,
         forwards_l3: index == 0,
         publish: if index == 0 { published() } else { Vec::new() },
+        mutate_every: None,
         seed: Seed::new([index; 32]),
     };
     let edge = |decky: u8, lan: u8| Edge {

@@ -51,6 +51,16 @@ async fn deploys_repairs_and_tears_down_on_docker() {
     assert_eq!((first.phase, &first.failure), (Phase::Applied, &None));
     assert!(first.is_converged(), "{first:#?}");
 
+    // What they use is where the kernel says that they are, under the daemon's names of them.
+    let observed = first.observed.as_ref().expect("the engine answers");
+    let deckies = observed.deckies.iter();
+    let running: Vec<Handle> = deckies.map(|it| it.handle.clone()).collect();
+    let usage = crate::engine::usage::Meter::default().measure(&running);
+    assert_eq!(usage.len(), running.len(), "{usage:?}");
+    for figures in usage.values() {
+        assert!(figures.memory_bytes > 0 && figures.pids > 0, "{figures:?}");
+    }
+
     let web = topology
         .deckies
         .iter()

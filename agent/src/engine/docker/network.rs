@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::DockerEngine;
 use super::client::{message, refused, status, within};
-use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, subnet};
+use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user, subnet};
 use crate::{netns, task};
 
 /// The host's interfaces.
@@ -111,7 +111,7 @@ impl DockerEngine {
         for (device, subnet) in task::blocking(subnet::of_routes).await {
             let known = subnets.iter().any(|(_, other)| *other == subnet);
             if !known && !our_bridges.contains(&device) {
-                subnets.push((format!("a route of this host by {device}"), subnet));
+                subnets.push((route_user(device), subnet));
             }
         }
         Ok(subnets)

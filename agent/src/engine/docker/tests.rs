@@ -497,7 +497,7 @@ impl Deployed {
             .into_iter()
             .find(|seen| seen.id == decky.id);
         let wiring = self.wiring(decky);
-        let rules = crate::engine::rules_digest(&wiring);
+        let rules = crate::netns::rules::digest(&wiring);
         let seen = seen.and_then(|seen| seen.wiring).expect("it runs");
         wiring.difference(&seen, &rules)
     }
@@ -647,7 +647,9 @@ impl Card {
     fn new(name: &str) -> Self {
         let this = Self(name.to_owned());
         let far = format!("{name}x");
-        assert!(ip(&["link", "add", name, "type", "veth", "peer", "name", &far]));
+        assert!(ip(&[
+            "link", "add", name, "type", "veth", "peer", "name", &far
+        ]));
         assert!(ip(&["link", "set", name, "up"]) && ip(&["link", "set", &far, "up"]));
         this
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use domain::observe::Handle;
@@ -126,8 +127,9 @@ impl Shared {
         let prepared = self.prepared(&record.root).await?;
         self.take_ports(handle, &record).await?;
         let started = self.start(handle, &record, wiring, &prepared, &attempt).await;
+        let due = self.doors_due.swap(false, Ordering::Relaxed) || !record.publish.is_empty();
         let published = match started {
-            Ok(()) if !record.publish.is_empty() => self.renew_doors().await,
+            Ok(()) if due => self.renew_doors().await,
             other => other,
         };
         if let Err(error) = published {
@@ -256,15 +258,12 @@ impl Shared {
         };
         match lan.driver() {
             Some(LanDriver::Bridge) => {
-                let fabric = lan.topology().map(|topology| self.fabrics.of(topology));
-                let fabric = fabric.transpose().map_err(failed)?.flatten();
-                let bridge = match (&fabric, lan.lan()) {
-                    (Some(fabric), Some(lan)) => {
-                        fabric.rtnl.index_of(&name::bridge(lan)).map_err(failed)?
-                    }
-                    (None, _) | (_, None) => None,
+                let (Some(topology), Some(id)) = (lan.topology(), lan.lan()) else {
+                    return Err(missing(attempt, format!("the LAN of network {network}")));
                 };
-                let (Some(fabric), Some(bridge)) = (fabric, bridge) else {
+                let fabric = self.raise(topology).map_err(failed)?;
+                let bridge = fabric.rtnl.index_of(&name::bridge(id)).map_err(failed)?;
+                let Some(bridge) = bridge else {
                     return Err(missing(attempt, format!("the bridge of network {network}")));
                 };
                 let port = port(handle, network);

@@ -32,7 +32,8 @@ const LOOKERS: usize = 4;
 /// What the kernel shows of networks.
 struct Cables {
     lans: BTreeMap<String, LanRecord>,
-    fabrics: BTreeMap<TopologyId, Vec<Link>>,
+    /// None of a topology that has no fabric.
+    fabrics: BTreeMap<TopologyId, Option<Vec<Link>>>,
     host: Vec<Link>,
 }
 
@@ -112,9 +113,7 @@ impl Shared {
             if !cables.fabrics.contains_key(&topology) {
                 let fabric = self.fabrics.of(topology).map_err(unread)?;
                 let links = fabric.map(|fabric| fabric.rtnl.links()).transpose();
-                cables
-                    .fabrics
-                    .insert(topology, links.map_err(unread)?.unwrap_or_default());
+                cables.fabrics.insert(topology, links.map_err(unread)?);
             }
             inventory
                 .lans
@@ -158,7 +157,7 @@ impl Shared {
         cables: &Cables,
     ) -> Option<ObservedLan> {
         let fabric = cables.fabrics.get(&topology)?;
-        let stands = self.stands(record, fabric, &cables.host);
+        let stands = self.stands(record, fabric.as_deref(), &cables.host);
         Some(ObservedLan {
             handle: Handle::new(handle),
             id: record.lan()?,
@@ -274,7 +273,7 @@ fn is_plugged(handle: &str, interface: &InterfaceRecord, cables: &Cables) -> boo
     if lan.driver() != Some(LanDriver::Bridge) {
         return false;
     }
-    let links = lan.topology().and_then(|id| cables.fabrics.get(&id));
+    let links = lan.topology().and_then(|id| cables.fabrics.get(&id)?.as_ref());
     let (Some(links), Some(id)) = (links, lan.lan()) else {
         return false;
     };

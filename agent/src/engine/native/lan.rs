@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use domain::id::TopologyId;
 use domain::observe::Handle;
@@ -13,12 +14,12 @@ use domain::topology::hydrate::HydratedLan;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::claim::SubnetClaim;
-use super::fabric::{port, uplink, uplink_port};
+use super::fabric::{Fabric, port, uplink, uplink_port};
 use super::publish::Uplinks;
 use super::record::{DeckyRecord, LanRecord, Labels, is_of};
 use super::rtnl::{Link, Peer, Rtnl};
 use super::{Shared, disk, refused};
-use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, subnet};
+use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user, subnet};
 use crate::netns::{self, Namespace};
 use crate::task;
 
@@ -38,16 +39,15 @@ impl Shared {
             (label::DEPTH.to_owned(), depth.to_string()),
         ]);
         let record = LanRecord::new(labels, lan);
-        let dmz = record.dmz;
         let (this, lan) = (Arc::clone(self), lan.clone());
         let handle = task::blocking(move || {
             this.places.prepare().map_err(disk("could not make the directories of the engine"))?;
             let handle = this.claim_subnet(&lan, depth, &record)?;
-            this.build(&handle, origin.topology, &lan)?;
+            this.build(&handle, origin.topology, &lan, &record)?;
             Ok::<_, EngineError>(handle)
         })
         .await?;
-        if dmz {
+        if self.doors_due.swap(false, Ordering::Relaxed) {
             // The host's side is closed before anything is on the other one.
             self.renew_doors().await?;
         }
@@ -116,6 +116,7 @@ impl Shared {
         handle: &str,
         topology: TopologyId,
         lan: &HydratedLan,
+        record: &LanRecord,
     ) -> Result<(), EngineError> {
         let attempt = format!("could not make a network with subnet {}", lan.subnet);
         if let Some(parent) = lan.driver.parent() {
@@ -138,21 +139,42 @@ impl Shared {
                 source: Some(obstacle.into()),
             });
         }
-        let made = self.build_bridge(topology, lan);
+        // One at a time: whoever starts a decky may be at the same.
+        let _raising = self.raising.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.build_bridge(topology, record);
         made.map_err(|source| refused(&attempt, source))
     }
 
-    fn build_bridge(&self, topology: TopologyId, lan: &HydratedLan) -> io::Result<()> {
+    /// Makes a topology's LANs again that a reboot has taken, unless the fabric is there: then
+    /// somebody has taken one, and it is made anew. Their deckies need them to be started.
+    pub(super) fn raise(&self, topology: TopologyId) -> io::Result<Arc<Fabric>> {
+        let _raising = self.raising.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fabric) = self.fabrics.of(topology)? {
+            return Ok(fabric);
+        }
+        for (_, record) in self.own_lans()? {
+            let bridged = record.driver() == Some(LanDriver::Bridge);
+            if bridged && record.topology() == Some(topology) {
+                self.build_bridge(topology, &record)?;
+            }
+        }
+        self.fabrics.make(topology)
+    }
+
+    fn build_bridge(&self, topology: TopologyId, record: &LanRecord) -> io::Result<()> {
+        let broken = || io::Error::other("the record of the network is broken");
+        let lan = record.lan().ok_or_else(broken)?;
         let fabric = self.fabrics.make(topology)?;
-        let bridge = name::bridge(lan.id);
+        let bridge = name::bridge(lan);
         // What a predecessor has left is of another spec, or half of one.
         fabric.rtnl.remove(&bridge)?;
         fabric.rtnl.add_bridge(&bridge)?;
-        if lan.kind != domain::topology::LanKind::Dmz {
+        if !record.dmz {
             return Ok(());
         }
+        let (subnet, gateway) = record.subnet().zip(record.gateway()).ok_or_else(broken)?;
         let index = fabric.rtnl.index_of(&bridge)?;
-        let uplink = uplink(self.host, lan.id);
+        let uplink = uplink(self.host, lan);
         let host = Rtnl::here()?;
         host.remove(&uplink)?;
         let own = Namespace::own()?;
@@ -161,13 +183,14 @@ impl Shared {
             name: &uplink,
             mac: None,
         };
-        fabric.rtnl.add_pair(&uplink_port(lan.id), index, &peer)?;
+        fabric.rtnl.add_pair(&uplink_port(lan), index, &peer)?;
         configure_uplink(&uplink)?;
         let index = host
             .index_of(&uplink)?
             .ok_or_else(|| io::Error::other("the link to the LAN has vanished"))?;
-        let address = Ipv4Net::new(lan.gateway, lan.subnet.prefix_len()).map_err(io::Error::other)?;
+        let address = Ipv4Net::new(gateway, subnet.prefix_len()).map_err(io::Error::other)?;
         host.add_address(index, IpNet::V4(address))?;
+        self.doors_due.store(true, Ordering::Relaxed);
         host.set_up(index)
     }
 
@@ -245,18 +268,26 @@ impl Shared {
     }
 
     /// Whether a network is there as its record says.
-    pub(super) fn stands(&self, record: &LanRecord, fabric: &[Link], host: &[Link]) -> bool {
-        match record.driver() {
-            Some(LanDriver::Bridge) => record.lan().is_some_and(|lan| {
+    ///
+    /// One whose whole fabric is gone, by a reboot, comes again with the first decky that needs it.
+    pub(super) fn stands(
+        &self,
+        record: &LanRecord,
+        fabric: Option<&[Link]>,
+        host: &[Link],
+    ) -> bool {
+        match (record.driver(), fabric) {
+            (Some(LanDriver::Bridge), None) => true,
+            (Some(LanDriver::Bridge), Some(fabric)) => record.lan().is_some_and(|lan| {
                 let bridge = name::bridge(lan);
                 let uplink = uplink(self.host, lan);
                 fabric.iter().any(|link| link.name == bridge)
                     && (!record.dmz || host.iter().any(|link| link.name == uplink))
             }),
-            Some(driver) => driver
+            (Some(driver), _) => driver
                 .parent()
                 .is_some_and(|parent| host.iter().any(|link| link.name == parent.as_str())),
-            None => false,
+            (None, _) => false,
         }
     }
 
@@ -286,7 +317,7 @@ impl Shared {
         for (device, subnet) in subnet::of_routes() {
             let known = subnets.iter().any(|(_, other)| *other == subnet);
             if !known && !device.starts_with(&ours) {
-                subnets.push((format!("a route of this host by {device}"), subnet));
+                subnets.push((route_user(device), subnet));
             }
         }
         Ok(subnets)

@@ -35,6 +35,8 @@ pub(super) struct LanRecord {
     /// The operator's name for it.
     pub(super) name: String,
     pub(super) subnet: String,
+    /// The host's address there, when the host is on it.
+    pub(super) gateway: String,
     /// `bridge`, `macvlan:eth0`, …
     pub(super) driver: String,
     /// Whether the outside reaches it.
@@ -82,6 +84,7 @@ impl LanRecord {
             labels,
             name: lan.name.to_string(),
             subnet: lan.subnet.to_string(),
+            gateway: lan.gateway.to_string(),
             driver: lan.driver.to_string(),
             dmz: lan.kind == LanKind::Dmz,
         }
@@ -97,6 +100,10 @@ impl LanRecord {
 
     pub(super) fn subnet(&self) -> Option<Ipv4Net> {
         self.subnet.parse().ok()
+    }
+
+    pub(super) fn gateway(&self) -> Option<Ipv4Addr> {
+        self.gateway.parse().ok()
     }
 
     pub(super) fn driver(&self) -> Option<LanDriver> {

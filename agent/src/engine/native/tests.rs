@@ -426,7 +426,7 @@ async fn a_native_decky_outlives_its_engine_and_is_found_again() {
     assert_eq!((&seen.handle, inventory.deckies.len()), (&stage.handle, 1));
     let wiring = wiring::of(&stage.topology, &stage.decky);
     let seen = seen.wiring.as_ref().expect("it runs");
-    assert_eq!(wiring.difference(seen, &crate::engine::rules_digest(&wiring)), None);
+    assert_eq!(wiring.difference(seen, &crate::netns::rules::digest(&wiring)), None);
     assert_eq!(stage.world.pid(&stage.handle), pid);
     use futures_util::StreamExt as _;
     let mut lines = other.follow(&stage.handle, None).await.expect("it is there");

@@ -1,7 +1,10 @@
 //! What reading a draft finds, and what it chooses.
 
 use super::*;
-use crate::testkit::{Counting, draft, topology};
+use proptest::prelude::*;
+
+use crate::service::OptionValue;
+use crate::testkit::{Counting, draft, plain, topology};
 use crate::topology::validate::{check, validate};
 
 fn codes(draft: &Draft) -> Vec<&'static str> {
@@ -251,4 +254,99 @@ fn the_allocator_answers_as_the_original_did_where_the_original_was_right() {
     assert_eq!(tiny.next_free(), None);
     tiny.release(address(2));
     assert_eq!(tiny.next_free(), Some(address(2)));
+}
+
+/// Texts that are names, addresses and numbers, and texts that are nothing of the kind.
+fn any_text() -> impl Strategy<Value = String> {
+    let known = [
+        "",
+        "lan-0",
+        "LAN-0",
+        "10.9.0.2",
+        "10.9.0.0/24",
+        "0.0.0.0/0",
+        "255.255.255.255/32",
+        "::/0",
+        "fd00::/64",
+        "dmz",
+        "bridge",
+        "macvlan:eth0",
+        "ssh",
+        "linux",
+        "6h",
+        "00:25:90:0a:0b:0c",
+    ];
+    prop_oneof![
+        2 => proptest::sample::select(known.to_vec()).prop_map(str::to_owned),
+        1 => ".{0,80}",
+    ]
+}
+
+fn any_maybe() -> impl Strategy<Value = Option<String>> {
+    proptest::option::of(any_text())
+}
+
+prop_compose! {
+    fn any_draft_edge()(
+        (lan, address, mac) in (any_text(), any_maybe(), any_maybe()),
+        home in proptest::option::of(any::<bool>()),
+    ) -> DraftEdge {
+        DraftEdge { lan, address, mac, home }
+    }
+}
+
+prop_compose! {
+    fn any_draft_decky()(
+        (name, hostname, archetype, persona) in (any_text(), any_maybe(), any_maybe(), any_maybe()),
+        (seed, mutate_every, forwards_l3) in (any_maybe(), any_maybe(), any::<bool>()),
+        services in proptest::collection::vec(any_text(), 0..4),
+        option in (any_text(), any_text(), any::<i64>()),
+        publish in proptest::collection::vec((any_maybe(), any::<i64>(), any_maybe()), 0..3),
+        edges in proptest::collection::vec(any_draft_edge(), 0..4),
+    ) -> DraftDecky {
+        let options = BTreeMap::from([(option.1, OptionValue::Integer(option.2))]);
+        let publish = publish.into_iter().map(|(host_ip, port, protocol)| DraftPublish {
+            host_ip, host_port: port, decky_port: port, protocol,
+        });
+        DraftDecky {
+            name, hostname, archetype, services, persona, forwards_l3, mutate_every, seed, edges,
+            service_config: BTreeMap::from([(option.0, options)]),
+            publish: publish.collect(),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_draft_whatever_gives_findings_with_places_and_never_a_panic(
+        name in any_text(),
+        lans in proptest::collection::vec(
+            (any_text(), any_text(), any_maybe(), any_maybe(), any_maybe()), 0..4
+        ),
+        deckies in proptest::collection::vec(any_draft_decky(), 0..4),
+    ) {
+        let lans = lans.into_iter().map(|(name, subnet, subnet6, kind, driver)| DraftLan {
+            name, subnet, subnet6, kind, driver,
+        });
+        let draft = Draft { name, lans: lans.collect(), deckies };
+        let resolved = resolve(&draft, None, &Limits::default(), &mut Counting::default());
+        let findings = check(&resolved);
+        for finding in &findings {
+            prop_assert!(!finding.path.is_empty() && !finding.message.is_empty());
+            // Attackers write no drafts, but what is printed is bounded all the same.
+            prop_assert!(finding.message.chars().count() < 1200, "{}", finding.message);
+        }
+        // What is read without a fault is read again from its own form.
+        if resolved.findings.is_empty() {
+            let again = Draft::from(&resolved.topology);
+            let again = again.resolve_onto(
+                &resolved.topology, &Limits::default(), &mut Counting(900)
+            );
+            prop_assert_eq!(again.findings, []);
+            prop_assert_eq!(plain(&again.topology), plain(&resolved.topology));
+        }
+        let current = topology(&edited(|_| {}));
+        let onto = draft.resolve_onto(&current, &Limits::default(), &mut Counting(900));
+        prop_assert_eq!(onto.topology.id, current.id);
+    }
 }

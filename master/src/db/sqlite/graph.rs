@@ -150,6 +150,7 @@ fn decky(row: &SqliteRow) -> Result<Decky, StoreError> {
         persona: cells.word("persona")?,
         forwards_l3: cells.flag("forwards_l3")?,
         publish: publish_from(cells.get("publish")?).ok_or_else(|| cells.malformed("publish"))?,
+        mutate_every: None,
         seed: cells.word("seed")?,
     })
 }
