@@ -44,6 +44,8 @@ pub struct EngineConfig {
     pub decky_binary: Option<PathBuf>,
     /// The Docker daemon's socket; without it, the usual one.
     pub socket: Option<PathBuf>,
+    /// Where the native engine keeps what a reboot takes away; without it, `/run/decnet`.
+    pub run_dir: Option<PathBuf>,
     /// How long a call to the daemon may take.
     #[serde(deserialize_with = "duration")]
     pub call_timeout: Duration,
@@ -56,6 +58,8 @@ pub enum EngineKind {
     /// The Docker daemon of this host.
     #[default]
     Docker,
+    /// The kernel of this host, by an OCI runtime and without a daemon.
+    Native,
     /// An engine of memory, for tests.
     #[cfg(feature = "fake")]
     Fake,
@@ -130,6 +134,7 @@ impl Default for EngineConfig {
             kind: EngineKind::default(),
             decky_binary: None,
             socket: None,
+            run_dir: None,
             call_timeout: Duration::from_secs(30),
         }
     }
@@ -245,7 +250,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
     (
         "engine",
-        &["kind", "decky_binary", "socket", "call_timeout"],
+        &["kind", "decky_binary", "socket", "run_dir", "call_timeout"],
     ),
     ("log", &["format", "filter"]),
     ("spool", &["max_mib", "max_events"]),

@@ -20,11 +20,14 @@ pub mod conformance;
 pub mod docker;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod files;
 mod image;
 pub mod liveness;
 pub mod name;
+pub mod native;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
+mod subnet;
 pub mod usage;
 
 /// Who uses a subnet to which the host has a route by an interface.

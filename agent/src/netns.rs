@@ -6,9 +6,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -136,6 +136,19 @@ impl Namespace {
         self.inode
     }
 
+    /// Makes a new namespace, which lives as long as this value or a process in it.
+    pub fn fresh() -> io::Result<Self> {
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Self::at(OF_THREAD)
+        })
+    }
+
+    /// A path that leads every process of this machine to it, for as long as this value lives.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+    }
+
     /// Makes a new namespace and mounts it at `path`, where it stays until [`Namespace::remove_at`].
     pub fn create_at(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
@@ -164,6 +177,12 @@ impl Namespace {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

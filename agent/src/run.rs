@@ -23,6 +23,7 @@ use crate::engine::docker::{DockerConfig, DockerEngine};
 #[cfg(feature = "fake")]
 use crate::engine::fake::FakeDaemon;
 use crate::engine::liveness::LivenessBoard;
+use crate::engine::native::{NativeConfig, NativeEngine};
 use crate::engine::usage::Meter;
 use crate::guard::{Guard, HostGauges};
 use crate::health::Vitals;
@@ -135,14 +136,23 @@ pub fn engine(
     data: &std::path::Path,
     board: LivenessBoard,
 ) -> Arc<dyn Engine> {
+    let decky_binary = config.decky_binary.clone();
+    let decky_binary = decky_binary.unwrap_or_else(beside_this_binary);
     match config.kind {
+        EngineKind::Native => Arc::new(NativeEngine::new(
+            NativeConfig {
+                host,
+                decky_binary,
+                data_dir: data.to_owned(),
+                run_dir: config.run_dir.clone(),
+                call_timeout: config.call_timeout,
+            },
+            board,
+        )),
         EngineKind::Docker => Arc::new(DockerEngine::connect(
             DockerConfig {
                 host,
-                decky_binary: config
-                    .decky_binary
-                    .clone()
-                    .unwrap_or_else(beside_this_binary),
+                decky_binary,
                 data_dir: data.to_owned(),
                 socket: config.socket.clone(),
                 call_timeout: config.call_timeout,

@@ -3,6 +3,7 @@
 //! A measurement owns all that it makes and takes it away, also when it fails. No figure is a test:
 //! only a measurement that could not be made is a failure.
 
+mod bare;
 mod evidence;
 mod fleet;
 mod flock;
@@ -34,6 +35,7 @@ type Figure = (u32, &'static str, fn(&mut Report) -> Result<()>);
 #[rustfmt::skip]
 const FIGURES: &[Figure] = &[
     (1, "deploy and teardown of 20 LANs and 100 deckies", maze::measure),
+    (2, "the same without a daemon", bare::measure),
     (5, "one more decky on a live topology", mend::one_more),
     (6, "a removed decky comes back", mend::drift),
     (7, "join", joining::join),

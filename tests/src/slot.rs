@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::docker;
+use crate::{docker, native};
 
 const SLOTS: u16 = 64;
 
 /// A slot, held by a lock on a file. The file names the hosts of its last user, so that the next
-/// one can remove what a killed test left in Docker.
+/// one can remove what a killed test left in Docker and in the kernel.
 #[derive(Debug)]
 pub struct Slot {
     number: u16,
@@ -51,6 +51,7 @@ impl Slot {
         self.file.read_to_string(&mut hosts)?;
         for host in hosts.lines() {
             docker::remove_all_of(host)?;
+            native::remove_all_of(host)?;
         }
         self.file.set_len(0)?;
         self.file.rewind()?;

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::cli::{self, Outcome};
-use crate::docker::{self, Container};
+use crate::docker::{self, Container, Network};
+use crate::engine::Engine;
+use crate::native;
 use crate::patience::{Look, eventually};
 use crate::postgres::Database;
 use crate::process::{Daemon, binary, repository};
@@ -30,6 +32,8 @@ pub struct Seat {
     pub data_dir: PathBuf,
     /// Its id, once it has joined.
     pub id: String,
+    /// What makes its containers.
+    pub engine: Engine,
     agent: Option<Daemon>,
 }
 
@@ -41,6 +45,7 @@ pub struct World {
     master: Option<Daemon>,
     master_flags: Vec<String>,
     database: Option<Database>,
+    engine: Engine,
     seats: BTreeMap<String, Seat>,
     addresses: Option<(String, String)>,
     api: Option<Api>,
@@ -64,6 +69,7 @@ impl World {
             master: None,
             master_flags: strings(&["--heartbeat", "500ms"]),
             database: None,
+            engine: Engine::Docker,
             seats: BTreeMap::new(),
             addresses: None,
             api: None,
@@ -95,7 +101,13 @@ impl World {
 
     /// A running master and one host, ready.
     pub fn with_host(name: &str) -> Result<Self> {
+        Self::with_host_on(Engine::Docker, name)
+    }
+
+    /// A running master and one host, ready, with this engine.
+    pub fn with_host_on(engine: Engine, name: &str) -> Result<Self> {
         let mut world = Self::with_master()?;
+        world.set_engine(engine);
         world.add_host(name)?;
         Ok(world)
     }
@@ -104,6 +116,11 @@ impl World {
     pub fn done(mut self) -> Result<()> {
         self.finished = true;
         Ok(())
+    }
+
+    /// The engine of every host that joins from now on.
+    pub const fn set_engine(&mut self, engine: Engine) {
+        self.engine = engine;
     }
 
     /// Flags that the master gets at every start from now on, besides a heartbeat of half a second.
@@ -509,6 +526,7 @@ impl World {
         let seat = Seat {
             data_dir: self.host_dir(name),
             id: id.to_owned(),
+            engine: self.engine,
             agent: None,
         };
         self.seats.insert(name.to_owned(), seat);
@@ -555,6 +573,9 @@ impl World {
                 "--decky-binary".to_owned(),
                 decky.to_string_lossy().into_owned(),
             ]);
+        }
+        if seat.engine != Engine::Docker {
+            arguments.extend(strings(&["--engine", seat.engine.as_str()]));
         }
         arguments.extend(strings(more));
         let environment: Vec<(String, String)> = environment
@@ -628,30 +649,76 @@ impl World {
         read_log(&self.root().join(format!("{name}.log")))
     }
 
-    // --- Docker
+    // --- what the engine of a host really holds
+
+    /// Every container of a host, running or not.
+    pub fn containers(&self, host: &str) -> Result<Vec<Container>> {
+        let seat = self.seat(host)?;
+        seat.engine.containers(seat)
+    }
+
+    /// Every network of a host.
+    pub fn networks(&self, host: &str) -> Result<Vec<Network>> {
+        let seat = self.seat(host)?;
+        seat.engine.networks(seat)
+    }
+
+    /// Ids of every object of a host: what must stay or go.
+    pub fn object_ids(&self, host: &str) -> Result<Vec<String>> {
+        let seat = self.seat(host)?;
+        seat.engine.object_ids(seat)
+    }
 
     /// The container of a decky of a topology on a host.
     pub fn container(&self, host: &str, address: &str) -> Result<Container> {
-        docker::containers(&self.seat(host)?.id)?
+        self.containers(host)?
             .into_iter()
             .find(|container| container.addresses.values().any(|own| own == address))
             .with_context(|| format!("no container of {host} has the address {address}"))
     }
 
-    /// Fails unless Docker holds nothing of a host.
+    /// The network of a LAN of a topology on a host.
+    pub fn network(&self, host: &str, subnet: &str) -> Result<Network> {
+        self.networks(host)?
+            .into_iter()
+            .find(|network| network.subnet == subnet)
+            .with_context(|| format!("no network of {host} has the subnet {subnet}"))
+    }
+
+    /// Removes a container, as somebody would who knows nothing of the agent.
+    pub fn remove_container(&self, host: &str, container: &Container) -> Result<()> {
+        let seat = self.seat(host)?;
+        seat.engine.remove(seat, container)
+    }
+
+    /// Ends the process of a container.
+    pub fn kill_container(&self, host: &str, container: &Container) -> Result<()> {
+        self.seat(host)?.engine.kill(container)
+    }
+
+    /// Takes a container off a network.
+    pub fn cut(&self, host: &str, container: &Container, network: &Network) -> Result<()> {
+        self.seat(host)?.engine.cut(container, network)
+    }
+
+    /// Removes a network.
+    pub fn remove_network(&self, host: &str, network: &Network) -> Result<()> {
+        self.seat(host)?.engine.remove_network(network)
+    }
+
+    /// Fails unless the engine holds nothing of a host.
     pub fn assert_empty(&self, host: &str) -> Result<()> {
-        let left = docker::object_ids(&self.seat(host)?.id)?;
+        let left = self.object_ids(host)?;
         if !left.is_empty() {
-            bail!("Docker still holds {left:?} of {host}");
+            bail!("the engine still holds {left:?} of {host}");
         }
         Ok(())
     }
 
-    /// Fails unless Docker holds of a host exactly so many running containers and networks.
+    /// Fails unless the engine holds of a host exactly so many running containers and networks.
     pub fn assert_holds(&self, host: &str, deckies: usize, lans: usize) -> Result<()> {
-        let id = &self.seat(host)?.id;
-        let containers = docker::containers(id)?;
-        let networks = docker::networks(id)?;
+        let containers = self.containers(host)?;
+        let networks = self.networks(host)?;
         let running = containers
             .iter()
             .filter(|container| container.running)
@@ -684,7 +751,11 @@ impl Drop for World {
             seat.agent = None;
         }
         for seat in self.seats.values() {
-            if let Err(error) = docker::remove_all_of(&seat.id) {
+            let removed = match seat.engine {
+                Engine::Docker => docker::remove_all_of(&seat.id),
+                Engine::Native => native::remove_all_of(&seat.id),
+            };
+            if let Err(error) = removed {
                 tell(&format!(
                     "could not remove the objects of {}: {error:#}",
                     seat.id

@@ -21,8 +21,8 @@ use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
 use self::client::{Client, within};
-use self::files::Files;
 use self::wiring::Wired;
+use super::files::Files;
 use super::image::{Binary, REPOSITORY};
 use super::liveness::LivenessBoard;
 use super::{Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, OutputLine};
@@ -30,7 +30,6 @@ use super::{Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, Out
 mod client;
 mod container;
 mod events;
-mod files;
 mod follow;
 mod inventory;
 mod network;

@@ -55,6 +55,17 @@ impl Binary {
         Ok(tag)
     }
 
+    /// The binary itself, and the tag that belongs to exactly these bytes.
+    pub(super) async fn bytes(&self) -> Result<(String, Vec<u8>), EngineError> {
+        let path = self.path.clone();
+        let read = task::blocking(move || {
+            let binary = fs::read(&path)?;
+            Ok((tag_of(&binary), binary))
+        })
+        .await;
+        read.map_err(|source| self.missing(source))
+    }
+
     /// The image with everything in it, and the tag that belongs to exactly these bytes.
     pub(super) async fn image(&self) -> Result<(String, Vec<u8>), EngineError> {
         let path = self.path.clone();

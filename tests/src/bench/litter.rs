@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::raw;
-use crate::{cli, docker};
+use crate::{cli, docker, native};
 
 /// Something that outlives this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub fn clear() {
                     .lines()
                 {
                     drop(docker::remove_all_of(host));
+                    drop(native::remove_all_of(host));
                 }
                 drop(raw::sweep(number));
             }

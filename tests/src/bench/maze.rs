@@ -99,7 +99,7 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
 }
 
 /// Waits for a status by the list of its changes, which costs the master next to nothing.
-fn await_status(world: &World, name: &str, status: &str) -> Result<()> {
+pub(super) fn await_status(world: &World, name: &str, status: &str) -> Result<()> {
     let path = format!("/api/v1/topologies/{name}/status-events");
     let end = Instant::now() + MOST;
     loop {

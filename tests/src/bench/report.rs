@@ -57,6 +57,14 @@ impl Report {
         self.push(name, unit, runs, Some(median(baseline)), reach);
     }
 
+    /// Adds how many times a row of this run is what `runs` are; nothing when it was not measured.
+    pub fn faster_than(&mut self, name: &str, row: &str, runs: &[f64], reach: &'static str) {
+        let other = self.entries.iter().find(|entry| entry.name == row);
+        if let Some(other) = other.map(|entry| entry.value) {
+            self.push(name, "×", &[other / median(runs)], None, reach);
+        }
+    }
+
     fn push(
         &mut self,
         name: &str,

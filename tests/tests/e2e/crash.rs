@@ -2,13 +2,23 @@
 //! repair and teardown, and at each everything converges with nothing left over.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::docker;
+use tests::cli;
+use tests::engine::Engine;
 use tests::patience::{Look, eventually};
 use tests::shapes;
 use tests::world::{LONG, SOON, World};
 
 const HOST: &str = "edge-1";
 const NAME: &str = "maze";
+
+tests::on_each_engine! {
+    the_agent_may_die_at_every_step_of_a_deploy,
+    the_agent_may_die_at_every_step_of_a_repair,
+    the_agent_may_die_at_every_step_of_a_teardown,
+    the_master_may_die_at_every_step,
+    the_master_may_die_at_every_step_of_a_repair_and_a_teardown,
+    both_may_die_together_in_the_middle_of_a_deploy,
+}
 
 fn agent_points(prefix: &str) -> Vec<&'static str> {
     agent::crash::POINTS
@@ -21,7 +31,7 @@ fn agent_points(prefix: &str) -> Vec<&'static str> {
 /// Nothing of the host but what is desired: no second container, no network, no row.
 fn exactly(world: &World, deckies: usize, lans: usize) -> Result<()> {
     world.assert_holds(HOST, deckies, lans)?;
-    let mut deckies: Vec<String> = docker::containers(&world.seat(HOST)?.id)?
+    let mut deckies: Vec<String> = world.containers(HOST)?
         .iter()
         .map(|container| container.decky().to_owned())
         .collect();
@@ -43,9 +53,8 @@ fn gone(world: &World, point: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_agent_may_die_at_every_step_of_a_deploy() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn the_agent_may_die_at_every_step_of_a_deploy(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     let file = shapes::small(&world.slot, NAME);
     for point in agent_points("apply.") {
         world.stop_agent(HOST)?;
@@ -69,9 +78,8 @@ fn the_agent_may_die_at_every_step_of_a_deploy() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn the_agent_may_die_at_every_step_of_a_repair(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     world.deploy(&shapes::small(&world.slot, NAME), HOST)?;
     let keep = world.container(HOST, &world.slot.address(0, 20))?.id;
     for point in agent_points("repair.") {
@@ -79,13 +87,14 @@ fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
         // Two deckies and the network between them, while nobody can be quicker with a repair than we
         // are with the damage: the repair then has every kind of step.
         for address in [world.slot.address(1, 10), world.slot.address(1, 30)] {
-            docker::docker(&["rm", "-f", &world.container(HOST, &address)?.id])?;
+            world.remove_container(HOST, &world.container(HOST, &address)?)?;
         }
-        let inner = docker::networks(&world.seat(HOST)?.id)?
-            .into_iter()
-            .find(|network| network.subnet == world.slot.subnet(1))
-            .context("the inner LAN")?;
-        docker::docker(&["network", "rm", &inner.id])?;
+        let inner = world.network(HOST, &world.slot.subnet(1))?;
+        world.remove_network(HOST, &inner)?;
+        // And the third one's network, which is mended without touching the decky.
+        let pid = world.container(HOST, &world.slot.address(0, 20))?.pid;
+        let arguments = ["--net", "--target", &pid.to_string(), "nft", "flush", "ruleset"];
+        cli::system("nsenter", &arguments, "")?.ok()?;
         world.start_agent(HOST, &["--crash-at", point])?;
         world
             .await_agent_crash(HOST, LONG)
@@ -104,9 +113,8 @@ fn the_agent_may_die_at_every_step_of_a_repair() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn the_agent_may_die_at_every_step_of_a_teardown() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn the_agent_may_die_at_every_step_of_a_teardown(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     let file = shapes::small(&world.slot, NAME);
     for point in agent_points("clear.") {
         world.stop_agent(HOST)?;
@@ -125,9 +133,8 @@ fn the_agent_may_die_at_every_step_of_a_teardown() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn the_master_may_die_at_every_step() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn the_master_may_die_at_every_step(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     let file = shapes::small(&world.slot, NAME);
     // The points of enrollment are killed at in `join`.
     for point in master::crash::POINTS
@@ -188,9 +195,8 @@ fn the_master_may_die_at_every_step() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     let file = shapes::small(&world.slot, NAME);
     let points = ["reconcile.pushed", "reconcile.settled"];
     for point in points
@@ -203,11 +209,7 @@ fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown() -> Result<()> {
             world.spawn_master(&["--crash-at", point])?;
             let answers = world.await_master().is_ok();
             if damage == "repair" {
-                docker::docker(&[
-                    "rm",
-                    "-f",
-                    &world.container(HOST, &world.slot.address(0, 20))?.id,
-                ])?;
+                world.remove_container(HOST, &world.container(HOST, &world.slot.address(0, 20))?)?;
             } else if answers {
                 drop(world.decnet(&["topology", "teardown", NAME, "--no-wait"])?);
             }
@@ -232,15 +234,14 @@ fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn both_may_die_together_in_the_middle_of_a_deploy() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn both_may_die_together_in_the_middle_of_a_deploy(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     world.create(&shapes::small(&world.slot, NAME), HOST)?;
     world
         .decnet(&["topology", "deploy", NAME, "--no-wait"])?
         .ok()?;
     eventually("the first object", LONG, || {
-        let objects = docker::object_ids(&world.seat(HOST)?.id)?;
+        let objects = world.object_ids(HOST)?;
         Ok(if objects.is_empty() {
             Look::NotYet("nothing".to_owned())
         } else {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::cli::system;
-use tests::docker;
+use tests::docker::Container;
+use tests::engine::Engine;
 use tests::patience::throughout;
 use tests::shapes;
 use tests::world::{LONG, SOON, World};
@@ -19,13 +20,91 @@ canonical = json.dumps(document, sort_keys=True, separators=(',', ':'), ensure_a
 print(hashlib.sha256(canonical.encode()).hexdigest())
 ";
 
-fn is_gone(world: &World, host: &str) -> Result<bool> {
-    Ok(docker::object_ids(&world.seat(host)?.id)?.is_empty())
+tests::on_each_engine! {
+    a_deploy_ends_active_with_the_hash_that_another_program_computes,
+    an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns,
+    a_forced_teardown_settles_at_once_and_is_carried_out_when_the_host_returns,
+    a_host_holds_one_topology_and_gives_way_only_when_told,
+    two_agents_share_a_daemon_and_touch_only_their_own,
+    a_decommissioned_host_is_emptied_and_its_name_is_free_again,
 }
 
-#[test]
-fn a_deploy_ends_active_with_the_hash_that_another_program_computes() -> Result<()> {
-    let world = World::with_host("edge-1")?;
+fn is_gone(world: &World, host: &str) -> Result<bool> {
+    Ok(world.object_ids(host)?.is_empty())
+}
+
+fn is_hardened_by_docker(container: &Container) -> Result<()> {
+    let host = &container.inspect["HostConfig"];
+    ensure!(
+        host["CapDrop"].to_string().contains("ALL"),
+        "{} keeps capabilities",
+        container.name
+    );
+    ensure!(
+        host["ReadonlyRootfs"] == true,
+        "{} can write",
+        container.name
+    );
+    ensure!(
+        host["SecurityOpt"]
+            .to_string()
+            .contains("no-new-privileges"),
+        "{}",
+        container.name
+    );
+    ensure!(
+        host["RestartPolicy"]["Name"] == "no" || host["RestartPolicy"]["Name"] == "",
+        "{}",
+        container.name
+    );
+    ensure!(
+        host["PidsLimit"].as_i64().is_some_and(|limit| limit > 0),
+        "{}",
+        container.name
+    );
+    ensure!(
+        host["Memory"].as_i64().is_some_and(|limit| limit > 0),
+        "{}",
+        container.name
+    );
+    ensure!(host["Privileged"] == false, "{}", container.name);
+    ensure!(
+        container.inspect["Config"]["User"]
+            .as_str()
+            .is_some_and(|user| user.starts_with("65534")),
+        "{}",
+        container.name
+    );
+    Ok(())
+}
+
+fn is_hardened_by_the_runtime(container: &Container) -> Result<()> {
+    let process = &container.inspect["process"];
+    let none = |set: &str| process["capabilities"][set] == serde_json::json!([]);
+    ensure!(
+        ["bounding", "effective", "inheritable", "permitted", "ambient"]
+            .into_iter()
+            .all(none),
+        "{} keeps capabilities",
+        container.name
+    );
+    ensure!(process["noNewPrivileges"] == true, "{}", container.name);
+    ensure!(process["user"]["uid"] == 65534, "{}", container.name);
+    let inspect = &container.inspect;
+    ensure!(inspect["root"]["readonly"] == true, "{} can write", container.name);
+    let resources = &inspect["linux"]["resources"];
+    for limit in ["/pids/limit", "/memory/limit"] {
+        ensure!(
+            resources.pointer(limit).and_then(Value::as_i64).is_some_and(|limit| limit > 0),
+            "{} has no {limit}",
+            container.name
+        );
+    }
+    Ok(())
+}
+
+fn a_deploy_ends_active_with_the_hash_that_another_program_computes(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, "edge-1")?;
     let file = shapes::small(&world.slot, "maze");
     let state = world.deploy(&file, "edge-1")?;
 
@@ -97,49 +176,12 @@ fn a_deploy_ends_active_with_the_hash_that_another_program_computes() -> Result<
         );
     }
 
-    // What was asked for is what Docker shows.
-    for container in docker::containers(&world.seat("edge-1")?.id)? {
-        let host = &container.inspect["HostConfig"];
-        ensure!(
-            host["CapDrop"].to_string().contains("ALL"),
-            "{} keeps capabilities",
-            container.name
-        );
-        ensure!(
-            host["ReadonlyRootfs"] == true,
-            "{} can write",
-            container.name
-        );
-        ensure!(
-            host["SecurityOpt"]
-                .to_string()
-                .contains("no-new-privileges"),
-            "{}",
-            container.name
-        );
-        ensure!(
-            host["RestartPolicy"]["Name"] == "no" || host["RestartPolicy"]["Name"] == "",
-            "{}",
-            container.name
-        );
-        ensure!(
-            host["PidsLimit"].as_i64().is_some_and(|limit| limit > 0),
-            "{}",
-            container.name
-        );
-        ensure!(
-            host["Memory"].as_i64().is_some_and(|limit| limit > 0),
-            "{}",
-            container.name
-        );
-        ensure!(host["Privileged"] == false, "{}", container.name);
-        ensure!(
-            container.inspect["Config"]["User"]
-                .as_str()
-                .is_some_and(|user| user.starts_with("65534")),
-            "{}",
-            container.name
-        );
+    // What was asked for is what the engine shows.
+    for container in world.containers("edge-1")? {
+        match engine {
+            Engine::Docker => is_hardened_by_docker(&container)?,
+            Engine::Native => is_hardened_by_the_runtime(&container)?,
+        }
         for label in ["decnet.generation", "decnet.spec", "decnet.topology.role"] {
             ensure!(
                 container.labels.contains_key(label),
@@ -166,9 +208,8 @@ fn a_deploy_ends_active_with_the_hash_that_another_program_computes() -> Result<
     world.done()
 }
 
-#[test]
-fn an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns() -> Result<()> {
-    let mut world = World::with_host("edge-1")?;
+fn an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, "edge-1")?;
     world.deploy(&shapes::small(&world.slot, "maze"), "edge-1")?;
     world.kill_agent("edge-1")?;
 
@@ -206,9 +247,8 @@ fn an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns() ->
     world.done()
 }
 
-#[test]
-fn a_forced_teardown_settles_at_once_and_is_carried_out_when_the_host_returns() -> Result<()> {
-    let mut world = World::with_host("edge-1")?;
+fn a_forced_teardown_settles_at_once_and_is_carried_out_when_the_host_returns(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, "edge-1")?;
     world.deploy(&shapes::single(&world.slot, "lone"), "edge-1")?;
     world.kill_agent("edge-1")?;
     world
@@ -225,9 +265,8 @@ fn a_forced_teardown_settles_at_once_and_is_carried_out_when_the_host_returns() 
     world.done()
 }
 
-#[test]
-fn a_host_holds_one_topology_and_gives_way_only_when_told() -> Result<()> {
-    let world = World::with_host("edge-1")?;
+fn a_host_holds_one_topology_and_gives_way_only_when_told(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, "edge-1")?;
     let first = shapes::single(&world.slot, "first");
     world.deploy(&first, "edge-1")?;
     let mut second = shapes::single(&world.slot, "second");
@@ -279,24 +318,23 @@ fn a_host_holds_one_topology_and_gives_way_only_when_told() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn two_agents_share_a_daemon_and_touch_only_their_own() -> Result<()> {
-    let mut world = World::with_host("edge-1")?;
+fn two_agents_share_a_daemon_and_touch_only_their_own(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, "edge-1")?;
     world.add_host("edge-2")?;
     world.deploy(&shapes::single(&world.slot, "first"), "edge-1")?;
-    let before = docker::object_ids(&world.seat("edge-1")?.id)?;
+    let before = world.object_ids("edge-1")?;
     let mut second = shapes::single(&world.slot, "second");
     second.lans[0].subnet = world.slot.subnet(5);
     second.deckies[0].edges[0].address = Some(world.slot.address(5, 10));
     world.deploy(&second, "edge-2")?;
     ensure!(
-        docker::object_ids(&world.seat("edge-1")?.id)? == before,
+        world.object_ids("edge-1")? == before,
         "the other host's objects changed"
     );
     world.teardown("second")?;
     world.assert_empty("edge-2")?;
     ensure!(
-        docker::object_ids(&world.seat("edge-1")?.id)? == before,
+        world.object_ids("edge-1")? == before,
         "the other host's objects changed"
     );
     ensure!(
@@ -344,9 +382,8 @@ fn a_topology_with_errors_is_refused_with_every_finding() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn a_decommissioned_host_is_emptied_and_its_name_is_free_again() -> Result<()> {
-    let mut world = World::with_host("edge-1")?;
+fn a_decommissioned_host_is_emptied_and_its_name_is_free_again(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, "edge-1")?;
     world.deploy(&shapes::single(&world.slot, "lone"), "edge-1")?;
     world
         .decnet(&["host", "rm", "edge-1", "--timeout", "60s"])?

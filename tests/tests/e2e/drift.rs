@@ -1,4 +1,4 @@
-//! Drift: whatever happens to a topology in Docker is found, repaired where it is ours, and then
+//! Drift: whatever happens to a topology in its engine is found, repaired where it is ours, and then
 //! left in peace.
 
 use std::collections::BTreeMap;
@@ -6,14 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::cli;
-use tests::docker;
+use tests::docker as daemon;
+use tests::engine::Engine;
 use tests::patience::{Look, eventually, throughout};
 use tests::shapes;
 use tests::world::{LONG, SOON, World};
 
+tests::on_each_engine! {
+    a_removed_container_is_made_anew_and_the_others_keep_their_ids,
+    a_stopped_container_runs_again,
+    a_removed_network_is_made_anew,
+    a_disconnected_container_is_connected_again_and_not_restarted,
+    what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted,
+}
+
 /// Ids by address, of the containers that run.
 fn ids(world: &World) -> Result<BTreeMap<String, String>> {
-    Ok(docker::containers(&world.seat("edge-1")?.id)?
+    Ok(world.containers("edge-1")?
         .into_iter()
         .filter(|container| container.running)
         .flat_map(|container| {
@@ -54,7 +63,7 @@ fn repaired(world: &World, deckies: usize, lans: usize) -> Result<()> {
 fn nothing_is_pushed_again(world: &World) -> Result<()> {
     let pushed = world.api()?.metric("decnet_assignments_pushed_total")?;
     let changes = world.status_path("maze")?.len();
-    let objects = docker::object_ids(&world.seat("edge-1")?.id)?;
+    let objects = world.object_ids("edge-1")?;
     let beats = world.api()?.metric("decnet_heartbeats_total")?;
     eventually("eight heartbeats", SOON, || {
         let now = world.api()?.metric("decnet_heartbeats_total")?;
@@ -73,24 +82,23 @@ fn nothing_is_pushed_again(world: &World) -> Result<()> {
         "the status moved again"
     );
     ensure!(
-        docker::object_ids(&world.seat("edge-1")?.id)? == objects,
+        world.object_ids("edge-1")? == objects,
         "objects changed again"
     );
     Ok(())
 }
 
-fn world() -> Result<World> {
-    let world = World::with_host("edge-1")?;
+fn world(engine: Engine) -> Result<World> {
+    let world = World::with_host_on(engine, "edge-1")?;
     world.deploy(&shapes::small(&world.slot, "maze"), "edge-1")?;
     Ok(world)
 }
 
-#[test]
-fn a_removed_container_is_made_anew_and_the_others_keep_their_ids() -> Result<()> {
-    let world = world()?;
+fn a_removed_container_is_made_anew_and_the_others_keep_their_ids(engine: Engine) -> Result<()> {
+    let world = world(engine)?;
     let before = ids(&world)?;
     let web = world.slot.address(0, 20);
-    docker::docker(&["rm", "-f", &before[&web]])?;
+    world.remove_container("edge-1", &world.container("edge-1", &web)?)?;
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
     for (address, id) in &before {
@@ -104,12 +112,11 @@ fn a_removed_container_is_made_anew_and_the_others_keep_their_ids() -> Result<()
     world.done()
 }
 
-#[test]
-fn a_stopped_container_runs_again() -> Result<()> {
-    let world = world()?;
+fn a_stopped_container_runs_again(engine: Engine) -> Result<()> {
+    let world = world(engine)?;
     let before = ids(&world)?;
     let cache = world.slot.address(1, 30);
-    docker::docker(&["stop", "-t", "1", &before[&cache]])?;
+    world.kill_container("edge-1", &world.container("edge-1", &cache)?)?;
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
     for (address, id) in &before {
@@ -122,21 +129,17 @@ fn a_stopped_container_runs_again() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn a_removed_network_is_made_anew() -> Result<()> {
-    let world = world()?;
+fn a_removed_network_is_made_anew(engine: Engine) -> Result<()> {
+    let world = world(engine)?;
     let before = ids(&world)?;
-    let inner = docker::networks(&world.seat("edge-1")?.id)?
-        .into_iter()
-        .find(|network| network.subnet == world.slot.subnet(1))
-        .context("the inner LAN")?;
-    for container in docker::containers(&world.seat("edge-1")?.id)? {
+    let inner = world.network("edge-1", &world.slot.subnet(1))?;
+    for container in world.containers("edge-1")? {
         if container.addresses.contains_key(&inner.id) {
-            docker::docker(&["network", "disconnect", "-f", &inner.id, &container.id])?;
+            world.cut("edge-1", &container, &inner)?;
         }
     }
     // The repair may have been quicker than we are.
-    drop(docker::docker(&["network", "rm", &inner.id]));
+    drop(world.remove_network("edge-1", &inner));
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
     let web = world.slot.address(0, 20);
@@ -151,15 +154,11 @@ fn a_removed_network_is_made_anew() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn a_disconnected_container_is_connected_again_and_not_restarted() -> Result<()> {
-    let world = world()?;
+fn a_disconnected_container_is_connected_again_and_not_restarted(engine: Engine) -> Result<()> {
+    let world = world(engine)?;
     let gate = world.container("edge-1", &world.slot.address(1, 10))?;
-    let inner = docker::networks(&world.seat("edge-1")?.id)?
-        .into_iter()
-        .find(|network| network.subnet == world.slot.subnet(1))
-        .context("the inner LAN")?;
-    docker::docker(&["network", "disconnect", "-f", &inner.id, &gate.id])?;
+    let inner = world.network("edge-1", &world.slot.subnet(1))?;
+    world.cut("edge-1", &gate, &inner)?;
     repaired(&world, 3, 2)?;
     let again = world.container("edge-1", &world.slot.address(1, 10))?;
     ensure!(
@@ -175,17 +174,16 @@ fn a_disconnected_container_is_connected_again_and_not_restarted() -> Result<()>
 const LOOKED_AT: Duration = Duration::from_secs(100);
 
 /// Does something in a decky's network namespace, as a person with root would.
-fn tamper(container: &docker::Container, command: &str) -> Result<String> {
+fn tamper(container: &daemon::Container, command: &str) -> Result<String> {
     let pid = container.pid.to_string();
     let mut arguments = vec!["--net", "--target", &pid];
     arguments.extend(command.split_whitespace());
     Ok(cli::system("nsenter", &arguments, "")?.ok()?.stdout)
 }
 
-#[test]
-fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted() -> Result<()> {
-    let world = world()?;
-    let before = docker::containers(&world.seat("edge-1")?.id)?;
+fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted(engine: Engine) -> Result<()> {
+    let world = world(engine)?;
+    let before = world.containers("edge-1")?;
     let at = |lan, last| world.container("edge-1", &world.slot.address(lan, last));
     let (gate, web, cache) = (at(0, 10)?, at(0, 20)?, at(1, 30)?);
     let inner = world.slot.address(1, 10);
@@ -196,7 +194,7 @@ fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted() -> Result
         .and_then(|line| line.split_whitespace().nth(1))
         .context("the gateway is on the inner LAN")?
         .to_owned();
-    let looks = |container: &docker::Container| -> Result<String> {
+    let looks = |container: &daemon::Container| -> Result<String> {
         let mut all = String::new();
         for command in [
             "ip -o link show",
@@ -230,7 +228,7 @@ fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted() -> Result
     })?;
     repaired(&world, 3, 2)?;
     for container in before {
-        let again = docker::containers(&world.seat("edge-1")?.id)?
+        let again = world.containers("edge-1")?
             .into_iter()
             .find(|other| other.id == container.id);
         ensure!(
@@ -290,7 +288,7 @@ fn a_published_port_that_vanished_is_published_again() -> Result<()> {
 
 #[test]
 fn a_foreign_container_under_our_name_is_reported_and_left_alone() -> Result<()> {
-    let mut world = world()?;
+    let mut world = world(Engine::Docker)?;
     let before = ids(&world)?;
     let web = world.container("edge-1", &world.slot.address(0, 20))?;
     let image = web.inspect["Config"]["Image"]
@@ -298,8 +296,8 @@ fn a_foreign_container_under_our_name_is_reported_and_left_alone() -> Result<()>
         .context("an image")?
         .to_owned();
     world.stop_agent("edge-1")?;
-    docker::docker(&["rm", "-f", &web.id])?;
-    let foreign = docker::docker(&["create", "--name", &web.name, &image, "nothing"])?;
+    daemon::docker(&["rm", "-f", &web.id])?;
+    let foreign = daemon::docker(&["create", "--name", &web.name, &image, "nothing"])?;
     let guard = Foreign(foreign.clone());
     world.start_agent("edge-1", &[])?;
 
@@ -320,7 +318,7 @@ fn a_foreign_container_under_our_name_is_reported_and_left_alone() -> Result<()>
         Duration::from_secs(3),
         || {
             Ok(
-                docker::docker(&["inspect", "--format", "{{.State.Status}}", &foreign])?
+                daemon::docker(&["inspect", "--format", "{{.State.Status}}", &foreign])?
                     == "created",
             )
         },
@@ -365,6 +363,6 @@ struct Foreign(String);
 impl Drop for Foreign {
     fn drop(&mut self) {
         // It may be gone.
-        drop(docker::docker(&["rm", "-f", &self.0]));
+        drop(daemon::docker(&["rm", "-f", &self.0]));
     }
 }

@@ -4,12 +4,19 @@
 use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::docker;
+use tests::engine::Engine;
 use tests::patience::{Look, eventually};
 use tests::shapes;
 use tests::world::{LONG, SOON, World};
 
 const HOST: &str = "edge-1";
+
+tests::on_each_engine! {
+    a_subnet_in_use_rolls_back_and_a_retry_works,
+    a_taken_port_rolls_back_and_a_retry_works,
+    a_missing_image_rolls_back_and_a_retry_works,
+    a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone,
+}
 
 /// Deploys, which must fail with this word, and gives what the operator is told.
 fn fails(world: &World, name: &str, word: &str) -> Result<String> {
@@ -34,31 +41,12 @@ fn fails(world: &World, name: &str, word: &str) -> Result<String> {
     Ok(said)
 }
 
-/// A Docker network that is not ours.
-struct ForeignNetwork(String);
-
-impl ForeignNetwork {
-    fn create(name: &str, subnet: &str) -> Result<Self> {
-        drop(docker::docker(&["network", "rm", name]));
-        Ok(Self(docker::docker(&[
-            "network", "create", "--subnet", subnet, name,
-        ])?))
-    }
-}
-
-impl Drop for ForeignNetwork {
-    fn drop(&mut self) {
-        drop(docker::docker(&["network", "rm", &self.0]));
-    }
-}
-
-#[test]
-fn a_subnet_in_use_rolls_back_and_a_retry_works() -> Result<()> {
-    let world = World::with_host(HOST)?;
+fn a_subnet_in_use_rolls_back_and_a_retry_works(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, HOST)?;
     let name = format!("foreign-{}", world.slot.number());
     // Overlaps by range, not by text.
     let half = world.slot.subnet(1).replace(".0/24", ".128/25");
-    let foreign = ForeignNetwork::create(&name, &half)?;
+    let foreign = engine.occupy(&name, &half)?;
     world.create(&shapes::small(&world.slot, "maze"), HOST)?;
 
     let said = fails(&world, "maze", "subnet_in_use")?;
@@ -69,7 +57,7 @@ fn a_subnet_in_use_rolls_back_and_a_retry_works() -> Result<()> {
     );
     ensure!(said.contains(&name), "what uses it is not named: {said}");
     world.assert_empty(HOST)?;
-    docker::docker(&["network", "inspect", &foreign.0])?;
+    foreign.stands()?;
 
     drop(foreign);
     world
@@ -80,9 +68,8 @@ fn a_subnet_in_use_rolls_back_and_a_retry_works() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn a_taken_port_rolls_back_and_a_retry_works() -> Result<()> {
-    let world = World::with_host(HOST)?;
+fn a_taken_port_rolls_back_and_a_retry_works(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, HOST)?;
     let port = world.slot.port(1);
     let taken = TcpListener::bind(("0.0.0.0", port)).context("the port of the slot is free")?;
     let mut file = shapes::small(&world.slot, "maze");
@@ -106,9 +93,8 @@ fn a_taken_port_rolls_back_and_a_retry_works() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn a_missing_image_rolls_back_and_a_retry_works() -> Result<()> {
-    let mut world = World::with_host(HOST)?;
+fn a_missing_image_rolls_back_and_a_retry_works(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, HOST)?;
     world.stop_agent(HOST)?;
     world.start_agent(HOST, &["--decky-binary", "/nonexistent/decnet-decky"])?;
     world.await_host(HOST, "ready", SOON)?;
@@ -132,9 +118,8 @@ fn a_missing_image_rolls_back_and_a_retry_works() -> Result<()> {
     world.done()
 }
 
-#[test]
-fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone() -> Result<()> {
-    let world = World::with_host(HOST)?;
+fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, HOST)?;
     let port = world.slot.port(2);
     let mut file = shapes::small(&world.slot, "maze");
     let web = file.deckies.remove(1);
@@ -144,20 +129,18 @@ fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone() -> Res
     let cache = world.container(HOST, &world.slot.address(1, 30))?.id;
     let web = world.container(HOST, &world.slot.address(0, 20))?;
     // Stopped first: the port is free then, and we take it before the repair can.
-    docker::docker(&["kill", &web.id])?;
+    world.kill_container(HOST, &web)?;
     let taken = eventually("the port", SOON, || {
         Ok(match TcpListener::bind(("0.0.0.0", port)) {
             Ok(listener) => Look::Seen(listener),
             Err(error) => {
-                drop(docker::docker(&[
-                    "kill",
-                    &world.container(HOST, &world.slot.address(0, 20))?.id,
-                ]));
+                let again = world.container(HOST, &world.slot.address(0, 20))?;
+                drop(world.kill_container(HOST, &again));
                 Look::NotYet(error.to_string())
             }
         })
     })?;
-    drop(docker::docker(&["rm", "-f", &web.id]));
+    drop(world.remove_container(HOST, &web));
 
     eventually("degraded, with the reason", LONG, || {
         let state = world.inspect("maze")?;

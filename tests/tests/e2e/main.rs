@@ -18,6 +18,7 @@ mod failure;
 mod fence;
 mod join;
 mod postgres;
+mod native;
 mod restart;
 mod revoke;
 mod up;

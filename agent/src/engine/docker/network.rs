@@ -1,8 +1,6 @@
 //! Networks: made so that their deckies route among themselves and the host adds nothing.
 
-use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bollard::query_parameters as query;
@@ -15,11 +13,9 @@ use serde_json::{Value, json};
 
 use super::DockerEngine;
 use super::client::{message, refused, status, within};
-use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user};
+use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user, subnet};
 use crate::{netns, task};
 
-/// The kernel's own table of routes.
-const ROUTES: &str = "/proc/net/route";
 /// The host's interfaces.
 const INTERFACES: &str = "/sys/class/net";
 /// The option that names a network's bridge.
@@ -112,11 +108,7 @@ impl DockerEngine {
                 Some((owner.clone(), config.subnet?.parse::<Ipv4Net>().ok()?))
             }));
         }
-        // A host without this table has no routes that could be told from it.
-        let table = task::blocking(|| fs::read_to_string(ROUTES))
-            .await
-            .unwrap_or_default();
-        for (device, subnet) in routes(&table) {
+        for (device, subnet) in task::blocking(subnet::of_routes).await {
             let known = subnets.iter().any(|(_, other)| *other == subnet);
             if !known && !our_bridges.contains(&device) {
                 subnets.push((route_user(device), subnet));
@@ -199,23 +191,6 @@ fn body(host: HostId, origin: Origin, lan: &HydratedLan, depth: u32, name: &str)
 /// Whether a conflict is about the name.
 fn is_name(message: &str) -> bool {
     message.contains("network with name")
-}
-
-/// The subnets of `/proc/net/route` and their devices, default routes left out.
-fn routes(table: &str) -> Vec<(String, Ipv4Net)> {
-    let parse = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let (device, destination, mask) = (fields.first()?, fields.get(1)?, fields.get(7)?);
-        // The kernel prints the bytes in the order of memory.
-        let address = |hex: &str| {
-            u32::from_str_radix(hex, 16)
-                .ok()
-                .map(|bits| Ipv4Addr::from(bits.to_ne_bytes()))
-        };
-        let subnet = Ipv4Net::with_netmask(address(destination)?, address(mask)?).ok()?;
-        (subnet.prefix_len() > 0).then(|| ((*device).to_owned(), subnet.trunc()))
-    };
-    table.lines().skip(1).filter_map(parse).collect()
 }
 
 #[cfg(test)]
@@ -311,16 +286,5 @@ mod tests {
             refusal.to_string().contains("modprobe decnet-nonesuch"),
             "{refusal}"
         );
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn reads_the_kernels_routes() {
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\n\
-                     eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\n\
-                     docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\n\
-                     broken line\n";
-        let subnet = "172.17.0.0/16".parse().expect("it is one");
-        assert_eq!(routes(table), [("docker0".to_owned(), subnet)]);
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration files of deckies on this host's disk.
+//! The configuration files of deckies on this host's disk, whatever engine makes them.
 //!
 //! `<data>/deckies/<id>/decky.json` is seen inside the container: its *directory* is mounted, so
 //! that a file renamed into place is seen too. `<data>/deckies/<id>.was` stands while a new file is
@@ -67,7 +67,7 @@ impl Files {
                     .recursive(true)
                     .mode(0o700)
                     .create(&this.root)?;
-                atomically(&this.marker(decky), digest(&old).as_bytes(), 0o600)?;
+                atomically(&this.marker(decky), digest(&old).as_bytes(), 0o600, Durable::Yes)?;
             }
             this.put(decky, &config)
         })
@@ -145,7 +145,7 @@ impl Files {
         // The decky runs as 65534 and reads through the mount, which begins below the closed
         // directory: it needs no way through it, but the right to read what is mounted.
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-        atomically(&directory.join(FILE_NAME), config, 0o644)
+        atomically(&directory.join(FILE_NAME), config, 0o644, Durable::Yes)
     }
 
     async fn on_disk(
@@ -162,13 +162,27 @@ impl Files {
     }
 }
 
-/// Whoever reads `path` sees the old bytes or the new ones, whole, even after a loss of power.
-fn atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Whether a file must be whole even after a loss of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Yes,
+    No,
+}
+
+/// Whoever reads `path` sees the old bytes or the new ones, whole.
+pub(super) fn atomically(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    durable: Durable,
+) -> io::Result<()> {
     let temporary = path.with_added_extension("new");
     let mut file = File::create(&temporary)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
+    if durable == Durable::Yes {
+        file.sync_all()?;
+    }
     fs::rename(&temporary, path)
 }
 

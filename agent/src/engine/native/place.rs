@@ -1,0 +1,142 @@
+//! Where everything of this engine is on disk.
+//!
+//! What must outlive a reboot is below the data directory; what a reboot takes away anyway
+//! (namespaces, mounts, processes) is below `/run`, and is gone with it.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use domain::id::HostId;
+use rustix::fs::{Access, access};
+
+/// Where all hosts of a machine have their volatile files, unless told otherwise.
+const RUN: &str = "/run/decnet";
+
+/// The directories of one host.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    data: PathBuf,
+    shared: PathBuf,
+    run: PathBuf,
+}
+
+impl Places {
+    pub(super) fn new(data: &Path, run: Option<PathBuf>, host: HostId) -> Self {
+        let data = data.join("native");
+        let shared = run.unwrap_or_else(|| {
+            if access("/run", Access::WRITE_OK).is_ok() {
+                RUN.into()
+            } else {
+                data.join("run")
+            }
+        });
+        Self {
+            run: shared.join(host.to_string()),
+            data,
+            shared,
+        }
+    }
+
+    /// Makes every directory in which something is made.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        for directory in [
+            self.lans(),
+            self.deckies(),
+            self.outputs(),
+            self.roots(),
+            self.fabrics(),
+            self.run_dir(),
+            self.runtime(),
+            self.claims("subnets"),
+            self.claims("ports"),
+        ] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+        }
+        // A decky in a user namespace of its own is nobody here, and must get to its root.
+        for directory in [&self.shared, &self.run] {
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+        }
+        Ok(())
+    }
+
+    /// Records of networks.
+    pub(super) fn lans(&self) -> PathBuf {
+        self.data.join("lans")
+    }
+
+    /// Records of deckies.
+    pub(super) fn deckies(&self) -> PathBuf {
+        self.data.join("deckies")
+    }
+
+    /// What deckies say.
+    pub(super) fn outputs(&self) -> PathBuf {
+        self.data.join("out")
+    }
+
+    /// The roots of deckies, one for each binary.
+    pub(super) fn roots(&self) -> PathBuf {
+        self.data.join("roots")
+    }
+
+    pub(super) fn root(&self, tag: &str) -> PathBuf {
+        self.roots().join(tag)
+    }
+
+    /// Where the root is mounted: the way there is open to deckies, unlike the one to the data.
+    pub(super) fn mounted_root(&self, tag: &str) -> PathBuf {
+        self.run.join(format!("root-{tag}"))
+    }
+
+    /// The device files of deckies.
+    pub(super) fn devices(&self) -> PathBuf {
+        self.run.join("dev")
+    }
+
+    /// The directory of the namespaces of topologies.
+    pub(super) fn fabrics(&self) -> PathBuf {
+        self.run.join("fabrics")
+    }
+
+    /// What runc keeps of its containers.
+    pub(super) fn runtime(&self) -> PathBuf {
+        self.run.join("runc")
+    }
+
+    /// The directory of the bundles.
+    pub(super) fn run_dir(&self) -> PathBuf {
+        self.run.join("deckies")
+    }
+
+    /// The bundle of a decky, its process id and its seal.
+    pub(super) fn bundle(&self, handle: &str) -> PathBuf {
+        self.run_dir().join(handle)
+    }
+
+    /// What the hosts of this machine have taken of it: `subnets`, `ports`.
+    pub(super) fn claims(&self, kind: &str) -> PathBuf {
+        self.shared.join(kind)
+    }
+
+    /// Held while something of the machine is taken.
+    pub(super) fn claims_lock(&self) -> PathBuf {
+        self.shared.join("lock")
+    }
+
+    /// Everything volatile of this host.
+    pub(super) fn run(&self) -> &Path {
+        &self.run
+    }
+}
+
+pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
