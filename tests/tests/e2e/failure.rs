@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, ensure};
+use tests::cli;
 use tests::engine::Engine;
 use tests::patience::{Look, eventually};
 use tests::shapes;
@@ -39,6 +40,79 @@ fn fails(world: &World, name: &str, word: &str) -> Result<String> {
         "the status events do not say {word}: {events}"
     );
     Ok(said)
+}
+
+#[test]
+fn a_lan_on_an_interface_or_a_driver_that_the_host_lacks_is_named() -> Result<()> {
+    let world = World::with_host(HOST)?;
+    let card = format!("dnc{}", world.slot.number());
+    let gone = format!("{card}gone");
+    let mut cases = vec![("no-card", format!("macvlan:{gone}"), gone)];
+    let _card = Card::plug(&card)?;
+    if !agent::netns::has_driver("ipvlan")? {
+        cases.push((
+            "no-driver",
+            format!("ipvlan:{card}"),
+            "ipvlan driver".to_owned(),
+        ));
+    }
+    for (name, driver, named) in cases {
+        let mut file = shapes::single(&world.slot, name);
+        file.lans[0].driver = Some(driver);
+        world.create(&file, HOST)?;
+        let said = fails(&world, name, "engine_refused")?;
+        ensure!(said.contains(&named), "{named} is not named: {said}");
+        world.assert_empty(HOST)?;
+    }
+
+    // With both there, the DMZ is on the network behind the card, which the host knows too.
+    cli::system(
+        "ip",
+        &[
+            "addr",
+            "add",
+            &format!("{}/24", world.slot.address(0, 1)),
+            "dev",
+            &card,
+        ],
+        "",
+    )?
+    .ok()?;
+    let mut file = shapes::single(&world.slot, "flat");
+    file.lans[0].driver = Some(format!("macvlan:{card}"));
+    world.deploy(&file, HOST)?;
+    world.assert_holds(HOST, 1, 1)?;
+    world.teardown("flat")?;
+    world.assert_empty(HOST)?;
+    world.done()
+}
+
+/// A card of the host, with a wire that leads nowhere.
+struct Card(String);
+
+impl Card {
+    fn plug(name: &str) -> Result<Self> {
+        // A killed test may have left it.
+        drop(cli::system("ip", &["link", "del", name], ""));
+        let far = format!("{name}x");
+        cli::system(
+            "ip",
+            &["link", "add", name, "type", "veth", "peer", "name", &far],
+            "",
+        )?
+        .ok()?;
+        let card = Self(name.to_owned());
+        for end in [name, &far] {
+            cli::system("ip", &["link", "set", end, "up"], "")?.ok()?;
+        }
+        Ok(card)
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        drop(cli::system("ip", &["link", "del", &self.0], ""));
+    }
 }
 
 fn a_subnet_in_use_rolls_back_and_a_retry_works(engine: Engine) -> Result<()> {
