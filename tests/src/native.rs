@@ -23,12 +23,18 @@ fn text(value: &Value) -> String {
 }
 
 fn records(data: &Path, kind: &str) -> BTreeMap<String, Value> {
-    let entries = fs::read_dir(data.join("native").join(kind)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(data.join("native").join(kind))
+        .into_iter()
+        .flatten()
+        .flatten();
     entries
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let id = name.strip_suffix(".json")?.to_owned();
-            Some((id, serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?))
+            Some((
+                id,
+                serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?,
+            ))
         })
         .collect()
 }
@@ -165,7 +171,11 @@ pub fn object_ids(host: &str, data: &Path) -> Result<Vec<String>> {
 fn remains(host: &str) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for kind in ["fabrics", "deckies", "runc"] {
-        for entry in fs::read_dir(run_dir(host).join(kind)).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(run_dir(host).join(kind))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             left.push(entry.path().display().to_string());
         }
     }
@@ -178,10 +188,20 @@ fn remains(host: &str) -> Result<Vec<String>> {
     }
     let table = table(host);
     let tables = system("nft", &["list", "tables"], "")?.ok()?.stdout;
-    left.extend(tables.lines().filter(|line| line.contains(&table)).map(str::to_owned));
+    left.extend(
+        tables
+            .lines()
+            .filter(|line| line.contains(&table))
+            .map(str::to_owned),
+    );
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let fabrics = run_dir(host).join("fabrics").display().to_string();
-    left.extend(mounts.lines().filter(|line| line.contains(&fabrics)).map(str::to_owned));
+    left.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(&fabrics))
+            .map(str::to_owned),
+    );
     Ok(left)
 }
 
@@ -201,10 +221,18 @@ fn groups(host: &str) -> Vec<PathBuf> {
 /// Removes a decky's record, and then the rest with the runtime's own command: the other way round,
 /// the agent may have started it again in between.
 pub fn remove(host: &str, data: &Path, container: &Container) -> Result<()> {
-    fs::remove_file(data.join("native/deckies").join(format!("{}.json", container.id)))?;
+    fs::remove_file(
+        data.join("native/deckies")
+            .join(format!("{}.json", container.id)),
+    )?;
     let runtime = run_dir(host).join("runc");
     let runtime = runtime.to_string_lossy();
-    system("runc", &["--root", &runtime, "delete", "-f", &container.id], "")?.ok()?;
+    system(
+        "runc",
+        &["--root", &runtime, "delete", "-f", &container.id],
+        "",
+    )?
+    .ok()?;
     Ok(())
 }
 
@@ -241,7 +269,12 @@ pub fn cut(container: &Container, network: &Network) -> Result<()> {
 /// Removes a network's bridge from its fabric.
 pub fn remove_network(network: &Network) -> Result<()> {
     let namespace = format!("--net={}", fabric(network)?.display());
-    system("nsenter", &[&namespace, "ip", "link", "del", &network.bridge], "")?.ok()?;
+    system(
+        "nsenter",
+        &[&namespace, "ip", "link", "del", &network.bridge],
+        "",
+    )?
+    .ok()?;
     Ok(())
 }
 
@@ -254,13 +287,18 @@ pub fn remove_all_of(host: &str) -> Result<()> {
         .filter(|path| path.is_dir())
         .collect();
     for decky in &deckies {
-        for pid in fs::read_to_string(decky.join("cgroup.procs")).unwrap_or_default().lines() {
+        for pid in fs::read_to_string(decky.join("cgroup.procs"))
+            .unwrap_or_default()
+            .lines()
+        {
             // It may have ended with the one before.
             drop(system("kill", &["-KILL", pid], "")?);
         }
     }
     crate::patience::until("the deckies' end", crate::world::SOON, || {
-        Ok(deckies.iter().all(|decky| fs::remove_dir(decky).is_ok() || !decky.exists()))
+        Ok(deckies
+            .iter()
+            .all(|decky| fs::remove_dir(decky).is_ok() || !decky.exists()))
     })?;
     for group in groups(host) {
         fs::remove_dir(group).ok();
@@ -275,6 +313,10 @@ pub fn remove_all_of(host: &str) -> Result<()> {
     if run.exists() {
         fs::remove_dir_all(run)?;
     }
-    drop(system("nft", &["delete", "table", "inet", &table(host)], "")?);
+    drop(system(
+        "nft",
+        &["delete", "table", "inet", &table(host)],
+        "",
+    )?);
     Ok(())
 }

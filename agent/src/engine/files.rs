@@ -67,7 +67,12 @@ impl Files {
                     .recursive(true)
                     .mode(0o700)
                     .create(&this.root)?;
-                atomically(&this.marker(decky), digest(&old).as_bytes(), 0o600, Durable::Yes)?;
+                atomically(
+                    &this.marker(decky),
+                    digest(&old).as_bytes(),
+                    0o600,
+                    Durable::Yes,
+                )?;
             }
             this.put(decky, &config)
         })
@@ -170,12 +175,7 @@ pub(super) enum Durable {
 }
 
 /// Whoever reads `path` sees the old bytes or the new ones, whole.
-pub(super) fn atomically(
-    path: &Path,
-    bytes: &[u8],
-    mode: u32,
-    durable: Durable,
-) -> io::Result<()> {
+pub(super) fn atomically(path: &Path, bytes: &[u8], mode: u32, durable: Durable) -> io::Result<()> {
     let temporary = path.with_added_extension("new");
     let mut file = File::create(&temporary)?;
     file.set_permissions(Permissions::from_mode(mode))?;

@@ -28,11 +28,11 @@ use self::bundle::{Swap, Users};
 use self::cgroup::Groups;
 use self::claim::Claims;
 use self::fabric::Fabrics;
+use self::hints::FileWatch;
 use self::output::{Following, Outputs};
 use self::place::Places;
 use self::publish::Door;
 use self::record::{DeckyRecord, LanRecord, Records};
-use self::hints::FileWatch;
 use super::files::Files;
 use super::image::Binary;
 use super::liveness::LivenessBoard;
@@ -321,11 +321,7 @@ impl Shared {
         let deckies = self.deckies.all::<DeckyRecord>()?;
         self.outputs.sweep(|handle| deckies.contains_key(handle))?;
         root::sweep(&self.places, |root| {
-            root == tag
-                || deckies
-                    .values()
-                    .flatten()
-                    .any(|decky| decky.root == root)
+            root == tag || deckies.values().flatten().any(|decky| decky.root == root)
         })
     }
 

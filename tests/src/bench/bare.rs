@@ -90,7 +90,12 @@ pub(super) fn measure(report: &mut Report) -> Result<()> {
         &up,
         "≥ 5",
     );
-    report.add("native: memory of an idle decky, all told", "MB", &memory, "≤ 5");
+    report.add(
+        "native: memory of an idle decky, all told",
+        "MB",
+        &memory,
+        "≤ 5",
+    );
     drop(bare);
     large(report, &world)?;
     world.done()
@@ -108,7 +113,12 @@ fn large(report: &mut Report, world: &World) -> Result<()> {
     let down = teardown(world, &file.name)?;
     world.assert_empty(HOST)?;
     report.add("native: 100 LANs, 500 deckies: deploy", "s", &[up], "");
-    report.add("native: 100 LANs, 500 deckies: inventory", "s", &looks, "≤ 1");
+    report.add(
+        "native: 100 LANs, 500 deckies: inventory",
+        "s",
+        &looks,
+        "≤ 1",
+    );
     report.add("native: 100 LANs, 500 deckies: teardown", "s", &[down], "");
     Ok(())
 }
@@ -118,14 +128,23 @@ fn look(world: &World, deckies: usize) -> Result<f64> {
     let data = world.seat(HOST)?.data_dir.to_string_lossy().into_owned();
     let decky = binary("decnet-decky")?.to_string_lossy().into_owned();
     let arguments = [
-        "status", "--live", "--output", "json", "--data-dir", &data, "--engine", "native",
-        "--decky-binary", &decky,
+        "status",
+        "--live",
+        "--output",
+        "json",
+        "--data-dir",
+        &data,
+        "--engine",
+        "native",
+        "--decky-binary",
+        &decky,
     ];
     let start = Instant::now();
     let said = crate::cli::run(&binary("decnet-agent")?, &arguments, &[], "")?.ok()?;
     let taken = start.elapsed().as_secs_f64();
     ensure!(
-        said.stdout.matches("\"running\"").count() >= deckies || said.stdout.contains(&deckies.to_string()),
+        said.stdout.matches("\"running\"").count() >= deckies
+            || said.stdout.contains(&deckies.to_string()),
         "not all deckies are there: {}",
         said.stdout.chars().take(500).collect::<String>()
     );
@@ -163,7 +182,9 @@ fn deploy(world: &World, file: &TopologyFile) -> Result<f64> {
     let path = format!("/api/v1/topologies/{}/deploy", file.name);
     world.api()?.answer("POST", &path, Some(&json!({})))?;
     await_status(world, &file.name, "active")?;
-    let run = Path::new("/run/decnet").join(&world.seat(HOST)?.id).join("deckies");
+    let run = Path::new("/run/decnet")
+        .join(&world.seat(HOST)?.id)
+        .join("deckies");
     all_listen(file.deckies.len(), || {
         let entries = fs::read_dir(&run).into_iter().flatten().flatten();
         entries.map(|entry| entry.path().join("pid")).collect()
@@ -200,11 +221,16 @@ fn listens(pid_file: &Path) -> bool {
         let path = format!("/proc/{}/net/{table}", pid.trim());
         let table = fs::read_to_string(path).unwrap_or_default();
         // State 0A is LISTEN (include/net/tcp_states.h).
-        table.lines().any(|line| line.split_whitespace().nth(3) == Some("0A"))
+        table
+            .lines()
+            .any(|line| line.split_whitespace().nth(3) == Some("0A"))
     })
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a machine's memory, a topology's deckies")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a machine's memory, a topology's deckies"
+)]
 const fn count(number: usize) -> f64 {
     number as f64
 }
@@ -240,7 +266,11 @@ impl Bare {
         }
         litter::note(Litter::Directory(directory.clone()));
         let roots = fs::read_dir(seat.data_dir.join("native/roots"))?;
-        let root = roots.flatten().next().context("deckies have a root")?.path();
+        let root = roots
+            .flatten()
+            .next()
+            .context("deckies have a root")?
+            .path();
         fs::create_dir_all(&directory)?;
         let (from, to) = (root.to_string_lossy(), directory.join("root"));
         system("cp", &["-a", &from, &to.to_string_lossy()], "")?.ok()?;
@@ -253,7 +283,9 @@ impl Bare {
         for (number, entry) in fs::read_dir(run)?.flatten().enumerate() {
             let bytes = fs::read(entry.path().join("config.json"))?;
             let mut bundle: Value = serde_json::from_slice(&bytes)?;
-            let mounts = bundle["mounts"].as_array_mut().context("a bundle has mounts")?;
+            let mounts = bundle["mounts"]
+                .as_array_mut()
+                .context("a bundle has mounts")?;
             for mount in mounts {
                 if mount["destination"] == "/dev" {
                     mount["source"] = json!("/dev");
@@ -295,7 +327,12 @@ impl Bare {
             system("ip", &["netns", "add", &name], "")?.ok()?;
             system("ip", &["-n", &name, "link", "set", "lo", "up"], "")?.ok()?;
             let open = "net.ipv4.ip_unprivileged_port_start=0";
-            system("ip", &["netns", "exec", &name, "sysctl", "-q", "-w", open], "")?.ok()?;
+            system(
+                "ip",
+                &["netns", "exec", &name, "sysctl", "-q", "-w", open],
+                "",
+            )?
+            .ok()?;
         }
         Ok(())
     }
@@ -321,7 +358,11 @@ impl Bare {
             Ok(())
         })?;
         let all = self.bundles.len();
-        all_listen(all, || (0..all).map(|number| self.place(number).join("pid")).collect())?;
+        all_listen(all, || {
+            (0..all)
+                .map(|number| self.place(number).join("pid"))
+                .collect()
+        })?;
         Ok(start.elapsed().as_secs_f64())
     }
 
@@ -382,7 +423,11 @@ impl Drop for Bare {
                 drop(system("ip", &["netns", "del", &name], ""));
             }
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             fs::remove_dir(hierarchy.path().join("decnet-bench")).ok();
         }
         fs::remove_dir_all(&self.directory).ok();

@@ -31,7 +31,8 @@ fn agent_points(prefix: &str) -> Vec<&'static str> {
 /// Nothing of the host but what is desired: no second container, no network, no row.
 fn exactly(world: &World, deckies: usize, lans: usize) -> Result<()> {
     world.assert_holds(HOST, deckies, lans)?;
-    let mut deckies: Vec<String> = world.containers(HOST)?
+    let mut deckies: Vec<String> = world
+        .containers(HOST)?
         .iter()
         .map(|container| container.decky().to_owned())
         .collect();
@@ -93,7 +94,14 @@ fn the_agent_may_die_at_every_step_of_a_repair(engine: Engine) -> Result<()> {
         world.remove_network(HOST, &inner)?;
         // And the third one's network, which is mended without touching the decky.
         let pid = world.container(HOST, &world.slot.address(0, 20))?.pid;
-        let arguments = ["--net", "--target", &pid.to_string(), "nft", "flush", "ruleset"];
+        let arguments = [
+            "--net",
+            "--target",
+            &pid.to_string(),
+            "nft",
+            "flush",
+            "ruleset",
+        ];
         cli::system("nsenter", &arguments, "")?.ok()?;
         world.start_agent(HOST, &["--crash-at", point])?;
         world
@@ -209,7 +217,8 @@ fn the_master_may_die_at_every_step_of_a_repair_and_a_teardown(engine: Engine) -
             world.spawn_master(&["--crash-at", point])?;
             let answers = world.await_master().is_ok();
             if damage == "repair" {
-                world.remove_container(HOST, &world.container(HOST, &world.slot.address(0, 20))?)?;
+                world
+                    .remove_container(HOST, &world.container(HOST, &world.slot.address(0, 20))?)?;
             } else if answers {
                 drop(world.decnet(&["topology", "teardown", NAME, "--no-wait"])?);
             }

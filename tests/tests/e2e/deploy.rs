@@ -82,20 +82,33 @@ fn is_hardened_by_the_runtime(container: &Container) -> Result<()> {
     let process = &container.inspect["process"];
     let none = |set: &str| process["capabilities"][set] == serde_json::json!([]);
     ensure!(
-        ["bounding", "effective", "inheritable", "permitted", "ambient"]
-            .into_iter()
-            .all(none),
+        [
+            "bounding",
+            "effective",
+            "inheritable",
+            "permitted",
+            "ambient"
+        ]
+        .into_iter()
+        .all(none),
         "{} keeps capabilities",
         container.name
     );
     ensure!(process["noNewPrivileges"] == true, "{}", container.name);
     ensure!(process["user"]["uid"] == 65534, "{}", container.name);
     let inspect = &container.inspect;
-    ensure!(inspect["root"]["readonly"] == true, "{} can write", container.name);
+    ensure!(
+        inspect["root"]["readonly"] == true,
+        "{} can write",
+        container.name
+    );
     let resources = &inspect["linux"]["resources"];
     for limit in ["/pids/limit", "/memory/limit"] {
         ensure!(
-            resources.pointer(limit).and_then(Value::as_i64).is_some_and(|limit| limit > 0),
+            resources
+                .pointer(limit)
+                .and_then(Value::as_i64)
+                .is_some_and(|limit| limit > 0),
             "{} has no {limit}",
             container.name
         );
@@ -208,7 +221,9 @@ fn a_deploy_ends_active_with_the_hash_that_another_program_computes(engine: Engi
     world.done()
 }
 
-fn an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns(engine: Engine) -> Result<()> {
+fn an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns(
+    engine: Engine,
+) -> Result<()> {
     let mut world = World::with_host_on(engine, "edge-1")?;
     world.deploy(&shapes::small(&world.slot, "maze"), "edge-1")?;
     world.kill_agent("edge-1")?;
@@ -247,7 +262,9 @@ fn an_unreachable_host_leaves_it_tearing_down_and_cleans_up_when_it_returns(engi
     world.done()
 }
 
-fn a_forced_teardown_settles_at_once_and_is_carried_out_when_the_host_returns(engine: Engine) -> Result<()> {
+fn a_forced_teardown_settles_at_once_and_is_carried_out_when_the_host_returns(
+    engine: Engine,
+) -> Result<()> {
     let mut world = World::with_host_on(engine, "edge-1")?;
     world.deploy(&shapes::single(&world.slot, "lone"), "edge-1")?;
     world.kill_agent("edge-1")?;

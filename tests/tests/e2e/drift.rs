@@ -22,7 +22,8 @@ tests::on_each_engine! {
 
 /// Ids by address, of the containers that run.
 fn ids(world: &World) -> Result<BTreeMap<String, String>> {
-    Ok(world.containers("edge-1")?
+    Ok(world
+        .containers("edge-1")?
         .into_iter()
         .filter(|container| container.running)
         .flat_map(|container| {
@@ -228,7 +229,8 @@ fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted(engine: Eng
     })?;
     repaired(&world, 3, 2)?;
     for container in before {
-        let again = world.containers("edge-1")?
+        let again = world
+            .containers("edge-1")?
             .into_iter()
             .find(|other| other.id == container.id);
         ensure!(

@@ -118,7 +118,9 @@ fn a_missing_image_rolls_back_and_a_retry_works(engine: Engine) -> Result<()> {
     world.done()
 }
 
-fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone(engine: Engine) -> Result<()> {
+fn a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone(
+    engine: Engine,
+) -> Result<()> {
     let world = World::with_host_on(engine, HOST)?;
     let port = world.slot.port(2);
     let mut file = shapes::small(&world.slot, "maze");

@@ -92,7 +92,8 @@ impl Bundle<'_> {
         });
         if self.users == Users::Own {
             namespaces.push(json!({ "type": "user" }));
-            let mapping = json!([{ "containerID": 0, "hostID": first_id(self.handle), "size": IDS }]);
+            let mapping =
+                json!([{ "containerID": 0, "hostID": first_id(self.handle), "size": IDS }]);
             linux["uidMappings"] = mapping.clone();
             linux["gidMappings"] = mapping;
         }

@@ -116,7 +116,12 @@ fn members_of(mounts: &[PathBuf], path: &str) -> Vec<u32> {
     let mut members: Vec<u32> = mounts
         .iter()
         .filter_map(|mount| {
-            fs::read_to_string(mount.join(path.trim_start_matches('/')).join("cgroup.procs")).ok()
+            fs::read_to_string(
+                mount
+                    .join(path.trim_start_matches('/'))
+                    .join("cgroup.procs"),
+            )
+            .ok()
         })
         .flat_map(|text| {
             text.lines()

@@ -63,7 +63,12 @@ impl Shared {
             let on_disk = disk(&attempt);
             this.places.prepare().map_err(&on_disk)?;
             for network in &networks {
-                if this.lans.read::<LanRecord>(network).map_err(&on_disk)?.is_none() {
+                if this
+                    .lans
+                    .read::<LanRecord>(network)
+                    .map_err(&on_disk)?
+                    .is_none()
+                {
                     return Err(missing(&attempt, format!("network {network}")));
                 }
             }
@@ -84,7 +89,10 @@ impl Shared {
             (label::DECKY.to_owned(), decky.id.to_string()),
             (label::ROLE.to_owned(), "base".to_owned()),
             (label::SERVICE.to_owned(), "true".to_owned()),
-            (label::GENERATION.to_owned(), new.origin.generation.to_string()),
+            (
+                label::GENERATION.to_owned(),
+                new.origin.generation.to_string(),
+            ),
             (label::SPEC.to_owned(), decky.spec().to_string()),
         ]);
         #[allow(
@@ -126,7 +134,9 @@ impl Shared {
         self.end_process(handle.as_str()).await?;
         let prepared = self.prepared(&record.root).await?;
         self.take_ports(handle, &record).await?;
-        let started = self.start(handle, &record, wiring, &prepared, &attempt).await;
+        let started = self
+            .start(handle, &record, wiring, &prepared, &attempt)
+            .await;
         let due = self.doors_due.swap(false, Ordering::Relaxed) || !record.publish.is_empty();
         let published = match started {
             Ok(()) if due => self.renew_doors().await,
@@ -205,8 +215,19 @@ impl Shared {
         let (runtime, log_path, bundle, pid) =
             (text(&runtime), text(&log), text(&bundle), text(&pid));
         let arguments = [
-            "--root", &runtime, "--log", &log_path, "--log-format", "text", "run", "--detach",
-            "--bundle", &bundle, "--pid-file", &pid, handle.as_str(),
+            "--root",
+            &runtime,
+            "--log",
+            &log_path,
+            "--log-format",
+            "text",
+            "run",
+            "--detach",
+            "--bundle",
+            &bundle,
+            "--pid-file",
+            &pid,
+            handle.as_str(),
         ];
         let limit = self.limit.saturating_mul(2);
         let status = program::launch(RUNC, &arguments, output, limit).await?;
@@ -269,7 +290,10 @@ impl Shared {
                 let port = port(handle, network);
                 // Of an earlier process whose namespace is still being taken down.
                 fabric.rtnl.remove(&port).map_err(failed)?;
-                fabric.rtnl.add_pair(&port, Some(bridge), &peer).map_err(failed)?;
+                fabric
+                    .rtnl
+                    .add_pair(&port, Some(bridge), &peer)
+                    .map_err(failed)?;
             }
             Some(LanDriver::Macvlan(parent)) => {
                 share(Child::Macvlan, parent.as_str(), &peer, attempt)?;
@@ -284,7 +308,9 @@ impl Shared {
             .and_then(|subnet| Ipv4Net::new(interface.address, subnet.prefix_len()).ok());
         let index = inside.index_of(&name).map_err(failed)?;
         if let (Some(address), Some(index)) = (address, index) {
-            inside.add_address(index, IpNet::V4(address)).map_err(failed)?;
+            inside
+                .add_address(index, IpNet::V4(address))
+                .map_err(failed)?;
         }
         Ok(())
     }
@@ -326,7 +352,10 @@ impl Shared {
             Err(_) => None,
         };
         self.end_process(&id).await?;
-        if record.as_ref().is_none_or(|record| !record.publish.is_empty()) {
+        if record
+            .as_ref()
+            .is_none_or(|record| !record.publish.is_empty())
+        {
             self.renew_doors().await?;
         }
         if let Some(decky) = record.as_ref().and_then(DeckyRecord::decky) {
@@ -353,8 +382,7 @@ impl Shared {
         task::blocking(move || {
             this.deckies.all::<DeckyRecord>().is_ok_and(|all| {
                 all.iter().all(|(other, record)| {
-                    *other == handle
-                        || record.as_ref().and_then(DeckyRecord::decky) != Some(decky)
+                    *other == handle || record.as_ref().and_then(DeckyRecord::decky) != Some(decky)
                 })
             })
         })
@@ -472,7 +500,12 @@ impl Shared {
             let on_disk = disk(&attempt);
             let failed = |source: io::Error| refused(&attempt, source);
             let network = interface.network.clone();
-            if this.lans.read::<LanRecord>(&network).map_err(&on_disk)?.is_none() {
+            if this
+                .lans
+                .read::<LanRecord>(&network)
+                .map_err(&on_disk)?
+                .is_none()
+            {
                 return Err(missing(&attempt, format!("network {network}")));
             }
             let Some(mut record) = this.deckies.read::<DeckyRecord>(&id).map_err(&on_disk)? else {

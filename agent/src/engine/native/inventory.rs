@@ -4,6 +4,7 @@
 //! rules of the host once, when any decky publishes a port.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::sync::Arc;
 use std::thread;
@@ -102,18 +103,18 @@ impl Shared {
             host: Rtnl::here().and_then(|host| host.links()).map_err(unread)?,
         };
         for (handle, record) in self.lans.all::<LanRecord>().map_err(&on_disk)? {
-            let ours = record.as_ref().is_some_and(|record| {
-                is_of(&record.labels, self.host) && record.lan().is_some()
-            });
+            let ours = record
+                .as_ref()
+                .is_some_and(|record| is_of(&record.labels, self.host) && record.lan().is_some());
             let topology = record.as_ref().and_then(LanRecord::topology);
             let (true, Some(record), Some(topology)) = (ours, record, topology) else {
                 inventory.foreign.push(foreign("network", handle));
                 continue;
             };
-            if !cables.fabrics.contains_key(&topology) {
+            if let Entry::Vacant(place) = cables.fabrics.entry(topology) {
                 let fabric = self.fabrics.of(topology).map_err(unread)?;
                 let links = fabric.map(|fabric| fabric.rtnl.links()).transpose();
-                cables.fabrics.insert(topology, links.map_err(unread)?);
+                place.insert(links.map_err(unread)?);
             }
             inventory
                 .lans
@@ -163,9 +164,7 @@ impl Shared {
             id: record.lan()?,
             topology,
             // One that is half made, or lost its bridge, is made anew.
-            spec: stands
-                .then(|| read(&record.labels, label::SPEC))
-                .flatten(),
+            spec: stands.then(|| read(&record.labels, label::SPEC)).flatten(),
             depth: read(&record.labels, label::DEPTH).unwrap_or(u32::MAX),
         })
     }
@@ -196,9 +195,7 @@ impl Shared {
                 handle: Handle::new(handle),
                 id,
                 topology: record.topology()?,
-                spec: whole
-                    .then(|| read(&record.labels, label::SPEC))
-                    .flatten(),
+                spec: whole.then(|| read(&record.labels, label::SPEC)).flatten(),
                 state,
                 attachments,
                 config: None,
@@ -273,15 +270,16 @@ fn is_plugged(handle: &str, interface: &InterfaceRecord, cables: &Cables) -> boo
     if lan.driver() != Some(LanDriver::Bridge) {
         return false;
     }
-    let links = lan.topology().and_then(|id| cables.fabrics.get(&id)?.as_ref());
+    let links = lan
+        .topology()
+        .and_then(|id| cables.fabrics.get(&id)?.as_ref());
     let (Some(links), Some(id)) = (links, lan.lan()) else {
         return false;
     };
     let (port, bridge) = (port(handle, &interface.network), name::bridge(id));
     let bridge = links.iter().find(|link| link.name == bridge);
     links.iter().any(|link| {
-        link.name == port
-            && bridge.is_some_and(|bridge| link.controller == Some(bridge.index))
+        link.name == port && bridge.is_some_and(|bridge| link.controller == Some(bridge.index))
     })
 }
 

@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::claim::SubnetClaim;
 use super::fabric::{Fabric, port, uplink, uplink_port};
 use super::publish::Uplinks;
-use super::record::{DeckyRecord, LanRecord, Labels, is_of};
+use super::record::{DeckyRecord, Labels, LanRecord, is_of};
 use super::rtnl::{Link, Peer, Rtnl};
 use super::{Shared, disk, refused};
 use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user, subnet};
@@ -41,7 +41,9 @@ impl Shared {
         let record = LanRecord::new(labels, lan);
         let (this, lan) = (Arc::clone(self), lan.clone());
         let handle = task::blocking(move || {
-            this.places.prepare().map_err(disk("could not make the directories of the engine"))?;
+            this.places
+                .prepare()
+                .map_err(disk("could not make the directories of the engine"))?;
             let handle = this.claim_subnet(&lan, depth, &record)?;
             this.build(&handle, origin.topology, &lan, &record)?;
             Ok::<_, EngineError>(handle)
@@ -67,7 +69,9 @@ impl Shared {
         let _locked = self.subnets.lock().map_err(&on_disk)?;
         let claims = self.subnets.all::<SubnetClaim>().map_err(&on_disk)?;
         let is_ours = |name: &str, claim: &Option<SubnetClaim>| {
-            claim.as_ref().is_some_and(|claim| claim.host == self.host.to_string())
+            claim
+                .as_ref()
+                .is_some_and(|claim| claim.host == self.host.to_string())
                 && self
                     .lans
                     .read::<LanRecord>(name)
@@ -78,7 +82,10 @@ impl Shared {
         let clash = claims.iter().find(|(name, claim)| {
             !is_ours(name, claim)
                 && claim.as_ref().is_some_and(|claim| {
-                    claim.stands() && claim.range().is_some_and(|theirs| overlap(theirs, lan.subnet))
+                    claim.stands()
+                        && claim
+                            .range()
+                            .is_some_and(|theirs| overlap(theirs, lan.subnet))
                 })
         });
         if let Some((user, _)) = clash {
@@ -227,7 +234,10 @@ impl Shared {
         let failed = |source| refused(attempt, source);
         let fabric = record.topology().map(|topology| self.fabrics.of(topology));
         let fabric = fabric.transpose().map_err(failed)?.flatten();
-        let links = fabric.as_ref().map(|fabric| fabric.rtnl.links()).transpose();
+        let links = fabric
+            .as_ref()
+            .map(|fabric| fabric.rtnl.links())
+            .transpose();
         let links = links.map_err(failed)?.unwrap_or_default();
         let deckies = self.deckies.all::<DeckyRecord>().map_err(&on_disk)?;
         let user = deckies.iter().find(|(decky, decky_record)| {
@@ -354,7 +364,9 @@ fn is_held(record: &LanRecord, links: &[Link], port: &str) -> bool {
         return true;
     }
     let bridge = record.lan().map(name::bridge);
-    let bridge = links.iter().find(|link| Some(&link.name) == bridge.as_ref());
+    let bridge = links
+        .iter()
+        .find(|link| Some(&link.name) == bridge.as_ref());
     links.iter().any(|link| {
         link.name == port && bridge.is_some_and(|bridge| link.controller == Some(bridge.index))
     })
@@ -382,7 +394,9 @@ fn configure_uplink(link: &str) -> io::Result<()> {
 /// Where a decky answers from outside: its address on a LAN that the host has a link to.
 pub(super) fn outer_address(decky: &DeckyRecord, lans: &[(String, LanRecord)]) -> Option<Ipv4Addr> {
     decky.interfaces.iter().find_map(|interface| {
-        let (_, lan) = lans.iter().find(|(handle, _)| *handle == interface.network)?;
+        let (_, lan) = lans
+            .iter()
+            .find(|(handle, _)| *handle == interface.network)?;
         (lan.dmz && lan.driver() == Some(LanDriver::Bridge)).then_some(interface.address)
     })
 }

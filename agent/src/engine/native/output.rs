@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 use domain::event::MAX_LINE;
-use futures_util::stream::{self, BoxStream};
 use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use rustix::fs::{FlockOperation, flock};
 use time::OffsetDateTime;
 use tokio::io::unix::AsyncFd;
@@ -182,13 +182,13 @@ impl Output {
             // A loss of power has taken what was read already; what is read twice is known again.
             place = 0;
         }
-        if place < self.base {
-            if let Some((start, old)) = &self.old {
-                let at = place.max(*start);
-                let bytes = read_at(old, at - start)?;
-                if !bytes.is_empty() {
-                    return Ok(Piece { at, bytes });
-                }
+        if place < self.base
+            && let Some((start, old)) = &self.old
+        {
+            let at = place.max(*start);
+            let bytes = read_at(old, at - start)?;
+            if !bytes.is_empty() {
+                return Ok(Piece { at, bytes });
             }
         }
         let at = place.max(self.base);
@@ -226,7 +226,9 @@ impl Output {
         (&self.live).seek(SeekFrom::Start(0))?;
         let length = io::copy(&mut (&self.live), &mut copy)?;
         let end = self.base.saturating_add(length);
-        let path = self.directory.join(format!("{}.old-{end:020}", self.handle));
+        let path = self
+            .directory
+            .join(format!("{}.old-{end:020}", self.handle));
         fs::rename(&growing, &path)?;
         for (_, stale) in before.into_iter().filter(|(_, stale)| *stale != path) {
             gone_is_fine(fs::remove_file(stale))?;
@@ -270,7 +272,11 @@ fn olds(directory: &Path, handle: &str) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 fn same_beginning(one: &File, other: &File) -> io::Result<bool> {
-    let length = one.metadata()?.len().min(other.metadata()?.len()).min(ALIKE);
+    let length = one
+        .metadata()?
+        .len()
+        .min(other.metadata()?.len())
+        .min(ALIKE);
     if length == 0 {
         return Ok(false);
     }
@@ -334,10 +340,7 @@ pub(super) async fn lines(
     let output = task::blocking(move || outputs.output(&handle))
         .await
         .map_err(&failed)?;
-    let process = process
-        .map(awaited)
-        .transpose()
-        .map_err(&failed)?;
+    let process = process.map(awaited).transpose().map_err(&failed)?;
     let reader = Reader {
         output,
         made,

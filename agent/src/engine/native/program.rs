@@ -50,7 +50,8 @@ pub(super) async fn run(
     let work = async {
         let mut child = start(program, &mut command)?;
         let gone = |source| unreachable_program(program, source);
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let write = async {
             if let Some(mut stdin) = stdin {
                 // One that ends without having read it says why.

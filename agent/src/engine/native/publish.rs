@@ -278,15 +278,15 @@ mod tests {
                     comment \"decnet-a-b 0.0.0.0:8080->80/tcp\"";
         assert_eq!(text.matches(rule).count(), 2, "{text}");
         let (mark, rules) = mark("decnet-a-b", &door(None).publish);
-        assert_eq!(comments(&text).filter(|found| *found == mark).count(), rules);
+        assert_eq!(
+            comments(&text).filter(|found| *found == mark).count(),
+            rules
+        );
     }
 
     #[test]
     fn a_port_of_the_loopback_address_is_the_hosts_own_affair() {
-        let text = render(
-            HostId::new(Uuid::max()),
-            &[door(Some(Ipv4Addr::LOCALHOST))],
-        );
+        let text = render(HostId::new(Uuid::max()), &[door(Some(Ipv4Addr::LOCALHOST))]);
         assert_eq!(text.matches("ip daddr 127.0.0.1 tcp dport 8080").count(), 1);
     }
 
@@ -294,6 +294,9 @@ mod tests {
     fn nothing_new_comes_out_of_a_topology() {
         let text = render(HostId::new(Uuid::max()), &[]);
         let prefix = uplink_prefix(HostId::new(Uuid::max()));
-        assert_eq!(text.matches(&format!("iifname \"{prefix}*\" drop")).count(), 2);
+        assert_eq!(
+            text.matches(&format!("iifname \"{prefix}*\" drop")).count(),
+            2
+        );
     }
 }

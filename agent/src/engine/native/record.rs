@@ -265,7 +265,10 @@ mod tests {
     fn a_record_is_there_until_it_is_removed() {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         let records = Records::in_directory(directory.path().join("lans"));
-        assert_eq!(records.all::<Labels>().expect("none is none"), BTreeMap::new());
+        assert_eq!(
+            records.all::<Labels>().expect("none is none"),
+            BTreeMap::new()
+        );
         let labels = Labels::from([("a".to_owned(), "b".to_owned())]);
         records.write("one", &labels).expect("the disk is there");
         fs::write(records.file("broken"), b"{").expect("the disk is there");
@@ -283,7 +286,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         fs::write(directory.path().join("secret.json"), b"{}").expect("the disk is there");
         let records = Records::in_directory(directory.path().join("deckies"));
-        let read = records.read::<Labels>("../secret").expect("it is not looked for");
+        let read = records
+            .read::<Labels>("../secret")
+            .expect("it is not looked for");
         assert_eq!(read, None);
         records.remove("../secret").expect("it is not looked for");
         assert!(directory.path().join("secret.json").exists());

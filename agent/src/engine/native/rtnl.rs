@@ -115,13 +115,11 @@ impl Rtnl {
     /// Makes a bridge, up.
     pub(super) fn add_bridge(&self, name: &str) -> io::Result<()> {
         let mut message = named(name);
-        message
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::Bridge),
-                // Attackers' groups are nobody's business here, and the snooping would ask them.
-                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
-            ]));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            // Attackers' groups are nobody's business here, and the snooping would ask them.
+            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+        ]));
         self.create(message)
     }
 

@@ -174,8 +174,19 @@ mod tests {
         sorted.sort_unstable();
         assert_eq!(ALLOWED, sorted);
         for name in [
-            "bpf", "ftruncate", "io_uring_setup", "kexec_load", "keyctl", "mount", "pivot_root",
-            "process_vm_writev", "ptrace", "setns", "truncate", "unshare", "userfaultfd",
+            "bpf",
+            "ftruncate",
+            "io_uring_setup",
+            "kexec_load",
+            "keyctl",
+            "mount",
+            "pivot_root",
+            "process_vm_writev",
+            "ptrace",
+            "setns",
+            "truncate",
+            "unshare",
+            "userfaultfd",
         ] {
             assert!(!ALLOWED.contains(&name), "{name}");
         }

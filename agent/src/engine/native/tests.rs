@@ -156,7 +156,11 @@ impl World for RealKernel {
         let id = container.as_str();
         for engine in self.all() {
             let shared = &engine.shared;
-            let ours = shared.deckies.directory().join(format!("{id}.json")).exists();
+            let ours = shared
+                .deckies
+                .directory()
+                .join(format!("{id}.json"))
+                .exists();
             if ours {
                 self.kill(container).await;
                 eventually("it is dead", async || shared.pid_of(id).is_none()).await;
@@ -173,7 +177,11 @@ impl World for RealKernel {
         let lan = engine.shared.lans.read::<LanRecord>(network.as_str());
         let lan = lan.expect("the disk is there").expect("it was made");
         let topology = lan.topology().expect("it is whole");
-        let fabric = engine.shared.fabrics.of(topology).expect("the kernel answers");
+        let fabric = engine
+            .shared
+            .fabrics
+            .of(topology)
+            .expect("the kernel answers");
         let port = port(container.as_str(), network.as_str());
         fabric
             .expect("it was made")
@@ -195,7 +203,11 @@ impl World for RealKernel {
 
     async fn foreign_network(&self, name: &str, subnet: Ipv4Net) -> Handle {
         let engine = self.all().first().cloned().expect("there is one");
-        engine.shared.places.prepare().expect("the directory is writable");
+        engine
+            .shared
+            .places
+            .prepare()
+            .expect("the directory is writable");
         let claim = claim::SubnetClaim {
             host: String::new(),
             subnet: subnet.to_string(),
@@ -227,14 +239,27 @@ impl World for RealKernel {
             Tamper::Rules => inside(pid, &["nft", "flush", "table", "inet", "decnet"]),
             Tamper::Hole => inside(
                 pid,
-                &["nft", "insert", "rule", "inet", "decnet", "output", "accept"],
+                &[
+                    "nft", "insert", "rule", "inet", "decnet", "output", "accept",
+                ],
             ),
             Tamper::Mac => inside(
                 pid,
                 &["ip", "link", "set", "eth0", "address", "02:00:00:00:00:01"],
             ),
             Tamper::Address => inside(pid, &["ip", "address", "flush", "dev", "eth0"]),
-            Tamper::Route => inside(pid, &["ip", "route", "flush", "root", "0.0.0.0/0", "proto", "static"]),
+            Tamper::Route => inside(
+                pid,
+                &[
+                    "ip",
+                    "route",
+                    "flush",
+                    "root",
+                    "0.0.0.0/0",
+                    "proto",
+                    "static",
+                ],
+            ),
             Tamper::Sysctl => inside(pid, &["sysctl", "-w", "net.ipv4.ip_default_ttl=77"]),
         };
     }
@@ -277,10 +302,23 @@ fn nothing_is_left_of(engine: &NativeEngine) {
     let run = shared.places.run().to_string_lossy().into_owned();
     assert!(!mounts.contains(&run), "{mounts}");
     let links = system(&["ip", "-o", "link"]);
-    assert!(!links.contains(&fabric::uplink_prefix(shared.host)), "{links}");
+    assert!(
+        !links.contains(&fabric::uplink_prefix(shared.host)),
+        "{links}"
+    );
     let tables = system(&["nft", "list", "tables"]);
-    assert!(!tables.contains(&publish::table_name(shared.host)), "{tables}");
-    let groups = system(&["find", "/sys/fs/cgroup", "-type", "d", "-name", &shared.host.to_string()]);
+    assert!(
+        !tables.contains(&publish::table_name(shared.host)),
+        "{tables}"
+    );
+    let groups = system(&[
+        "find",
+        "/sys/fs/cgroup",
+        "-type",
+        "d",
+        "-name",
+        &shared.host.to_string(),
+    ]);
     assert_eq!(groups, "");
 }
 
@@ -308,7 +346,8 @@ impl Stage {
         let mut decky = sample::decky("gateway", &[&dmz, &inner], 3);
         let port = world.port();
         sample::publish(&mut decky, port);
-        let topology = sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&decky));
+        let topology =
+            sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&decky));
         let origin = Origin {
             topology: topology.id,
             generation: domain::revision::Generation::new(1),
@@ -328,13 +367,30 @@ impl Stage {
             config: &config(&decky),
             wiring: &wiring,
         };
-        let handle = engine.create_decky(new).await.expect("nothing stands against it");
-        engine.start_decky(&handle, &wiring).await.expect("it can run");
-        Self { world, engine, topology, decky, handle, lans, port }
+        let handle = engine
+            .create_decky(new)
+            .await
+            .expect("nothing stands against it");
+        engine
+            .start_decky(&handle, &wiring)
+            .await
+            .expect("it can run");
+        Self {
+            world,
+            engine,
+            topology,
+            decky,
+            handle,
+            lans,
+            port,
+        }
     }
 
     async fn clear(&self) {
-        self.engine.remove_decky(&self.handle).await.expect("it is ours");
+        self.engine
+            .remove_decky(&self.handle)
+            .await
+            .expect("it is ours");
         for lan in &self.lans {
             self.engine.remove_lan(lan).await.expect("it is ours");
         }
@@ -367,11 +423,19 @@ async fn a_native_decky_is_hardened_and_reads_its_configuration() {
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }
-    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()));
+    assert_eq!(
+        (field("NoNewPrivs:"), field("Seccomp:")),
+        ("1".into(), "2".into())
+    );
     // Not the host's user of that number: a user namespace stands between.
     let user: u32 = field("Uid:").parse().expect("it is a number");
     let mapped = read("uid_map");
-    let first: u32 = mapped.split_whitespace().nth(1).unwrap_or_default().parse().expect("a map");
+    let first: u32 = mapped
+        .split_whitespace()
+        .nth(1)
+        .unwrap_or_default()
+        .parse()
+        .expect("a map");
     assert_eq!(user, first + 65534, "{mapped}");
     for kind in ["net", "pid", "ipc", "uts", "mnt", "cgroup", "user"] {
         let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs");
@@ -379,12 +443,28 @@ async fn a_native_decky_is_hardened_and_reads_its_configuration() {
     }
     assert!(read("root/etc/decnet/decky.json").contains("gateway"));
     let limits = read("limits");
-    let size = limits.lines().find(|line| line.starts_with("Max file size")).unwrap_or_default();
+    let size = limits
+        .lines()
+        .find(|line| line.starts_with("Max file size"))
+        .unwrap_or_default();
     assert!(size.contains("33554432"), "{limits}");
     let mounts = read("mountinfo");
-    let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default();
-    assert!(root.split(' ').nth(5).is_some_and(|flags| flags.contains("ro")), "{mounts}");
-    assert!(mounts.lines().all(|line| line.split(' ').nth(4) != Some("/sys")), "{mounts}");
+    let root = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(4) == Some("/"))
+        .unwrap_or_default();
+    assert!(
+        root.split(' ')
+            .nth(5)
+            .is_some_and(|flags| flags.contains("ro")),
+        "{mounts}"
+    );
+    assert!(
+        mounts
+            .lines()
+            .all(|line| line.split(' ').nth(4) != Some("/sys")),
+        "{mounts}"
+    );
     stage.clear().await;
 }
 
@@ -393,8 +473,15 @@ async fn a_native_port_is_published_from_everywhere_and_the_host_is_on_no_inner_
     let stage = Stage::set(12).await;
     let outer = stage.decky.interfaces[0].address.to_string();
     eventually("the service answers", async || answers(&outer, 80).await).await;
-    eventually("the port is published", async || answers("127.0.0.1", stage.port).await).await;
-    let inner = stage.topology.lans.iter().find(|lan| lan.name.as_str() == "inner");
+    eventually("the port is published", async || {
+        answers("127.0.0.1", stage.port).await
+    })
+    .await;
+    let inner = stage
+        .topology
+        .lans
+        .iter()
+        .find(|lan| lan.name.as_str() == "inner");
     let inner = inner.expect("it was made").subnet.to_string();
     let routes = system(&["ip", "route"]);
     assert!(!routes.contains(&inner), "{routes}");
@@ -408,7 +495,11 @@ async fn a_native_port_is_published_from_everywhere_and_the_host_is_on_no_inner_
     system(&["nft", "delete", "table", "inet", &table]);
     assert_eq!(published().await, []);
     let wiring = wiring::of(&stage.topology, &stage.decky);
-    stage.engine.rewire(&stage.handle, &wiring).await.expect("it runs");
+    stage
+        .engine
+        .rewire(&stage.handle, &wiring)
+        .await
+        .expect("it runs");
     assert_eq!(published().await, stage.decky.publish);
     assert!(answers("127.0.0.1", stage.port).await);
     stage.clear().await;
@@ -426,11 +517,21 @@ async fn a_native_decky_outlives_its_engine_and_is_found_again() {
     assert_eq!((&seen.handle, inventory.deckies.len()), (&stage.handle, 1));
     let wiring = wiring::of(&stage.topology, &stage.decky);
     let seen = seen.wiring.as_ref().expect("it runs");
-    assert_eq!(wiring.difference(seen, &crate::netns::rules::digest(&wiring)), None);
+    assert_eq!(
+        wiring.difference(seen, &crate::netns::rules::digest(&wiring)),
+        None
+    );
     assert_eq!(stage.world.pid(&stage.handle), pid);
     use futures_util::StreamExt as _;
-    let mut lines = other.follow(&stage.handle, None).await.expect("it is there");
-    let line = lines.next().await.expect("it has spoken").expect("it is a line");
+    let mut lines = other
+        .follow(&stage.handle, None)
+        .await
+        .expect("it is there");
+    let line = lines
+        .next()
+        .await
+        .expect("it has spoken")
+        .expect("it is a line");
     assert!(line.line.starts_with(b"{"), "{line:?}");
     stage.clear().await;
 }
@@ -445,20 +546,39 @@ async fn a_native_lan_or_decky_that_is_half_made_is_seen_and_can_be_removed() {
     let id = domain::id::LanId::new(sample::unique());
     lan.labels.insert(label::LAN.to_owned(), id.to_string());
     let half_lan = Handle::new(name::lan(shared.host, 1, id, 1));
-    shared.lans.write(half_lan.as_str(), &lan).expect("the disk is there");
+    shared
+        .lans
+        .write(half_lan.as_str(), &lan)
+        .expect("the disk is there");
     let record = shared.deckies.read::<DeckyRecord>(stage.handle.as_str());
     let mut record = record.expect("the disk is there").expect("it was made");
     let id = domain::id::DeckyId::new(sample::unique());
-    record.labels.insert(label::DECKY.to_owned(), id.to_string());
+    record
+        .labels
+        .insert(label::DECKY.to_owned(), id.to_string());
     let half_decky = Handle::new(format!("{}-00000000", name::decky(shared.host, id, 1)));
-    shared.deckies.write(half_decky.as_str(), &record).expect("the disk is there");
+    shared
+        .deckies
+        .write(half_decky.as_str(), &record)
+        .expect("the disk is there");
 
     let inventory = stage.engine.inventory().await.expect("the kernel answers");
-    let decky = inventory.deckies.iter().find(|decky| decky.handle == half_decky);
+    let decky = inventory
+        .deckies
+        .iter()
+        .find(|decky| decky.handle == half_decky);
     assert_eq!(decky.map(|decky| decky.spec), Some(None));
     let lan = inventory.lan_of(&half_lan).map(|lan| lan.spec);
     assert_eq!(lan, Some(None));
-    stage.engine.remove_decky(&half_decky).await.expect("it is ours");
-    stage.engine.remove_lan(&half_lan).await.expect("it is ours");
+    stage
+        .engine
+        .remove_decky(&half_decky)
+        .await
+        .expect("it is ours");
+    stage
+        .engine
+        .remove_lan(&half_lan)
+        .await
+        .expect("it is ours");
     stage.clear().await;
 }

@@ -35,7 +35,9 @@ impl Desk {
     }
 
     fn write(&mut self, text: &str) {
-        self.process.write_all(text.as_bytes()).expect("the disk is there");
+        self.process
+            .write_all(text.as_bytes())
+            .expect("the disk is there");
         self.sender.send_modify(|count| *count += 1);
     }
 
@@ -54,7 +56,10 @@ impl Desk {
             attempt: "could not follow".to_owned(),
         };
         let lines = lines(following, since).await.expect("the files are there");
-        lines.map(|line| line.expect("the disk is there")).collect().await
+        lines
+            .map(|line| line.expect("the disk is there"))
+            .collect()
+            .await
     }
 
     async fn numbers(&self, since: Option<OffsetDateTime>) -> Vec<u64> {
@@ -93,7 +98,12 @@ async fn a_large_file_is_emptied_once_it_is_read_and_nothing_is_lost() {
     desk.write_lines(0..9_000);
     let first = desk.lines(None).await;
     assert_eq!(first.len(), 9_000);
-    assert_eq!(fs::metadata(desk.outputs.file("a")).expect("it is there").len(), 0);
+    assert_eq!(
+        fs::metadata(desk.outputs.file("a"))
+            .expect("it is there")
+            .len(),
+        0
+    );
     desk.write_lines(9_000..9_010);
     desk.again();
     // What was cut is there for whoever had not stored it yet.
@@ -102,7 +112,12 @@ async fn a_large_file_is_emptied_once_it_is_read_and_nothing_is_lost() {
     desk.write_lines(9_010..18_100);
     let rest = desk.numbers(Some(first[8_999].at)).await;
     assert_eq!(rest, (8_999..18_100).collect::<Vec<_>>());
-    assert_eq!(desk.files().len(), 2, "one old one is kept: {:?}", desk.files());
+    assert_eq!(
+        desk.files().len(),
+        2,
+        "one old one is kept: {:?}",
+        desk.files()
+    );
 }
 
 #[tokio::test]
@@ -123,7 +138,10 @@ async fn a_kill_between_copy_and_cut_is_seen_afterwards() {
     // And the same when nothing was there before.
     let mut desk = Desk::new();
     desk.write_lines(0..9_000);
-    let copy = desk.directory.path().join(format!("a.old-{:020}", 9_000 * 1_001));
+    let copy = desk
+        .directory
+        .path()
+        .join(format!("a.old-{:020}", 9_000 * 1_001));
     fs::copy(desk.outputs.file("a"), &copy).expect("the disk is there");
     desk.again();
     assert_eq!(desk.numbers(None).await, (0..9_000).collect::<Vec<_>>());
@@ -145,7 +163,8 @@ async fn what_comes_later_is_followed_until_the_process_ends() {
     let mut stream = lines(following, None).await.expect("the files are there");
     let mut next = async || {
         let next = tokio::time::timeout(Duration::from_secs(10), stream.next()).await;
-        next.expect("it comes").map(|line| line.expect("the disk is there").line)
+        next.expect("it comes")
+            .map(|line| line.expect("the disk is there").line)
     };
     assert_eq!(next().await.as_deref(), Some(&b"one"[..]));
     desk.write("two\nha");
