@@ -4,6 +4,7 @@
 
 need_rust
 cargo_need cargo-nextest cargo-nextest
+ensure_postgres
 INSTA_UPDATE=always DECNET_BLESS=1 cargo nextest run --locked --workspace --features "$TEST_FEATURES" \
     -E 'not binary(e2e)' --no-fail-fast
 git status --short

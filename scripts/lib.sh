@@ -83,6 +83,77 @@ ensure_docker() {
     die "the Docker daemon does not answer after 60 s"
 }
 
+# postgres_tool NAME: the path of a program of the newest PostgreSQL of this machine, if there is one.
+postgres_tool() {
+    local found
+    found=$(find /usr/lib/postgresql -path "*/bin/$1" 2>/dev/null | sort -V | tail -n 1)
+    [ -n "$found" ] && printf '%s\n' "$found"
+}
+
+# as_postgres COMMAND…: PostgreSQL refuses root; its package has a user for it.
+as_postgres() {
+    if [ "$(id -u)" = 0 ]; then (cd / && setpriv --reuid postgres --regid postgres --init-groups --reset-env "$@")
+    else "$@"
+    fi
+}
+
+postgres_answers() { [ -s "$1/url" ] && "$(postgres_tool psql)" -qtAX -c 'SELECT 1' "$(cat "$1/url")" >/dev/null 2>&1; }
+
+# ensure_postgres: a PostgreSQL of the tests' own, a throw-away cluster under target/ that listens on a loopback port and a
+# UNIX socket. Exports DECNET_TEST_POSTGRES, the URL of its administrator.
+ensure_postgres() {
+    if [ -n "${DECNET_TEST_POSTGRES:-}" ]; then return 0; fi
+    # Not by the command: Debian keeps the server's programs out of PATH.
+    if ! postgres_tool initdb >/dev/null; then apt_need initdb=postgresql; fi
+    apt_need setpriv=util-linux
+    postgres_tool initdb >/dev/null || die "PostgreSQL is installed, and there is no initdb in /usr/lib/postgresql"
+    local home=$TARGET/postgres
+    mkdir -p "$TARGET"
+    # Its user must reach its files, which it cannot in a home that is closed to others: then they go to its own.
+    if ! as_postgres test -x "$TARGET"; then
+        home=/var/lib/postgresql/decnet-test-$(printf '%s' "$TARGET" | cksum | cut -d' ' -f1)
+    fi
+    if ! postgres_answers "$home"; then start_postgres "$home"; fi
+    DECNET_TEST_POSTGRES=$(cat "$home/url")
+    export DECNET_TEST_POSTGRES
+}
+
+start_postgres() {
+    local home=$1 password port try
+    if [ ! -s "$home/data/PG_VERSION" ]; then
+        say "making a PostgreSQL cluster for the tests in $home"
+        rm -rf "$home"
+        mkdir -p "$home/socket"
+        password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+        (umask 077 && printf '%s\n' "$password" >"$home/password")
+        if [ "$(id -u)" = 0 ]; then chown -R postgres:postgres "$home"; fi
+        as_postgres "$(postgres_tool initdb)" -D "$home/data" -U decnet --pwfile="$home/password" -A scram-sha-256 \
+            -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
+    fi
+    password=$(cat "$home/password")
+    for try in 1 2 3 4 5; do
+        port=$((20000 + RANDOM % 10000))
+        say "starting PostgreSQL for the tests on 127.0.0.1:$port (log: $home/log)"
+        # Its data is worth nothing: no flush of it is waited for.
+        if as_postgres "$(postgres_tool pg_ctl)" -D "$home/data" -l "$home/log" -w -t 60 -s -o "-c port=$port \
+            -c listen_addresses=127.0.0.1 -c unix_socket_directories=$(postgres_socket "$home") -c fsync=off \
+            -c synchronous_commit=off -c full_page_writes=off -c max_connections=300" start </dev/null; then
+            (umask 077 && printf 'postgres://decnet:%s@127.0.0.1:%s/postgres\n' "$password" "$port" >"$home/url")
+            postgres_answers "$home" && return 0
+        fi
+        say "that did not work (try $try of 5)"
+        # One that runs without a note of where is stopped, so that the next try has the data to itself.
+        as_postgres "$(postgres_tool pg_ctl)" -D "$home/data" -m immediate -s stop </dev/null 2>/dev/null || true
+    done
+    tail -n 20 "$home/log" >&2 || true
+    die "PostgreSQL does not start"
+}
+
+# postgres_socket HOME: where its socket goes; nowhere when the path is longer than a socket's may be.
+postgres_socket() {
+    if [ "${#1}" -lt 75 ]; then printf '%s' "$1/socket"; else printf "''"; fi
+}
+
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 # place FROM TO: replaces TO by a copy. Never writes through a link that cargo has made.

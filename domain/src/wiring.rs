@@ -34,7 +34,7 @@ pub struct Wiring {
     pub routes: BTreeSet<Route>,
     /// Its kernel settings, without the gate.
     pub sysctls: BTreeMap<String, String>,
-    /// Where it may open connections to: the LANs that it is on and those that its routes lead to.
+    /// Where it may open connections to: the LANs that it is on and those that gateways join to them.
     pub inside: BTreeSet<IpNet>,
     /// The host's own addresses inside of these: never reachable.
     pub host: BTreeSet<IpAddr>,
@@ -80,66 +80,122 @@ pub struct ObservedWiring {
     pub open: bool,
 }
 
-/// The wiring of one decky of a topology.
-pub fn of(topology: &HydratedTopology, decky: &HydratedDecky) -> Wiring {
-    let lan_of = |id: LanId| topology.lans.iter().find(|lan| lan.id == id);
-    let mut wiring = Wiring {
-        interfaces: Vec::with_capacity(decky.interfaces.len()),
-        routes: decky.routes.iter().copied().collect(),
-        sysctls: decky.sysctls.clone(),
-        inside: BTreeSet::new(),
-        host: BTreeSet::new(),
-        forwards: decky.forwards_l3,
-    };
-    for interface in &decky.interfaces {
-        // The agent refuses a document with such an interface before it comes here.
-        let Some(lan) = lan_of(interface.lan) else {
-            continue;
-        };
-        let mut addresses = vec![net(interface.address.into(), lan.subnet.prefix_len())];
-        if let (Some(address), Some(subnet)) = (interface.address6, lan.subnet6) {
-            addresses.push(net(address.into(), subnet.prefix_len()));
-        }
-        wiring.interfaces.push(WiredInterface {
-            lan: lan.id,
-            mac: interface.mac,
-            own_mac: !matches!(lan.driver, LanDriver::Ipvlan(_)),
-            addresses,
-        });
-    }
-    let routed: BTreeSet<IpNet> = decky.routes.iter().map(|route| route.to).collect();
-    for lan in &topology.lans {
-        let on_it = decky.interfaces.iter().any(|it| it.lan == lan.id);
-        if on_it || routed.contains(&lan.subnet.into()) {
-            wiring.inside.extend(machines(topology, lan));
-            wiring.host.extend(host_addresses(lan));
-        }
-    }
-    wiring
-}
-
-/// Where a LAN's machines are: its ranges, or, when it is a real network with machines that are not
-/// ours, the addresses of ours.
-fn machines(topology: &HydratedTopology, lan: &HydratedLan) -> Vec<IpNet> {
-    if lan.driver.parent().is_none() {
-        let subnet6 = lan.subnet6.map(IpNet::from);
-        return [Some(lan.subnet.into()), subnet6]
-            .into_iter()
-            .flatten()
-            .collect();
-    }
-    let interfaces = topology
+/// The wiring of each decky of a topology.
+pub fn all(topology: &HydratedTopology) -> BTreeMap<DeckyId, Wiring> {
+    let reach = Reach::of(topology);
+    topology
         .deckies
         .iter()
-        .flat_map(|decky| &decky.interfaces)
-        .filter(|interface| interface.lan == lan.id);
-    interfaces
-        .flat_map(|interface| {
-            let address6 = interface.address6.map(|address| net(address.into(), 128));
-            [Some(net(interface.address.into(), 32)), address6]
-        })
-        .flatten()
+        .map(|decky| (decky.id, reach.wiring(decky)))
         .collect()
+}
+
+/// The wiring of one decky of a topology.
+pub fn of(topology: &HydratedTopology, decky: &HydratedDecky) -> Wiring {
+    Reach::of(topology).wiring(decky)
+}
+
+/// Which LANs gateways join.
+struct Reach<'a> {
+    lans: BTreeMap<LanId, &'a HydratedLan>,
+    /// The group of LANs that each is joined with.
+    group_of: BTreeMap<LanId, usize>,
+    groups: Vec<Group>,
+}
+
+/// LANs that packets get between.
+#[derive(Default)]
+struct Group {
+    inside: BTreeSet<IpNet>,
+    host: BTreeSet<IpAddr>,
+}
+
+impl<'a> Reach<'a> {
+    fn of(topology: &'a HydratedTopology) -> Self {
+        let mut group_of: BTreeMap<LanId, usize> = topology
+            .lans
+            .iter()
+            .enumerate()
+            .map(|(number, lan)| (lan.id, number))
+            .collect();
+        for decky in topology.deckies.iter().filter(|decky| decky.forwards_l3) {
+            let joined: BTreeSet<usize> = decky
+                .interfaces
+                .iter()
+                .filter_map(|interface| group_of.get(&interface.lan).copied())
+                .collect();
+            if let Some(first) = joined.first() {
+                for group in group_of.values_mut().filter(|group| joined.contains(group)) {
+                    *group = *first;
+                }
+            }
+        }
+        let mut machines_of: BTreeMap<LanId, Vec<IpNet>> = BTreeMap::new();
+        let interfaces = topology.deckies.iter().flat_map(|decky| &decky.interfaces);
+        for interface in interfaces {
+            let address6 = interface.address6.map(|address| net(address.into(), 128));
+            machines_of.entry(interface.lan).or_default().extend(
+                [Some(net(interface.address.into(), 32)), address6]
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        let mut groups: Vec<Group> = topology.lans.iter().map(|_| Group::default()).collect();
+        for lan in &topology.lans {
+            let group = &mut groups[group_of[&lan.id]];
+            group.host.extend(host_addresses(lan));
+            if lan.driver.parent().is_none() {
+                let subnet6 = lan.subnet6.map(IpNet::from);
+                group
+                    .inside
+                    .extend([Some(lan.subnet.into()), subnet6].into_iter().flatten());
+            } else {
+                // A real network has machines that are not ours.
+                group
+                    .inside
+                    .extend(machines_of.remove(&lan.id).unwrap_or_default());
+            }
+        }
+        Self {
+            lans: topology.lans.iter().map(|lan| (lan.id, lan)).collect(),
+            group_of,
+            groups,
+        }
+    }
+
+    fn wiring(&self, decky: &HydratedDecky) -> Wiring {
+        let mut wiring = Wiring {
+            interfaces: Vec::with_capacity(decky.interfaces.len()),
+            routes: decky.routes.iter().copied().collect(),
+            sysctls: decky.sysctls.clone(),
+            inside: BTreeSet::new(),
+            host: BTreeSet::new(),
+            forwards: decky.forwards_l3,
+        };
+        let mut joined: BTreeSet<usize> = BTreeSet::new();
+        for interface in &decky.interfaces {
+            // The agent refuses a document with an interface on no LAN before it comes here.
+            let Some(lan) = self.lans.get(&interface.lan) else {
+                continue;
+            };
+            let mut addresses = vec![net(interface.address.into(), lan.subnet.prefix_len())];
+            if let (Some(address), Some(subnet)) = (interface.address6, lan.subnet6) {
+                addresses.push(net(address.into(), subnet.prefix_len()));
+            }
+            wiring.interfaces.push(WiredInterface {
+                lan: lan.id,
+                mac: interface.mac,
+                own_mac: !matches!(lan.driver, LanDriver::Ipvlan(_)),
+                addresses,
+            });
+            joined.extend(self.group_of.get(&lan.id).copied());
+        }
+        for group in joined.iter().map(|number| &self.groups[*number]) {
+            wiring.inside.extend(&group.inside);
+            wiring.host.extend(&group.host);
+        }
+        wiring
+    }
 }
 
 /// The addresses of a LAN that are the host's own, or, on a real network, its router's.

@@ -1,11 +1,15 @@
 //! The master's configuration: one TOML file, every key optional, unknown keys refused.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::settings;
 use serde::Deserialize;
+
+use crate::db::postgres::{Server, UrlError};
 
 /// What the file holds. Flags of the command line win over it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -27,6 +31,27 @@ pub struct ConfigFile {
     pub deploy_deadline: Option<String>,
     /// `text` or `json`.
     pub log_format: Option<String>,
+    /// The database, when it is not a file in the data directory.
+    pub database: Option<DatabaseFile>,
+}
+
+/// Which database the file names.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseFile {
+    /// Where it is: `postgres://USER@HOST:PORT/DATABASE`.
+    pub url: Option<String>,
+    /// A file that holds the password and nothing else.
+    pub password_file: Option<PathBuf>,
+}
+
+// The URL may hold a password.
+impl fmt::Debug for DatabaseFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseFile")
+            .field("password_file", &self.password_file)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The configuration in force.
@@ -48,6 +73,8 @@ pub struct Config {
     pub deploy_deadline: Duration,
     /// Whether the log is JSON.
     pub log_format: LogFormat,
+    /// The database on a server; none is a SQLite file in the data directory.
+    pub database: Option<Server>,
 }
 
 /// The form of the log.
@@ -81,6 +108,15 @@ pub enum ConfigError {
         /// What was probably meant.
         hint: String,
     },
+    /// A file that holds a password can be read by others.
+    #[error("{path} holds a password and others can read it; set its mode to 0600")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The URL of the database names none.
+    #[error("configuration key database.url: {0}")]
+    Database(UrlError),
     /// A value is out of its bounds.
     #[error("configuration key {key}: {message}")]
     Value {
@@ -98,13 +134,22 @@ impl ConfigFile {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, path)
+        let file = Self::parse(&text, path)?;
+        let database = file.database.as_ref();
+        if database
+            .and_then(|database| database.url.as_deref())
+            .is_some_and(Server::holds_password)
+        {
+            keep_to_owner(path)?;
+        }
+        Ok(file)
     }
 
     /// Reads the text of a file.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
-            let message = error.to_string();
+            // It quotes the line, and the line may be the one with the password.
+            let message = without_passwords(&error.to_string());
             let hint = settings::hint(&message)
                 .map(|hint| format!("; {hint}"))
                 .unwrap_or_default();
@@ -163,8 +208,63 @@ impl ConfigFile {
             )?,
             deploy_deadline: span("deploy_deadline", self.deploy_deadline, "10m", [1_000, day])?,
             log_format,
+            database: self.database.map(DatabaseFile::resolve).transpose()?,
         })
     }
+}
+
+impl DatabaseFile {
+    fn resolve(self) -> Result<Server, ConfigError> {
+        let Some(url) = self.url else {
+            return Err(ConfigError::Value {
+                key: "database.url",
+                message: "it is missing; leave [database] out for SQLite".to_owned(),
+            });
+        };
+        let password = self.password_file.as_deref().map(password).transpose()?;
+        Server::new(&url, password.as_deref()).map_err(ConfigError::Database)
+    }
+}
+
+/// The first line of a file that only its owner may read.
+fn password(path: &Path) -> Result<String, ConfigError> {
+    keep_to_owner(path)?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn keep_to_owner(path: &Path) -> Result<(), ConfigError> {
+    let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    if metadata.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(ConfigError::Exposed {
+        path: path.to_owned(),
+    })
+}
+
+/// Blots out what stands between `://` and `@` on a line, and behind `password=`.
+fn without_passwords(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| {
+            let line = match (line.find("://"), line.rfind('@')) {
+                (Some(start), Some(end)) if start + 3 < end => {
+                    format!("{}://***{}", &line[..start], &line[end..])
+                }
+                _ => line.to_owned(),
+            };
+            match line.find("password=") {
+                Some(start) => format!("{}password=***\n", &line[..start]),
+                None => line,
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -199,6 +299,92 @@ mod tests {
         assert!(
             error.to_string().contains("did you mean `heartbeat`?"),
             "{error}"
+        );
+    }
+
+    fn written(folder: &tempfile::TempDir, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("the folder is ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        path
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("the system has a directory for temporary files")
+    }
+
+    #[test]
+    fn a_database_is_named_by_its_url_and_shown_without_its_password() {
+        let folder = folder();
+        let password = written(&folder, "password", "s3cret\n", 0o600);
+        let text = format!(
+            "[database]\nurl = \"postgres://decnet@db.example/decnet\"\npassword_file = {password:?}\n"
+        );
+        let file = written(&folder, "master.toml", &text, 0o644);
+        let config = ConfigFile::read(&file).expect("it is a configuration");
+        let config = config.resolve().expect("it is in its bounds");
+        let shown = format!("{config:?}");
+        assert!(shown.contains("db.example:5432/decnet"), "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn a_password_that_others_can_read_is_refused() {
+        let folder = folder();
+        let text = "[database]\nurl = \"postgres://decnet:s3cret@db.example/decnet\"\n";
+        let open = written(&folder, "open.toml", text, 0o640);
+        match ConfigFile::read(&open) {
+            Err(ConfigError::Exposed { path }) => assert_eq!(path, open),
+            other => panic!("{other:?}"),
+        }
+        let closed = written(&folder, "closed.toml", text, 0o600);
+        let file = ConfigFile::read(&closed).expect("nobody else can read it");
+        assert!(!format!("{file:?}").contains("s3cret"));
+
+        let password = written(&folder, "password", "s3cret", 0o644);
+        let database = DatabaseFile {
+            url: Some("postgres://decnet@db.example/decnet".to_owned()),
+            password_file: Some(password.clone()),
+        };
+        match database.resolve() {
+            Err(ConfigError::Exposed { path }) => assert_eq!(path, password),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_malformed_line_is_quoted_without_its_password() {
+        for text in [
+            "[database]\nurl = postgres://decnet:s3cret@db/decnet\n",
+            "[database]\nurl = \"postgres://decnet:s3cret@db/decnet\" x\n",
+            "[database]\nurll = \"postgres://db/decnet?password=s3cret\"\n",
+        ] {
+            let error = ConfigFile::parse(text, Path::new("x.toml")).expect_err("it is malformed");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_without_a_url_or_of_another_kind_is_refused() {
+        let none = DatabaseFile::default().resolve();
+        assert!(
+            matches!(
+                none,
+                Err(ConfigError::Value {
+                    key: "database.url",
+                    ..
+                })
+            ),
+            "{none:?}"
+        );
+        let other = DatabaseFile {
+            url: Some("mysql://a@b/c".to_owned()),
+            password_file: None,
+        };
+        let other = other.resolve();
+        assert!(
+            matches!(other, Err(ConfigError::Database(UrlError::Scheme))),
+            "{other:?}"
         );
     }
 }

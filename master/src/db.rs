@@ -15,10 +15,15 @@ use domain::topology::status::TopologyStatus;
 use pki::fingerprint::KeyFingerprint;
 use time::OffsetDateTime;
 
+pub mod accounts;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod postgres;
+pub mod queue;
 mod row;
+mod sql;
 pub mod sqlite;
+pub mod upkeep;
 
 pub use row::{
     Actor, AllowedKey, Appended, AuditEntry, Deploy, EventBatch, EventFilter, EventPage, EventRow,
@@ -26,6 +31,7 @@ pub use row::{
     Replace, Settlement, StandingError, StatusChange, TokenRefusal, TokenRow, TopologyError,
     TopologyRow, TopologySummary, Views, Withdraw,
 };
+pub use sql::SqlStore;
 
 /// The database did not do what was asked of it, for a reason that no caller can mend.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +75,7 @@ pub enum StoreError {
 
 /// Everything that the master must not forget.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
     /// The epoch in force.
     async fn epoch(&self) -> Result<Epoch, StoreError>;
 

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub events_refused_total: Counter,
     /// Transactions that wrote.
     pub db_writes_total: Counter,
+    /// Statements that were sent to the database, besides those that begin and end transactions.
+    pub db_statements_total: Counter,
     /// Requests that were answered.
     pub http_requests_total: Counter,
 }
@@ -65,6 +67,7 @@ impl Metrics {
             events_stored_total,
             events_refused_total,
             db_writes_total,
+            db_statements_total,
             http_requests_total,
         } = self;
         let mut text = String::new();
@@ -133,6 +136,12 @@ impl Metrics {
                 "counter",
                 "Transactions that wrote.",
                 db_writes_total.get(),
+            ),
+            (
+                "db_statements_total",
+                "counter",
+                "Statements sent to the database.",
+                db_statements_total.get(),
             ),
             (
                 "http_requests_total",

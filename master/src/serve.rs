@@ -17,8 +17,7 @@ use crate::bus::Bus;
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::sqlite::{OpenError, SqliteStore};
-use crate::db::{Store, StoreError};
+use crate::db::{Store, StoreError, postgres, sqlite};
 use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{self, Api, ApiParts};
@@ -78,7 +77,10 @@ pub enum ServeError {
     },
     /// The database cannot be opened.
     #[error("could not open the database")]
-    Open(#[source] OpenError),
+    Open(#[source] sqlite::OpenError),
+    /// The database on its server cannot be opened.
+    #[error("could not open the database")]
+    OpenPostgres(#[source] postgres::OpenError),
     /// The database cannot be read.
     #[error("could not read the database")]
     Store(#[source] StoreError),
@@ -117,9 +119,14 @@ pub async fn serve(
     let data = config.data_dir.as_path();
     let started_at = clock();
     let metrics = Arc::new(Metrics::default());
-    let store = SqliteStore::open(&data.join("master.db"))
-        .await
-        .map_err(ServeError::Open)?;
+    let store = match &config.database {
+        Some(server) => postgres::open(server)
+            .await
+            .map_err(ServeError::OpenPostgres)?,
+        None => sqlite::open(&data.join("master.db"))
+            .await
+            .map_err(ServeError::Open)?,
+    };
     let store: Arc<dyn Store> = Arc::new(store.counted_in(Arc::clone(&metrics)));
     let authority = Arc::new(
         CertificateAuthority::load_or_create(data, started_at).map_err(ServeError::Authority)?,

@@ -19,6 +19,7 @@ pub mod load;
 pub mod native;
 pub mod netns;
 pub mod patience;
+pub mod postgres;
 pub mod prober;
 pub mod process;
 pub mod scripted;

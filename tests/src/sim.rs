@@ -12,7 +12,7 @@ use domain::id::{HostId, TokenId};
 use domain::observe::{Attachment, Handle, Inventory, ObservedDecky, ObservedLan, RunState};
 use domain::revision::Fence;
 use domain::topology::hydrate::{HydratedTopology, VersionHash};
-use master::db::sqlite::SqliteStore;
+use master::db::sqlite;
 use master::db::{Redemption, Store as _, TokenRow};
 use pki::ca::CertificateAuthority;
 use pki::csr::HostKey;
@@ -32,7 +32,7 @@ use uuid::Uuid;
 pub async fn found_fleet(data: &Path, names: &[String]) -> Result<Vec<HostIdentity>> {
     let now = OffsetDateTime::now_utc();
     let authority = CertificateAuthority::load_or_create(data, now)?;
-    let store = SqliteStore::open(&data.join("master.db")).await?;
+    let store = sqlite::open(&data.join("master.db")).await?;
     let mut fleet = Vec::with_capacity(names.len());
     for name in names {
         let token = TokenId::new(Uuid::new_v4());

@@ -16,6 +16,7 @@ use crate::docker::{self, Container, Network};
 use crate::engine::Engine;
 use crate::native;
 use crate::patience::{Look, eventually};
+use crate::postgres::Database;
 use crate::process::{Daemon, binary, repository};
 use crate::slot::Slot;
 
@@ -43,6 +44,7 @@ pub struct World {
     directory: Option<TempDir>,
     master: Option<Daemon>,
     master_flags: Vec<String>,
+    database: Option<Database>,
     engine: Engine,
     seats: BTreeMap<String, Seat>,
     addresses: Option<(String, String)>,
@@ -66,12 +68,28 @@ impl World {
             directory: Some(TempDir::with_prefix("decnet-e2e-")?),
             master: None,
             master_flags: strings(&["--heartbeat", "500ms"]),
+            database: None,
             engine: Engine::Docker,
             seats: BTreeMap::new(),
             addresses: None,
             api: None,
             finished: false,
         })
+    }
+
+    /// A world with nothing in it, whose master will keep its store on PostgreSQL.
+    pub fn on_postgres() -> Result<Self> {
+        let mut world = Self::empty()?;
+        world.database = Some(Database::new()?);
+        Ok(world)
+    }
+
+    /// The password of the database of a world on PostgreSQL.
+    pub fn database_password(&self) -> Result<&str> {
+        self.database
+            .as_ref()
+            .context("the store is SQLite")?
+            .password()
     }
 
     /// A running master and nothing else.
@@ -145,6 +163,10 @@ impl World {
             "--fleet-listen".to_owned(),
             fleet,
         ]);
+        if let Some(database) = &self.database {
+            let file = database.configure(self.root())?;
+            arguments.extend(["--config".to_owned(), file.to_string_lossy().into_owned()]);
+        }
         arguments.extend(self.master_flags.clone());
         arguments.extend(strings(more));
         self.master = None;

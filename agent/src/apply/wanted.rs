@@ -103,13 +103,11 @@ impl Wanted {
             .iter()
             .map(|(id, bytes)| (*id, digest(bytes)))
             .collect();
-        let wirings = topology
-            .deckies
-            .iter()
-            .map(|decky| {
-                let wiring = wiring::of(&topology, decky);
+        let wirings = wiring::all(&topology)
+            .into_iter()
+            .map(|(decky, wiring)| {
                 let rules = crate::netns::rules::digest(&wiring);
-                (decky.id, (wiring, rules))
+                (decky, (wiring, rules))
             })
             .collect();
         Ok(Self {

@@ -23,10 +23,14 @@ use super::{
     Withdraw,
 };
 
+pub(crate) mod accounts;
 pub(crate) mod events;
 pub(crate) mod hosts;
 pub(crate) mod intents;
+pub(crate) mod queue;
+pub(crate) mod races;
 pub(crate) mod topologies;
+pub(crate) mod upkeep;
 
 /// Runs every law as a test of its own; `$fresh` makes an empty store and what keeps it alive.
 macro_rules! suite {
@@ -65,6 +69,27 @@ macro_rules! suite {
             events: filters_and_counts_agree,
             events: batches_are_stored_together_or_not_at_all,
             events: a_decky_is_named_while_its_topology_is_stored,
+            queue: a_draft_is_edited_only_from_the_stored_revision,
+            queue: mutations_queue_in_order_and_only_behind_what_was_seen,
+            queue: a_claim_is_of_one_worker_until_its_lease_runs_out,
+            queue: a_commit_stores_everything_or_nothing,
+            queue: what_a_host_reports_settles_its_mutations,
+            queue: only_what_is_pending_is_cancelled,
+            queue: a_teardown_ends_what_is_queued,
+            queue: places_are_beside_the_topology,
+            races: editors_lose_no_update_in_any_interleaving,
+            races: editors_that_race_lose_no_update,
+            races: each_mutation_is_committed_once_whoever_dies,
+            races: workers_that_race_commit_each_mutation_once,
+            accounts: a_user_has_a_name_of_its_own_in_any_case,
+            accounts: of_first_users_that_race_one_is_made,
+            accounts: the_last_admin_stays_one,
+            accounts: a_session_is_of_use_until_it_ends,
+            accounts: an_api_token_is_of_use_until_it_expires_or_is_revoked,
+            accounts: a_request_that_is_sent_again_gets_the_first_answer,
+            upkeep: the_audit_is_a_chain,
+            upkeep: old_events_go_in_batches_and_others_stay,
+            upkeep: what_has_expired_is_forgotten,
         }
     };
     ($fresh:path; $($module:ident: $law:ident,)*) => {
@@ -175,7 +200,7 @@ pub(crate) fn topology(number: u8, name: &str, deckies: u8) -> Topology {
         persona: Persona::Linux,
         forwards_l3: index == 0,
         publish: if index == 0 { published() } else { Vec::new() },
-        mutate_every: None,
+        mutate_every: (index == 1).then(|| "30m".parse().expect("an interval")),
         seed: Seed::new([index; 32]),
     };
     let edge = |decky: u8, lan: u8| Edge {

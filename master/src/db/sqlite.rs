@@ -1,4 +1,4 @@
-//! The store in one SQLite file.
+//! The store in one SQLite file: the file's mode, its connections, its schema, its errors.
 //!
 //! One connection writes, each transaction with `BEGIN IMMEDIATE`, so that no two of them ever
 //! wait for each other half done; a pool of read-only connections reads beside it (WAL). The
@@ -6,293 +6,272 @@
 //! a second, laxer connection for them would save little and would acknowledge evidence that a
 //! loss of power takes back.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use domain::assign::Assignment;
-use domain::host::Standing;
-use domain::id::{DeckyId, HostId, TokenId, TopologyId};
-use domain::revision::{Epoch, Fence};
-use domain::topology::Topology;
-use domain::topology::hydrate::VersionHash;
-use domain::topology::status::TopologyStatus;
-use pki::fingerprint::KeyFingerprint;
-use sqlx::{Sqlite, SqlitePool, Transaction};
-use time::OffsetDateTime;
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, SqlitePool};
 
-use super::{
-    Actor, AllowedKey, Appended, AuditEntry, Deploy, EventBatch, EventFilter, EventPage, EventRow,
-    Force, HostRow, IntentError, RedeemError, Redeemed, Redemption, Settlement, StandingError,
-    StatusChange, Store, StoreError, TokenRow, TopologyError, TopologyRow, TopologySummary, Views,
-};
-use crate::metrics::Metrics;
-
-mod assignments;
-mod audit;
-mod decode;
-mod events;
-mod graph;
-mod hosts;
-mod intent;
-mod open;
-mod standing;
-mod status;
-mod tokens;
-mod topologies;
+use super::sql::cells::Trouble;
+use super::sql::{Pool, SqlStore};
 
 #[cfg(test)]
 mod tests;
 
-pub use open::OpenError;
+/// Marks the file as ours (`PRAGMA application_id`): "DCNT".
+const APPLICATION: i64 = 0x4443_4e54;
 
-/// The store in one SQLite file.
-#[derive(Debug)]
-pub struct SqliteStore {
-    write: SqlitePool,
-    read: SqlitePool,
-    metrics: Arc<Metrics>,
+/// The schema, in steps that only ever grow in number. The next one goes at the end.
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/sqlite/0001_hosts.sql"),
+    include_str!("migrations/sqlite/0002_topologies.sql"),
+    include_str!("migrations/sqlite/0003_events.sql"),
+    include_str!("migrations/sqlite/0004_lan_subnet6.sql"),
+    include_str!("migrations/sqlite/0005_mutations.sql"),
+    include_str!("migrations/sqlite/0006_operators.sql"),
+    include_str!("migrations/sqlite/0007_mutate_every.sql"),
+];
+
+/// How long a statement waits for a lock of another process (a backup, a shell).
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long a call waits for the one writing connection.
+const TURN_WAIT: Duration = Duration::from_secs(15);
+const READERS: u32 = 4;
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file could not be made or its mode not be set.
+    #[error("could not create database file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not an intact database.
+    #[error("database {path} is damaged; move it away and restore it from a backup")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the driver says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The file is a database of another program.
+    #[error("{path} is a database of another program; give another data directory")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by a newer release.
+    #[error(
+        "database {path} has schema {found} and this release knows {known}; install the newer \
+         release again or restore a backup of before the update"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema of this release.
+        known: i64,
+    },
+    /// A step of the schema failed; the file is as it was before that step.
+    #[error("could not bring database {path} to schema {to}")]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// The step.
+        to: i64,
+        /// What the driver says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Anything else.
+    #[error("could not open database {path}")]
+    Connect {
+        /// The file.
+        path: PathBuf,
+        /// What the driver says.
+        #[source]
+        source: sqlx::Error,
+    },
 }
 
-impl SqliteStore {
-    /// Opens the database at `path`, makes it when there is none, and brings an older one up to
-    /// this release. A file that is damaged, foreign or newer is refused and left as it is.
-    pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        open::open(path, &[]).await
+/// Opens the database at `path`, makes it when there is none, and brings an older one up to this
+/// release. A file that is damaged, foreign or newer is refused and left as it is.
+pub async fn open(path: &Path) -> Result<SqlStore, OpenError> {
+    open_with(path, &[], MIGRATIONS).await
+}
+
+/// Opens `path`; `pragmas` are set on the writing connection besides ours, and `steps` are those
+/// of the schema.
+async fn open_with(
+    path: &Path,
+    pragmas: &[(&'static str, &'static str)],
+    steps: &[&'static str],
+) -> Result<SqlStore, OpenError> {
+    own(path).map_err(|source| OpenError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let failed = |source| connect_error(path, source);
+
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .foreign_keys(true)
+        .busy_timeout(LOCK_WAIT)
+        .pragma("trusted_schema", "OFF");
+    let mut writer = options
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", "-32768")
+        // 32 MiB of log between write-backs: the indexes of events dirty the same pages over and
+        // over, and each write-back writes every one of them.
+        .pragma("wal_autocheckpoint", "8192");
+    for (key, value) in pragmas {
+        writer = writer.pragma(*key, *value);
+    }
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(TURN_WAIT)
+        // A full disk makes SQLite end the transaction by itself; the driver then still counts it
+        // as open and would refuse every later one. Such a connection is not used again.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
+        .connect_with(writer)
+        .await
+        .map_err(failed)?;
+
+    if let Err(error) = migrate(&write, path, steps).await {
+        write.close().await;
+        return Err(error);
     }
 
-    /// The same store, counting its writes in `metrics`.
-    #[must_use]
-    pub fn counted_in(mut self, metrics: Arc<Metrics>) -> Self {
-        self.metrics = metrics;
-        self
-    }
+    let read = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(TURN_WAIT)
+        .connect_with(options.read_only(true))
+        .await
+        .map_err(failed)?;
+    Ok(SqlStore::new(Pool::Sqlite(write), Pool::Sqlite(read)))
+}
 
-    /// Writes back what is in the log beside the file and closes every connection. A process that
-    /// is killed instead loses nothing that was committed.
-    pub async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
+/// Makes the file, or tightens its mode: SQLite gives the files beside it the same one.
+fn own(path: &Path) -> io::Result<()> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
+}
 
-    async fn writing(
-        &self,
-        attempt: &'static str,
-    ) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.metrics.db_writes_total.inc();
-        self.write
-            .begin_with("BEGIN IMMEDIATE")
+async fn migrate(pool: &SqlitePool, path: &Path, steps: &[&'static str]) -> Result<(), OpenError> {
+    let failed = |source| connect_error(path, source);
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    let found = number(&mut connection, "PRAGMA user_version")
+        .await
+        .map_err(failed)?;
+    let application = number(&mut connection, "PRAGMA application_id")
+        .await
+        .map_err(failed)?;
+    let objects = number(&mut connection, "SELECT count(*) FROM sqlite_master")
+        .await
+        .map_err(failed)?;
+    let fresh = found == 0 && application == 0 && objects == 0;
+    if !fresh && application != APPLICATION {
+        return Err(OpenError::Foreign {
+            path: path.to_owned(),
+        });
+    }
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    for (to, sql) in (1_i64..).zip(steps).skip_while(|(to, _)| *to <= found) {
+        step(&mut connection, to, sql)
             .await
-            .map_err(decode::failed(attempt))
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                to,
+                source,
+            })?;
     }
+    Ok(())
+}
 
-    async fn reading(
-        &self,
-        attempt: &'static str,
-    ) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.read.begin().await.map_err(decode::failed(attempt))
+/// One step of the schema and its number, in one transaction.
+async fn step(
+    connection: &mut SqliteConnection,
+    to: i64,
+    sql: &'static str,
+) -> Result<(), sqlx::Error> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::raw_sql(sql).execute(&mut *tx).await?;
+    // Pragmas take no parameters; both values are numbers of ours.
+    let mark = format!("PRAGMA user_version = {to}; PRAGMA application_id = {APPLICATION}");
+    sqlx::raw_sql(AssertSqlSafe(mark)).execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
+fn connect_error(path: &Path, source: sqlx::Error) -> OpenError {
+    let path = path.to_owned();
+    let code = source.as_database_error().and_then(extended_code);
+    match code.map(|code| code & 0xff) {
+        // SQLITE_CORRUPT, SQLITE_NOTADB
+        Some(11 | 26) => OpenError::Damaged { path, source },
+        Some(_) | None => OpenError::Connect { path, source },
     }
 }
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn epoch(&self) -> Result<Epoch, StoreError> {
-        assignments::epoch(self).await
-    }
+fn extended_code(error: &dyn DatabaseError) -> Option<i32> {
+    error.code()?.parse().ok()
+}
 
-    async fn audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        audit::write(self, entry).await
-    }
-
-    async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        audit::log(self, limit).await
-    }
-
-    async fn insert_token(&self, token: TokenRow) -> Result<(), StoreError> {
-        tokens::insert(self, token).await
-    }
-
-    async fn tokens(&self, now: OffsetDateTime) -> Result<Vec<TokenRow>, StoreError> {
-        tokens::open(self, now).await
-    }
-
-    async fn delete_token(
-        &self,
-        id: TokenId,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        tokens::delete(self, id, actor, now).await
-    }
-
-    async fn redeem(&self, redemption: Redemption) -> Result<Redeemed, RedeemError> {
-        tokens::redeem(self, &redemption).await
-    }
-
-    async fn keep_certificate(&self, token: TokenId, certificate: &[u8]) -> Result<(), StoreError> {
-        tokens::keep_certificate(self, token, certificate).await
-    }
-
-    async fn hosts(&self, removed: bool) -> Result<Vec<HostRow>, StoreError> {
-        hosts::list(self, removed).await
-    }
-
-    async fn host(&self, id: HostId) -> Result<Option<HostRow>, StoreError> {
-        hosts::one(self, id).await
-    }
-
-    async fn allowed_keys(&self) -> Result<Vec<AllowedKey>, StoreError> {
-        hosts::allowed_keys(self).await
-    }
-
-    async fn add_key(
-        &self,
-        host: HostId,
-        key: KeyFingerprint,
-        current: KeyFingerprint,
-        now: OffsetDateTime,
-        forget_before: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        hosts::add_key(
-            self,
-            hosts::NewKey {
-                host,
-                key,
-                current,
-                now,
-                forget_before,
-            },
-        )
-        .await
-    }
-
-    async fn set_standing(
-        &self,
-        host: HostId,
-        to: Standing,
-        force: Force,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<HostRow, StandingError> {
-        standing::set(
-            self,
-            &standing::Decision {
-                host,
-                to,
-                force,
-                actor,
-                now,
-            },
-        )
-        .await
-    }
-
-    async fn touch_hosts(
-        &self,
-        seen: &[(HostId, OffsetDateTime, String)],
-    ) -> Result<(), StoreError> {
-        hosts::touch(self, seen).await
-    }
-
-    async fn insert_topology(
-        &self,
-        topology: &Topology,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), TopologyError> {
-        topologies::insert(self, topology, &actor, now).await
-    }
-
-    async fn topology(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError> {
-        topologies::one(self, id).await
-    }
-
-    async fn topology_named(&self, name: &str) -> Result<Option<TopologyId>, StoreError> {
-        topologies::named(self, name).await
-    }
-
-    async fn topologies(&self) -> Result<Vec<TopologySummary>, StoreError> {
-        topologies::list(self).await
-    }
-
-    async fn delete_topology(
-        &self,
-        id: TopologyId,
-        observed_empty: bool,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), TopologyError> {
-        topologies::delete(self, id, observed_empty, &actor, now).await
-    }
-
-    async fn status_changes(&self, id: TopologyId) -> Result<Vec<StatusChange>, StoreError> {
-        status::changes(self, id).await
-    }
-
-    async fn deploy(&self, deploy: Deploy) -> Result<Assignment, IntentError> {
-        intent::deploy(self, &deploy).await
-    }
-
-    async fn teardown(
-        &self,
-        topology: TopologyId,
-        reason: String,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<TopologyStatus, IntentError> {
-        intent::teardown(self, topology, &reason, &actor, now).await
-    }
-
-    async fn settle(&self, settlement: Settlement) -> Result<Option<TopologyStatus>, IntentError> {
-        intent::settle(self, &settlement).await
-    }
-
-    async fn record_applied(
-        &self,
-        topology: TopologyId,
-        applied: (Fence, VersionHash, OffsetDateTime),
-    ) -> Result<(), StoreError> {
-        intent::record_applied(self, topology, applied).await
-    }
-
-    async fn supersede(&self, host: HostId, above: Fence) -> Result<Assignment, StoreError> {
-        assignments::supersede(self, host, above).await
-    }
-
-    async fn assigned_document(&self, host: HostId) -> Result<Option<Vec<u8>>, StoreError> {
-        assignments::document(self, host).await
-    }
-
-    async fn views(&self) -> Result<Views, StoreError> {
-        intent::views(self).await
-    }
-
-    async fn deckies_of_host(
-        &self,
-        host: HostId,
-    ) -> Result<BTreeSet<(TopologyId, DeckyId)>, StoreError> {
-        assignments::deckies_of_host(self, host).await
-    }
-
-    async fn append_batches(&self, batches: &[EventBatch]) -> Result<Vec<Appended>, StoreError> {
-        events::append(self, batches).await
-    }
-
-    async fn events(
-        &self,
-        filter: &EventFilter,
-        page: EventPage,
-        limit: u32,
-    ) -> Result<Vec<EventRow>, StoreError> {
-        events::page(self, filter, page, limit).await
-    }
-
-    async fn count_events(&self, filter: &EventFilter) -> Result<u64, StoreError> {
-        events::count(self, filter).await
-    }
-
-    async fn newest_event_row(&self) -> Result<i64, StoreError> {
-        events::newest_row(self).await
+/// What of an error of SQLite a caller can do something about.
+pub(super) fn trouble(error: &dyn DatabaseError) -> Trouble {
+    match extended_code(error) {
+        // SQLITE_IOERR_SHMSIZE: no room for the index of the log.
+        Some(4874) => Trouble::Full,
+        Some(code) => match code & 0xff {
+            5 | 6 => Trouble::Busy, // SQLITE_BUSY, SQLITE_LOCKED
+            13 => Trouble::Full,    // SQLITE_FULL
+            _ => Trouble::Other,
+        },
+        None => Trouble::Other,
     }
 }

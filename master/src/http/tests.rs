@@ -24,7 +24,7 @@ use super::{Api, ApiParts, HttpLimits, router};
 use crate::allow::AllowTable;
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::db::sqlite::SqliteStore;
+use crate::db::sqlite;
 use crate::db::{Redemption, Store, TokenRow};
 use crate::enroll::Enroll;
 use crate::entropy::{random, uuid_v7};
@@ -102,7 +102,7 @@ impl World {
             let now = Arc::clone(&now);
             Arc::new(move || *now.lock().expect("nobody panics with it"))
         };
-        let store = SqliteStore::open(&folder.path().join("master.db")).await;
+        let store = sqlite::open(&folder.path().join("master.db")).await;
         let store: Arc<dyn Store> = Arc::new(store.expect("a new database"));
         let waker = Waker::default();
         let bus = Arc::new(Bus::default());

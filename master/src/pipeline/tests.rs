@@ -14,7 +14,7 @@ use super::writer::Table;
 use super::*;
 use crate::db::conformance::events::event;
 use crate::db::conformance::{at, deployed, enrolled, spool, topology, uuid};
-use crate::db::sqlite::SqliteStore;
+use crate::db::sqlite;
 use crate::db::{Appended, Deploy, EventFilter, EventPage, EventRow, Replace};
 
 struct World {
@@ -34,11 +34,8 @@ impl World {
     async fn new() -> Self {
         let directory = TempDir::new().expect("there is room");
         let path = directory.path().join("master.db");
-        let store: Arc<dyn Store> = Arc::new(
-            SqliteStore::open(&path)
-                .await
-                .expect("a new database opens"),
-        );
+        let store: Arc<dyn Store> =
+            Arc::new(sqlite::open(&path).await.expect("a new database opens"));
         let host = enrolled(&store, 1, "edge").await;
         let maze = topology(1, "maze", 4);
         deployed(&store, &maze, host).await;

@@ -1,6 +1,7 @@
 //! Real clients, from a network namespace of their own: what they do is evidence, with their
 //! address.
 
+use agent::netns::{Namespace, within};
 use anyhow::{Context as _, Result, ensure};
 use proto::rest::EventShape;
 use tests::cli::system;
@@ -376,17 +377,19 @@ fn a_gateway_routes_inwards_and_nothing_else_does() -> Result<()> {
         .context("the DMZ")?;
     let attacker = Attacker::on_lan(&world.slot, &dmz, &world.slot.address(0, 200))?;
     let cache = world.container(HOST, &world.slot.address(1, 30))?;
-    ensure!(
-        cache.inspect["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "0",
-        "a decky that is no gateway forwards"
-    );
+    let forwards = |container: &docker::Container| -> Result<bool> {
+        let namespace = Namespace::of_process(container.pid)?;
+        Ok(within(&namespace, |inside| inside.sysctl("net.ipv4.ip_forward"))? == "1")
+    };
+    ensure!(!forwards(&cache)?, "a decky that is no gateway forwards");
     let gate = world.container(HOST, &world.slot.address(0, 10))?;
-    ensure!(
-        gate.inspect["HostConfig"]["Sysctls"]["net.ipv4.ip_forward"] == "1",
-        "the gateway does not forward"
-    );
+    ensure!(forwards(&gate)?, "the gateway does not forward");
     until("ssh of the gateway", SOON, || {
         attacker.reaches(&world.slot.address(0, 10), 22)
     })?;
+    // A machine that is plugged into the DMZ and takes the gateway for its router.
+    let (inner, router) = (world.slot.subnet(1), world.slot.address(0, 10));
+    attacker.inside(&["ip", "route", "add", &inner, "via", &router])?;
+    ensure!(attacker.reaches(&world.slot.address(1, 30), 6379)?);
     world.done()
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use agent::netns::{self, Namespace};
 use anyhow::{Context as _, Result, ensure};
+use proto::rest::UsageShape;
 use proto::topology_file::TopologyFile;
 use tests::docker;
 use tests::netns::Attacker;
+use tests::patience::{Look, eventually};
 use tests::prober::{Attempt, Implant};
 use tests::shapes;
 use tests::world::{SOON, World};
@@ -71,6 +73,28 @@ impl Prison {
         }
         Ok(others)
     }
+}
+
+/// Waits until the operator is shown what was counted of the owned decky.
+fn reported(prison: &Prison, what: &str, rule: impl Fn(&UsageShape) -> bool) -> Result<()> {
+    let owned = prison.owned()?;
+    // The agent looks at its deckies when the engine reports something, or every minute.
+    for name in [format!("{}-seen", owned.name), owned.name] {
+        docker::docker(&["rename", &owned.id, &name])?;
+    }
+    eventually(what, SOON, || {
+        let state = prison.world.inspect("maze")?;
+        let usage = state.observed.map(|observed| observed.usage);
+        let usage = usage.unwrap_or_default();
+        let shown = usage
+            .iter()
+            .find(|usage| usage.name.as_deref() == Some("web"));
+        Ok(if shown.is_some_and(&rule) {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("{shown:?}"))
+        })
+    })
 }
 
 fn held_back(pid: u32) -> Result<netns::Refused> {
@@ -166,6 +190,10 @@ fn an_owned_decky_reaches_its_topology_and_nothing_else() -> Result<()> {
         "a datagram came through"
     );
     ensure!(port6 > 0);
+
+    reported(&prison, "the refusals shown", |usage| {
+        usage.refused_packets >= Some(counted)
+    })?;
 
     // The means to do it otherwise.
     for attempt in [
@@ -310,6 +338,9 @@ fn the_bombs_of_an_owned_decky_harm_nobody_else() -> Result<()> {
     ensure!(groups.contains(&owned.id), "{groups}");
     let kills = kills(&groups)?;
     ensure!(kills >= 1, "{kills} kills are counted");
+    reported(&prison, "the kills shown", |usage| {
+        usage.oom_kills >= Some(kills)
+    })?;
 
     let again = prison.owned()?;
     ensure!(

@@ -18,6 +18,7 @@ mod failure;
 mod fence;
 mod join;
 mod native;
+mod postgres;
 mod restart;
 mod revoke;
 mod up;

@@ -1,9 +1,10 @@
 //! Routes: how each decky reaches the LANs that it is not on, through those that forward.
 //!
-//! Every choice is by fewest hops and then by the lowest id, so that equal topologies route
-//! equally.
+//! A decky sends everything by its default route but what has another next hop, as a machine on such
+//! a network does. Every choice is by fewest hops and then by the lowest id, so that equal topologies
+//! route equally.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -13,113 +14,218 @@ use crate::id::{DeckyId, LanId};
 use crate::topology::LanKind;
 use crate::wiring::Route;
 
-/// Gives each decky its routes. A gateway's are by its own LANs, anybody else's by the gateways
-/// on theirs.
+/// No way leads there.
+const NOWHERE: u32 = u32::MAX;
+
+/// Where something is sent to get to a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Hop {
+    address: Ipv4Addr,
+    address6: Option<Ipv6Addr>,
+}
+
+/// Gives each decky its routes. A gateway's are by other gateways of its LANs, anybody else's by the
+/// gateways on theirs.
 pub(super) fn fill(lans: &[HydratedLan], deckies: &mut [HydratedDecky]) {
-    let forwarders: Vec<(DeckyId, Vec<HydratedInterface>)> = deckies
-        .iter()
-        .filter(|decky| decky.forwards_l3 && decky.interfaces.len() > 1)
-        .map(|decky| (decky.id, decky.interfaces.clone()))
-        .collect();
-    // One search a LAN: which gateways of it come nearer to the LAN that is sought.
-    let distances: BTreeMap<LanId, BTreeMap<LanId, u32>> = lans
-        .iter()
-        .map(|lan| (lan.id, distances(lan.id, &forwarders)))
-        .collect();
-    let dmz = lans.iter().find(|lan| lan.kind == LanKind::Dmz);
+    let map = Map::of(lans, deckies);
+    // Deckies that are nowhere but on one LAN, and forward nothing, route alike.
+    let mut alike: BTreeMap<LanId, Vec<Route>> = BTreeMap::new();
     for decky in deckies {
-        let mut routes = Vec::new();
-        for lan in lans {
-            if decky.interfaces.iter().any(|it| it.lan == lan.id) {
-                continue;
+        decky.routes = match &decky.interfaces[..] {
+            [only] => alike
+                .entry(only.lan)
+                .or_insert_with(|| map.routes(decky))
+                .clone(),
+            _ => map.routes(decky),
+        };
+    }
+}
+
+/// The gateways between the LANs.
+struct Map<'a> {
+    lans: &'a [HydratedLan],
+    /// The place of each LAN in all lists.
+    places: BTreeMap<LanId, usize>,
+    gateways: Vec<Gateway>,
+    /// The gateways of each LAN.
+    on: Vec<Vec<usize>>,
+    /// Hops from each LAN (the inner list) to each LAN.
+    distances: Vec<Vec<u32>>,
+    dmz: Option<usize>,
+}
+
+struct Gateway {
+    id: DeckyId,
+    /// The place of the LAN of each of its interfaces.
+    interfaces: Vec<(usize, HydratedInterface)>,
+}
+
+impl<'a> Map<'a> {
+    fn of(lans: &'a [HydratedLan], deckies: &[HydratedDecky]) -> Self {
+        let places: BTreeMap<_, _> = lans
+            .iter()
+            .enumerate()
+            .map(|(place, lan)| (lan.id, place))
+            .collect();
+        let gateways: Vec<_> = deckies
+            .iter()
+            .filter(|decky| decky.forwards_l3 && decky.interfaces.len() > 1)
+            .map(|decky| Gateway {
+                id: decky.id,
+                interfaces: located(&places, decky).collect(),
+            })
+            .collect();
+        let mut on = vec![Vec::new(); lans.len()];
+        for (number, gateway) in gateways.iter().enumerate() {
+            for (place, _) in &gateway.interfaces {
+                on[*place].push(number);
             }
-            let Some(hop) = next_hop(decky, &distances[&lan.id], &forwarders) else {
-                continue;
-            };
-            routes.extend(by(hop, lan.subnet.into(), lan.subnet6.map(IpNet::from)));
         }
-        if let Some(dmz) = dmz {
-            if decky.interfaces.iter().any(|it| it.lan == dmz.id) {
-                let via6 = dmz.subnet6.map(gateway6);
-                routes.extend(default_routes(dmz.gateway, via6));
-            } else if let Some(hop) = next_hop(decky, &distances[&dmz.id], &forwarders) {
-                let via6 = dmz.subnet6.and(hop.address6);
-                routes.extend(default_routes(hop.address, via6));
+        let mut this = Self {
+            lans,
+            places,
+            gateways,
+            on,
+            distances: Vec::new(),
+            dmz: lans.iter().position(|lan| lan.kind == LanKind::Dmz),
+        };
+        this.distances = (0..lans.len()).map(|to| this.distances_to(to)).collect();
+        this
+    }
+
+    /// Hops from each LAN to the one at `to`, over gateways.
+    fn distances_to(&self, to: usize) -> Vec<u32> {
+        let mut distances = vec![NOWHERE; self.lans.len()];
+        distances[to] = 0;
+        let mut edge = vec![to];
+        while !edge.is_empty() {
+            let mut next = Vec::new();
+            for place in edge {
+                let hops = distances[place] + 1;
+                for gateway in &self.on[place] {
+                    for (beyond, _) in &self.gateways[*gateway].interfaces {
+                        if distances[*beyond] == NOWHERE {
+                            distances[*beyond] = hops;
+                            next.push(*beyond);
+                        }
+                    }
+                }
             }
+            edge = next;
+        }
+        distances
+    }
+
+    fn routes(&self, decky: &HydratedDecky) -> Vec<Route> {
+        let own: Vec<_> = located(&self.places, decky).collect();
+        let is_on = |place: usize| own.iter().any(|(own, _)| *own == place);
+        let hops: Vec<Option<Hop>> = (0..self.lans.len())
+            .map(|to| {
+                if is_on(to) {
+                    return None;
+                }
+                self.next_hop(decky.id, &own, to)
+            })
+            .collect();
+        let mut routes = Vec::new();
+        let mut by_default = None;
+        if let Some(place) = self.dmz {
+            let dmz = &self.lans[place];
+            if is_on(place) {
+                let outside = Hop {
+                    address: dmz.gateway,
+                    address6: dmz.subnet6.map(gateway6),
+                };
+                routes.extend(default_routes(outside));
+            } else if let Some(hop) = hops[place] {
+                routes.extend(default_routes(hop));
+                by_default = Some(hop);
+            }
+        }
+        let mut others: BTreeMap<Hop, Vec<&HydratedLan>> = BTreeMap::new();
+        for (lan, hop) in self.lans.iter().zip(hops) {
+            if let Some(hop) = hop.filter(|hop| Some(*hop) != by_default) {
+                others.entry(hop).or_default().push(lan);
+            }
+        }
+        for (hop, lans) in others {
+            routes.extend(routes_to(hop, &lans));
         }
         routes.sort();
-        decky.routes = routes;
+        routes
     }
-}
 
-/// Hops from each LAN to `to`, over gateways; LANs without a way are left out.
-fn distances(to: LanId, forwarders: &[(DeckyId, Vec<HydratedInterface>)]) -> BTreeMap<LanId, u32> {
-    let mut distances = BTreeMap::from([(to, 0)]);
-    let mut edge = BTreeSet::from([to]);
-    for hops in 1.. {
-        edge = forwarders
-            .iter()
-            .filter(|(_, interfaces)| interfaces.iter().any(|it| edge.contains(&it.lan)))
-            .flat_map(|(_, interfaces)| interfaces.iter().map(|it| it.lan))
-            .filter(|lan| !distances.contains_key(lan))
-            .collect();
-        if edge.is_empty() {
-            break;
-        }
-        distances.extend(edge.iter().map(|lan| (*lan, hops)));
-    }
-    distances
-}
-
-/// The interface of the gateway that `decky` sends through: on a LAN of the decky, with the
-/// fewest hops left behind it.
-fn next_hop<'a>(
-    decky: &HydratedDecky,
-    distances: &BTreeMap<LanId, u32>,
-    forwarders: &'a [(DeckyId, Vec<HydratedInterface>)],
-) -> Option<&'a HydratedInterface> {
-    let mut best: Option<(u32, &HydratedInterface)> = None;
-    for own in &decky.interfaces {
-        for (forwarder, interfaces) in forwarders {
-            let Some(near) = interfaces.iter().find(|it| it.lan == own.lan) else {
-                continue;
-            };
-            if *forwarder == decky.id {
-                continue;
-            }
-            let left = interfaces
-                .iter()
-                .filter(|it| it.lan != own.lan)
-                .filter_map(|it| distances.get(&it.lan))
-                .min();
-            // Forwarders and interfaces come in a fixed order: the first of equals stays.
-            if let Some(left) = left
-                && best.is_none_or(|(least, _)| *left < least)
-            {
-                best = Some((*left, near));
+    /// The gateway, on a LAN of the decky, that leaves the fewest hops behind it.
+    fn next_hop(
+        &self,
+        decky: DeckyId,
+        own: &[(usize, HydratedInterface)],
+        to: usize,
+    ) -> Option<Hop> {
+        let mut best: Option<(u32, &HydratedInterface)> = None;
+        for (place, _) in own {
+            for gateway in self.on[*place].iter().map(|number| &self.gateways[*number]) {
+                if gateway.id == decky {
+                    continue;
+                }
+                let mut near = None;
+                let mut left = NOWHERE;
+                for (beyond, interface) in &gateway.interfaces {
+                    if beyond == place {
+                        near = Some(interface);
+                    } else {
+                        left = left.min(self.distances[to][*beyond]);
+                    }
+                }
+                // Gateways and interfaces come in a fixed order: the first of equals stays.
+                if let Some(near) = near
+                    && left < best.map_or(NOWHERE, |(least, _)| least)
+                {
+                    best = Some((left, near));
+                }
             }
         }
+        best.map(|(_, near)| Hop {
+            address: near.address,
+            address6: near.address6,
+        })
     }
-    best.map(|(_, near)| near)
 }
 
-fn by(hop: &HydratedInterface, to: IpNet, to6: Option<IpNet>) -> impl Iterator<Item = Route> {
-    let via = IpAddr::from(hop.address);
-    let route6 = to6.zip(hop.address6).map(|(to, via)| Route {
-        to,
-        via: via.into(),
+fn located<'a>(
+    places: &'a BTreeMap<LanId, usize>,
+    decky: &'a HydratedDecky,
+) -> impl Iterator<Item = (usize, HydratedInterface)> + 'a {
+    decky
+        .interfaces
+        .iter()
+        .filter_map(|interface| Some((*places.get(&interface.lan)?, *interface)))
+}
+
+/// The fewest routes to exactly these LANs.
+fn routes_to(hop: Hop, lans: &[&HydratedLan]) -> impl Iterator<Item = Route> {
+    let nets: Vec<_> = lans.iter().map(|lan| lan.subnet).collect();
+    let nets6: Vec<_> = lans.iter().filter_map(|lan| lan.subnet6).collect();
+    let route = |to: IpNet, via: IpAddr| Route { to, via };
+    let routes = Ipv4Net::aggregate(&nets)
+        .into_iter()
+        .map(move |net| route(net.into(), hop.address.into()));
+    let routes6 = hop.address6.into_iter().flat_map(move |via| {
+        Ipv6Net::aggregate(&nets6)
+            .into_iter()
+            .map(move |net| route(net.into(), via.into()))
     });
-    std::iter::once(Route { to, via }).chain(route6)
+    routes.chain(routes6)
 }
 
-fn default_routes(via: Ipv4Addr, via6: Option<Ipv6Addr>) -> impl Iterator<Item = Route> {
-    let route6 = via6.map(|via| Route {
+fn default_routes(hop: Hop) -> impl Iterator<Item = Route> {
+    let route6 = hop.address6.map(|via| Route {
         to: Ipv6Net::default().into(),
         via: via.into(),
     });
     std::iter::once(Route {
         to: Ipv4Net::default().into(),
-        via: via.into(),
+        via: hop.address.into(),
     })
     .chain(route6)
 }

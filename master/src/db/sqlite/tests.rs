@@ -5,19 +5,24 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sqlx::SqlitePool;
 use tempfile::TempDir;
 
-use super::open::{self, MIGRATIONS};
-use super::{OpenError, SqliteStore};
+use super::{MIGRATIONS, OpenError, open_with};
 use crate::db::conformance::events::event;
+use crate::db::conformance::races;
+use crate::db::conformance::upkeep::entry;
 use crate::db::conformance::{
     at, deployed, enrolled, host, operator, spool, status, suite, topology,
 };
-use crate::db::{AuditEntry, EventFilter, Store, StoreError};
+use crate::db::sql::{Pool, SqlStore};
+use crate::db::upkeep::AuditChain;
+use crate::db::{AuditEntry, EventFilter, Store, StoreError, postgres};
+use crate::metrics::Metrics;
 
 async fn fresh() -> (Arc<dyn Store>, TempDir) {
     let directory = directory();
-    let store = SqliteStore::open(&file(&directory))
+    let store = super::open(&file(&directory))
         .await
         .expect("a new database opens");
     (Arc::new(store), directory)
@@ -34,14 +39,28 @@ fn file(directory: &TempDir) -> PathBuf {
 }
 
 async fn open(path: &Path) -> Arc<dyn Store> {
-    Arc::new(SqliteStore::open(path).await.expect("the database opens"))
+    Arc::new(super::open(path).await.expect("the database opens"))
+}
+
+fn writer(store: &SqlStore) -> &SqlitePool {
+    match &store.write {
+        Pool::Sqlite(pool) => pool,
+        Pool::Postgres(_) => panic!("a file is of SQLite"),
+    }
+}
+
+fn reader(store: &SqlStore) -> &SqlitePool {
+    match &store.read.pool {
+        Pool::Sqlite(pool) => pool,
+        Pool::Postgres(_) => panic!("a file is of SQLite"),
+    }
 }
 
 /// Runs statements on a closed database.
 async fn alter(path: &Path, sql: &'static str) {
-    let store = SqliteStore::open(path).await.expect("the database opens");
+    let store = super::open(path).await.expect("the database opens");
     sqlx::raw_sql(sql)
-        .execute(&store.write)
+        .execute(writer(&store))
         .await
         .expect("the statement is good");
     store.close().await;
@@ -86,7 +105,7 @@ async fn what_was_committed_survives_the_death_of_the_process() {
 async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
     let directory = directory();
     let path = file(&directory);
-    let full = open::open(&path, &[("max_page_count", "120")])
+    let full = open_with(&path, &[("max_page_count", "160")], MIGRATIONS)
         .await
         .expect("opens");
     let store: Arc<dyn Store> = Arc::new(full);
@@ -128,16 +147,13 @@ async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
 #[tokio::test]
 async fn a_transaction_that_sqlite_ended_by_itself_does_not_poison_the_writer() {
     let directory = directory();
-    let store = SqliteStore::open(&file(&directory)).await.expect("opens");
+    let store = super::open(&file(&directory)).await.expect("opens");
     let mut tx = store
         .writing("be interrupted")
         .await
         .expect("nobody else writes");
     // As on a full disk: the transaction is gone, and the driver has not heard of it.
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut *tx)
-        .await
-        .expect("there is one");
+    tx.end_unseen().await;
     drop(tx);
     let appended = store
         .append_events(host_id(), spool(1), vec![event(1)])
@@ -153,10 +169,10 @@ fn host_id() -> domain::id::HostId {
 async fn a_database_that_another_process_locks_is_busy() {
     let directory = directory();
     let path = file(&directory);
-    let store = open::open(&path, &[("busy_timeout", "50")])
+    let store = open_with(&path, &[("busy_timeout", "50")], MIGRATIONS)
         .await
         .expect("opens");
-    let other = SqliteStore::open(&path).await.expect("opens");
+    let other = super::open(&path).await.expect("opens");
     let lock = other
         .writing("hold the lock")
         .await
@@ -178,7 +194,7 @@ async fn refuses_a_database_of_a_newer_release_and_leaves_it() {
     let path = file(&directory);
     alter(&path, "PRAGMA user_version = 99").await;
     let before = fs::read(&path).expect("it is readable");
-    match SqliteStore::open(&path).await {
+    match super::open(&path).await {
         Err(OpenError::Newer {
             found: 99, known, ..
         }) => {
@@ -197,7 +213,7 @@ async fn refuses_a_damaged_or_foreign_file_and_leaves_it() {
     let directory = directory();
     let garbage = directory.path().join("garbage.db");
     fs::write(&garbage, vec![0x5a; 20_000]).expect("written");
-    let refused = SqliteStore::open(&garbage).await;
+    let refused = super::open(&garbage).await;
     assert!(
         matches!(refused, Err(OpenError::Damaged { .. })),
         "{refused:?}"
@@ -209,14 +225,14 @@ async fn refuses_a_damaged_or_foreign_file_and_leaves_it() {
 
     let foreign = directory.path().join("foreign.db");
     alter(&foreign, "PRAGMA application_id = 7").await;
-    let refused = SqliteStore::open(&foreign).await;
+    let refused = super::open(&foreign).await;
     assert!(
         matches!(refused, Err(OpenError::Foreign { .. })),
         "{refused:?}"
     );
 
     let nowhere = directory.path().join("missing").join("master.db");
-    let refused = SqliteStore::open(&nowhere).await;
+    let refused = super::open(&nowhere).await;
     assert!(
         matches!(refused, Err(OpenError::File { .. })),
         "{refused:?}"
@@ -242,28 +258,99 @@ async fn nobody_else_can_read_its_files() {
 async fn an_older_database_is_brought_up_in_place() {
     let directory = directory();
     let path = file(&directory);
+    // As the first release left it.
+    let old = open_with(&path, &[], &MIGRATIONS[..3])
+        .await
+        .expect("a new database opens");
+    for number in ["1", "2"] {
+        sqlx::query(
+            "INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(7_i64)
+        .bind("reconciler")
+        .bind("a.b")
+        .bind(number)
+        .bind("")
+        .execute(writer(&old))
+        .await
+        .expect("written");
+    }
+    old.close().await;
+
     let store = open(&path).await;
+    let intact = |entries| AuditChain::Intact { entries };
+    assert_eq!(store.verify_audit().await.expect("answered"), intact(2));
+    // The chain begins with what is written next, and vouches for what is before it.
     let edge = enrolled(&store, 1, "edge").await;
-    drop(store);
-    // As the first release left it, as far as the present steps go.
-    alter(
-        &path,
-        "DROP TABLE events; DROP TABLE spools; ALTER TABLE lans DROP COLUMN subnet6;
-         PRAGMA user_version = 2",
-    )
-    .await;
-    let store = open(&path).await;
-    assert_eq!(host(&store, edge).await.name.as_str(), "edge");
+    assert_eq!(store.verify_audit().await.expect("answered"), intact(4));
     store
         .append_events(edge, spool(1), vec![event(1)])
         .await
         .expect("stored");
+    drop(store);
+    let forged = "DROP TRIGGER audit_keeps_its_words; UPDATE audit SET detail = 'x' WHERE row = 1";
+    alter(&path, forged).await;
+    let store = open(&path).await;
+    let broken = AuditChain::Broken { row: 3 };
+    assert_eq!(store.verify_audit().await.expect("answered"), broken);
+}
+
+#[tokio::test]
+async fn an_audit_that_was_altered_or_cut_is_found_out() {
+    for (sql, verdict) in [
+        (
+            "UPDATE audit SET detail = 'x' WHERE row = 4",
+            AuditChain::Broken { row: 5 },
+        ),
+        (
+            "DELETE FROM audit WHERE row = 4",
+            AuditChain::Broken { row: 5 },
+        ),
+        (
+            "UPDATE audit SET previous = NULL WHERE row = 4",
+            AuditChain::Broken { row: 4 },
+        ),
+        (
+            "UPDATE audit SET actor = 'operator:bob' WHERE row = 7",
+            AuditChain::Cut { entries: 7 },
+        ),
+        (
+            "DELETE FROM audit WHERE row > 5",
+            AuditChain::Cut { entries: 5 },
+        ),
+    ] {
+        let directory = directory();
+        let path = file(&directory);
+        let store = open(&path).await;
+        for number in 0..7 {
+            store.audit(entry(number)).await.expect("written");
+        }
+        drop(store);
+        alter(
+            &path,
+            "DROP TRIGGER audit_keeps_its_words; DROP TRIGGER audit_keeps_its_rows",
+        )
+        .await;
+        alter(&path, sql).await;
+        let store = open(&path).await;
+        let found = store.verify_audit().await.expect("answered");
+        assert_eq!(found, verdict, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_topology_is_as_many_statements_whatever_its_size() {
+    let directory = directory();
+    let metrics = Arc::new(Metrics::default());
+    let store = super::open(&file(&directory)).await.expect("opens");
+    let store = store.counted_in(Arc::clone(&metrics));
+    races::a_topology_is_as_many_statements_whatever_its_size(&store, &metrics).await;
 }
 
 #[tokio::test]
 async fn the_audit_log_cannot_be_rewritten() {
     let directory = directory();
-    let store = SqliteStore::open(&file(&directory)).await.expect("opens");
+    let store = super::open(&file(&directory)).await.expect("opens");
     let entry = AuditEntry {
         at: at(0),
         actor: operator(),
@@ -274,7 +361,7 @@ async fn the_audit_log_cannot_be_rewritten() {
     store.audit(entry).await.expect("written");
     for sql in ["DELETE FROM audit", "UPDATE audit SET detail = 'x'"] {
         let refused = sqlx::query(sql)
-            .execute(&store.write)
+            .execute(writer(&store))
             .await
             .expect_err("it is refused");
         assert!(refused.to_string().contains("append-only"), "{refused}");
@@ -284,8 +371,10 @@ async fn the_audit_log_cannot_be_rewritten() {
 #[tokio::test]
 async fn readers_cannot_write() {
     let directory = directory();
-    let store = SqliteStore::open(&file(&directory)).await.expect("opens");
-    let refused = sqlx::query("DELETE FROM tokens").execute(&store.read).await;
+    let store = super::open(&file(&directory)).await.expect("opens");
+    let refused = sqlx::query("DELETE FROM tokens")
+        .execute(reader(&store))
+        .await;
     assert!(
         refused
             .expect_err("it is refused")
@@ -294,9 +383,10 @@ async fn readers_cannot_write() {
     );
 }
 
-#[test]
-fn steps_of_the_schema_are_numbered_without_a_gap_and_all_are_run() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/db/migrations");
+fn steps(database: &str) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/db/migrations")
+        .join(database);
     let mut names: Vec<String> = fs::read_dir(folder)
         .expect("the folder is there")
         .map(|entry| {
@@ -308,6 +398,15 @@ fn steps_of_the_schema_are_numbered_without_a_gap_and_all_are_run() {
         })
         .collect();
     names.sort();
+    names
+}
+
+#[test]
+fn steps_of_both_schemas_are_the_same_without_a_gap_and_all_are_run() {
+    let names = steps("sqlite");
+    // A number names the same schema on both, so that what one holds can be moved to the other.
+    assert_eq!(names, steps("postgres"));
+    assert_eq!(names.len(), postgres::MIGRATIONS.len());
     for (number, name) in (1..).zip(&names) {
         assert!(
             name.starts_with(&format!("{number:04}_")),
@@ -320,16 +419,16 @@ fn steps_of_the_schema_are_numbered_without_a_gap_and_all_are_run() {
 #[tokio::test]
 async fn the_schema_is_the_one_in_the_golden() {
     let directory = directory();
-    let store = SqliteStore::open(&file(&directory)).await.expect("opens");
+    let store = super::open(&file(&directory)).await.expect("opens");
     let parts: Vec<String> = sqlx::query_scalar(
         "SELECT sql || ';' FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'
          ORDER BY tbl_name, type DESC, name",
     )
-    .fetch_all(&store.read)
+    .fetch_all(reader(&store))
     .await
     .expect("the schema is readable");
     insta::with_settings!(
         { snapshot_path => "..", prepend_module_to_snapshot => false, omit_expression => true },
-        { insta::assert_snapshot!("schema", parts.join("\n\n")); }
+        { insta::assert_snapshot!("schema.sqlite", parts.join("\n\n")); }
     );
 }

@@ -1,19 +1,16 @@
 //! Hosts and the keys that they may use.
 
-use std::str::FromStr as _;
-
 use domain::assign::Assignment;
 use domain::host::Standing;
 use domain::id::HostId;
 use domain::name::HostName;
 use pki::fingerprint::KeyFingerprint;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 use time::OffsetDateTime;
 
-use super::SqliteStore;
+use super::SqlStore;
 use super::audit;
-use super::decode::{Cells, blob, failed, nanos};
+use super::cells::{Cells, blob, failed, nanos};
+use super::statement::{Builder, Row, Tx, sql};
 use crate::db::{Actor, AllowedKey, HostRow, StoreError};
 
 /// A renewal of a host's key.
@@ -37,7 +34,7 @@ macro_rules! select_host {
     };
 }
 
-pub(super) fn host_row(row: &SqliteRow) -> Result<HostRow, StoreError> {
+pub(super) fn host_row(row: &Row) -> Result<HostRow, StoreError> {
     let cells = Cells::new(row, "host");
     Ok(HostRow {
         id: cells.id("id", HostId::new)?,
@@ -53,9 +50,9 @@ pub(super) fn host_row(row: &SqliteRow) -> Result<HostRow, StoreError> {
     })
 }
 
-pub(super) async fn list(store: &SqliteStore, removed: bool) -> Result<Vec<HostRow>, StoreError> {
-    let rows = sqlx::query(select_host!(
-        "WHERE ? OR h.standing <> 'removed' ORDER BY h.name_fold, h.enrolled_at"
+pub(super) async fn list(store: &SqlStore, removed: bool) -> Result<Vec<HostRow>, StoreError> {
+    let rows = sql(select_host!(
+        "WHERE $1 OR h.standing <> 'removed' ORDER BY h.name_fold, h.enrolled_at"
     ))
     .bind(removed)
     .fetch_all(&store.read)
@@ -64,8 +61,8 @@ pub(super) async fn list(store: &SqliteStore, removed: bool) -> Result<Vec<HostR
     rows.iter().map(host_row).collect()
 }
 
-pub(super) async fn one(store: &SqliteStore, id: HostId) -> Result<Option<HostRow>, StoreError> {
-    let row = sqlx::query(select_host!("WHERE h.id = ?"))
+pub(super) async fn one(store: &SqlStore, id: HostId) -> Result<Option<HostRow>, StoreError> {
+    let row = sql(select_host!("WHERE h.id = $1"))
         .bind(blob(id.uuid()))
         .fetch_optional(&store.read)
         .await
@@ -74,8 +71,8 @@ pub(super) async fn one(store: &SqliteStore, id: HostId) -> Result<Option<HostRo
 }
 
 /// Every host that may connect, removed ones among them: those are told to hold nothing.
-pub(super) async fn connectable(tx: &mut SqliteConnection) -> Result<Vec<HostRow>, StoreError> {
-    let rows = sqlx::query(select_host!(
+pub(super) async fn connectable(tx: &mut Tx) -> Result<Vec<HostRow>, StoreError> {
+    let rows = sql(select_host!(
         "WHERE h.standing <> 'revoked' ORDER BY h.name_fold, h.id"
     ))
     .fetch_all(tx)
@@ -85,11 +82,8 @@ pub(super) async fn connectable(tx: &mut SqliteConnection) -> Result<Vec<HostRow
 }
 
 /// One host, within a transaction.
-pub(super) async fn in_transaction(
-    tx: &mut SqliteConnection,
-    id: HostId,
-) -> Result<Option<HostRow>, StoreError> {
-    let row = sqlx::query(select_host!("WHERE h.id = ?"))
+pub(super) async fn in_transaction(tx: &mut Tx, id: HostId) -> Result<Option<HostRow>, StoreError> {
+    let row = sql(select_host!("WHERE h.id = $1"))
         .bind(blob(id.uuid()))
         .fetch_optional(tx)
         .await
@@ -97,39 +91,26 @@ pub(super) async fn in_transaction(
     row.as_ref().map(host_row).transpose()
 }
 
-pub(super) async fn standing(
-    tx: &mut SqliteConnection,
-    id: HostId,
-) -> Result<Option<Standing>, StoreError> {
-    let word: Option<String> = sqlx::query_scalar("SELECT standing FROM hosts WHERE id = ?")
+pub(super) async fn standing(tx: &mut Tx, id: HostId) -> Result<Option<Standing>, StoreError> {
+    let row = sql("SELECT standing FROM hosts WHERE id = $1")
         .bind(blob(id.uuid()))
         .fetch_optional(tx)
         .await
         .map_err(failed("read a host"))?;
-    word.map(|word| {
-        Standing::from_str(&word).map_err(|_| StoreError::Malformed {
-            noun: "host",
-            column: "standing",
-        })
-    })
-    .transpose()
+    row.map(|row| Cells::new(&row, "host").word("standing"))
+        .transpose()
 }
 
-pub(super) async fn is_name_taken(
-    tx: &mut SqliteConnection,
-    name: &HostName,
-) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM hosts WHERE name_fold = ? AND standing <> 'removed')",
-    )
-    .bind(name.folded())
-    .fetch_one(tx)
-    .await
-    .map_err(failed("look for a host's name"))
+pub(super) async fn is_name_taken(tx: &mut Tx, name: &HostName) -> Result<bool, StoreError> {
+    sql("SELECT EXISTS (SELECT 1 FROM hosts WHERE name_fold = $1 AND standing <> 'removed')")
+        .bind(name.folded())
+        .fetch_value(tx)
+        .await
+        .map_err(failed("look for a host's name"))
 }
 
-pub(super) async fn allowed_keys(store: &SqliteStore) -> Result<Vec<AllowedKey>, StoreError> {
-    let rows = sqlx::query(
+pub(super) async fn allowed_keys(store: &SqlStore) -> Result<Vec<AllowedKey>, StoreError> {
+    let rows = sql(
         "SELECT k.host, k.key, h.standing FROM host_keys AS k JOIN hosts AS h ON h.id = k.host
          ORDER BY k.host, k.added_at, k.key",
     )
@@ -148,7 +129,7 @@ pub(super) async fn allowed_keys(store: &SqliteStore) -> Result<Vec<AllowedKey>,
         .collect()
 }
 
-pub(super) async fn add_key(store: &SqliteStore, new: NewKey) -> Result<(), StoreError> {
+pub(super) async fn add_key(store: &SqlStore, new: &NewKey) -> Result<(), StoreError> {
     const ATTEMPT: &str = "allow a further key";
     let NewKey {
         host,
@@ -156,35 +137,31 @@ pub(super) async fn add_key(store: &SqliteStore, new: NewKey) -> Result<(), Stor
         current,
         now,
         forget_before,
-    } = new;
+    } = *new;
     let mut tx = store.writing(ATTEMPT).await?;
     // Revocation takes a host's keys: one that renews at that moment has no current key any more.
-    let added = sqlx::query(
-        "INSERT INTO host_keys (host, key, added_at)
-         SELECT ?1, ?2, ?3 FROM host_keys WHERE host = ?1 AND key = ?4
-         ON CONFLICT (host, key) DO UPDATE SET added_at = excluded.added_at",
-    )
+    let added = sql("INSERT INTO host_keys (host, key, added_at)
+         SELECT $1, $2, $3 FROM host_keys WHERE host = $1 AND key = $4
+         ON CONFLICT (host, key) DO UPDATE SET added_at = excluded.added_at")
     .bind(blob(host.uuid()))
     .bind(key.as_bytes().as_slice())
     .bind(nanos(now))
     .bind(current.as_bytes().as_slice())
-    .execute(&mut *tx)
+    .execute(&mut tx)
     .await
-    .map_err(failed(ATTEMPT))?
-    .rows_affected();
+    .map_err(failed(ATTEMPT))?;
     if added == 0 {
         return Err(failed(ATTEMPT)(sqlx::Error::RowNotFound));
     }
     let forgotten =
-        sqlx::query("DELETE FROM host_keys WHERE host = ? AND added_at < ? AND key NOT IN (?, ?)")
+        sql("DELETE FROM host_keys WHERE host = $1 AND added_at < $2 AND key NOT IN ($3, $4)")
             .bind(blob(host.uuid()))
             .bind(nanos(forget_before))
             .bind(current.as_bytes().as_slice())
             .bind(key.as_bytes().as_slice())
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await
-            .map_err(failed(ATTEMPT))?
-            .rows_affected();
+            .map_err(failed(ATTEMPT))?;
     let detail = format!("key {key} is allowed besides {current}; {forgotten} forgotten");
     audit::record_host(
         &mut tx,
@@ -198,32 +175,30 @@ pub(super) async fn add_key(store: &SqliteStore, new: NewKey) -> Result<(), Stor
 }
 
 pub(super) async fn touch(
-    store: &SqliteStore,
+    store: &SqlStore,
     seen: &[(HostId, OffsetDateTime, String)],
 ) -> Result<(), StoreError> {
     const ATTEMPT: &str = "note when hosts were heard";
-    /// Three variables a host; SQLite takes 32766 in one statement.
+    /// Three variables a host; SQLite takes 32766 in one statement, PostgreSQL 65535.
     const HOSTS: usize = 8192;
     if seen.is_empty() {
         return Ok(());
     }
     let mut tx = store.writing(ATTEMPT).await?;
     for part in seen.chunks(HOSTS) {
-        let mut query = QueryBuilder::new("WITH seen (id, at, version) AS (");
-        query.push_values(part, |mut row, (host, at, version)| {
-            row.push_bind(blob(host.uuid()))
-                .push_bind(nanos(*at))
-                .push_bind(version);
+        let mut query = Builder::new(tx.dialect(), "WITH seen (id, at, version) AS (VALUES ");
+        query.push_rows(part, |(host, at, version)| {
+            [blob(host.uuid()).into(), nanos(*at).into(), version.into()]
         });
         query.push(
-            ") UPDATE hosts SET last_seen = max(coalesce(last_seen, seen.at), seen.at),
+            ") UPDATE hosts SET last_seen = CASE WHEN last_seen > seen.at THEN last_seen
+                                                 ELSE seen.at END,
                                agent_version = seen.version
              FROM seen WHERE hosts.id = seen.id",
         );
         query
-            .build()
-            .persistent(false)
-            .execute(&mut *tx)
+            .build_once()
+            .execute(&mut tx)
             .await
             .map_err(failed(ATTEMPT))?;
     }

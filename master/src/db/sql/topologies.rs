@@ -4,29 +4,28 @@ use domain::id::{HostId, TopologyId};
 use domain::topology::Topology;
 use domain::topology::hydrate::VersionHash;
 use domain::topology::status::TopologyStatus;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
 use super::audit::{self, Entry};
-use super::decode::{Cells, blob, failed, int, nanos};
+use super::cells::{Cells, blob, failed, int, nanos};
 use super::graph::{self, Graph};
-use super::{SqliteStore, assignments, status};
+use super::statement::{Row, Tx, sql};
+use super::{SqlStore, assignments, status};
 use crate::db::{Actor, StoreError, TopologyError, TopologyRow, TopologySummary};
 
 pub(super) async fn insert(
-    store: &SqliteStore,
+    store: &SqlStore,
     topology: &Topology,
     actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<(), TopologyError> {
     const ATTEMPT: &str = "store a topology";
     let mut tx = store.writing(ATTEMPT).await.map_err(TopologyError::Store)?;
-    let taken: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM topologies WHERE name_fold = ? AND status <> 'torn_down')",
+    let taken: bool = sql(
+        "SELECT EXISTS (SELECT 1 FROM topologies WHERE name_fold = $1 AND status <> 'torn_down')",
     )
     .bind(topology.name.folded())
-    .fetch_one(&mut *tx)
+    .fetch_value(&mut tx)
     .await
     .map_err(failed(ATTEMPT))
     .map_err(TopologyError::Store)?;
@@ -43,15 +42,15 @@ pub(super) async fn insert(
 }
 
 async fn insert_rows(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     topology: &Topology,
     actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql(
         "INSERT INTO topologies (id, name, name_fold, host, revision, created_at, status,
                                  status_at, reason)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, 'created')",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $6, 'created')",
     )
     .bind(blob(topology.id.uuid()))
     .bind(topology.name.as_str())
@@ -82,20 +81,20 @@ async fn insert_rows(
 }
 
 pub(super) async fn one(
-    store: &SqliteStore,
+    store: &SqlStore,
     id: TopologyId,
 ) -> Result<Option<TopologyRow>, StoreError> {
     const ATTEMPT: &str = "read a topology";
     // One transaction, so that the graph is that of the revision.
     let mut tx = store.reading(ATTEMPT).await?;
-    let row = sqlx::query(
+    let row = sql(
         "SELECT name, host, revision, status, status_at, reason, deadline,
                 desired_epoch, desired_generation, desired_hash,
                 applied_epoch, applied_generation, applied_hash, applied_at
-         FROM topologies WHERE id = ?",
+         FROM topologies WHERE id = $1",
     )
     .bind(blob(id.uuid()))
-    .fetch_optional(&mut *tx)
+    .fetch_optional(&mut tx)
     .await
     .map_err(failed(ATTEMPT))?;
     let Some(row) = row else { return Ok(None) };
@@ -103,7 +102,7 @@ pub(super) async fn one(
     topology_row(&row, id, graph).map(Some)
 }
 
-fn topology_row(row: &SqliteRow, id: TopologyId, graph: Graph) -> Result<TopologyRow, StoreError> {
+fn topology_row(row: &Row, id: TopologyId, graph: Graph) -> Result<TopologyRow, StoreError> {
     let cells = Cells::new(row, "topology");
     let Graph {
         lans,
@@ -144,14 +143,9 @@ fn topology_row(row: &SqliteRow, id: TopologyId, graph: Graph) -> Result<Topolog
     })
 }
 
-pub(super) async fn named(
-    store: &SqliteStore,
-    name: &str,
-) -> Result<Option<TopologyId>, StoreError> {
-    let row = sqlx::query(
-        "SELECT id FROM topologies WHERE name_fold = ?
-         ORDER BY status = 'torn_down', row DESC LIMIT 1",
-    )
+pub(super) async fn named(store: &SqlStore, name: &str) -> Result<Option<TopologyId>, StoreError> {
+    let row = sql("SELECT id FROM topologies WHERE name_fold = $1
+         ORDER BY status = 'torn_down', row DESC LIMIT 1")
     .bind(name.to_ascii_lowercase())
     .fetch_optional(&store.read)
     .await
@@ -161,13 +155,11 @@ pub(super) async fn named(
         .transpose()
 }
 
-pub(super) async fn list(store: &SqliteStore) -> Result<Vec<TopologySummary>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, name, host, revision, status, status_at, reason,
+pub(super) async fn list(store: &SqlStore) -> Result<Vec<TopologySummary>, StoreError> {
+    let rows = sql("SELECT id, name, host, revision, status, status_at, reason,
                 (SELECT count(*) FROM lans WHERE topology = t.id) AS lans,
                 (SELECT count(*) FROM deckies WHERE topology = t.id) AS deckies
-         FROM topologies AS t ORDER BY row DESC",
-    )
+         FROM topologies AS t ORDER BY row DESC")
     .fetch_all(&store.read)
     .await
     .map_err(failed("list topologies"))?;
@@ -190,7 +182,7 @@ pub(super) async fn list(store: &SqliteStore) -> Result<Vec<TopologySummary>, St
 }
 
 pub(super) async fn delete(
-    store: &SqliteStore,
+    store: &SqlStore,
     id: TopologyId,
     observed_empty: bool,
     actor: &Actor,
@@ -228,10 +220,10 @@ pub(super) async fn delete(
         .map_err(TopologyError::Store)
 }
 
-async fn delete_rows(tx: &mut SqliteConnection, id: TopologyId) -> Result<(), StoreError> {
+async fn delete_rows(tx: &mut Tx, id: TopologyId) -> Result<(), StoreError> {
     assignments::withdraw(tx, id, None).await?;
     // What belongs to it goes by its foreign keys.
-    sqlx::query("DELETE FROM topologies WHERE id = ?")
+    sql("DELETE FROM topologies WHERE id = $1")
         .bind(blob(id.uuid()))
         .execute(tx)
         .await

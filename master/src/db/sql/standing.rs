@@ -3,12 +3,12 @@
 use domain::host::Standing;
 use domain::id::HostId;
 use domain::topology::status::StatusEvent;
-use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::decode::{blob, failed};
+use super::cells::{blob, failed};
+use super::statement::{Tx, sql};
 use super::status::{self, Cause, Head, TakeError};
-use super::{SqliteStore, assignments, audit, hosts};
+use super::{SqlStore, assignments, audit, hosts};
 use crate::db::{Actor, Force, HostRow, StandingError};
 
 const ATTEMPT: &str = "change the standing of a host";
@@ -22,10 +22,7 @@ pub(super) struct Decision {
     pub(super) now: OffsetDateTime,
 }
 
-pub(super) async fn set(
-    store: &SqliteStore,
-    decision: &Decision,
-) -> Result<HostRow, StandingError> {
+pub(super) async fn set(store: &SqlStore, decision: &Decision) -> Result<HostRow, StandingError> {
     let mut tx = store.writing(ATTEMPT).await.map_err(StandingError::Store)?;
     let row = decide(&mut tx, decision).await?;
     tx.commit()
@@ -35,7 +32,7 @@ pub(super) async fn set(
     Ok(row)
 }
 
-async fn decide(tx: &mut SqliteConnection, decision: &Decision) -> Result<HostRow, StandingError> {
+async fn decide(tx: &mut Tx, decision: &Decision) -> Result<HostRow, StandingError> {
     let Decision {
         host,
         to,
@@ -73,8 +70,7 @@ async fn decide(tx: &mut SqliteConnection, decision: &Decision) -> Result<HostRo
                 .map_err(StandingError::Store)?;
         }
         Standing::Revoked => {
-            let sql = "DELETE FROM host_keys WHERE host = ?";
-            sqlx::query(sql)
+            sql("DELETE FROM host_keys WHERE host = $1")
                 .bind(blob(host.uuid()))
                 .execute(&mut *tx)
                 .await
@@ -101,7 +97,7 @@ async fn decide(tx: &mut SqliteConnection, decision: &Decision) -> Result<HostRo
                 .map_err(StandingError::Store)?;
         }
     }
-    sqlx::query("UPDATE hosts SET standing = ? WHERE id = ?")
+    sql("UPDATE hosts SET standing = $1 WHERE id = $2")
         .bind(to.as_str())
         .bind(blob(host.uuid()))
         .execute(&mut *tx)
@@ -121,7 +117,7 @@ async fn decide(tx: &mut SqliteConnection, decision: &Decision) -> Result<HostRo
 /// Gives `events` to a topology in turn; those that its status does not take are left out, since
 /// it may be on that way already.
 async fn end(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     head: &Head,
     events: &[StatusEvent],
     cause: &Cause<'_>,

@@ -6,10 +6,10 @@ use domain::assign::Assignment;
 use domain::id::{DeckyId, HostId, TopologyId};
 use domain::revision::{Epoch, Fence};
 use domain::topology::hydrate::VersionHash;
-use sqlx::SqliteConnection;
 
-use super::SqliteStore;
-use super::decode::{Cells, blob, failed, int};
+use super::SqlStore;
+use super::cells::{Cells, blob, failed, int};
+use super::statement::{Tx, sql};
 use crate::db::StoreError;
 
 const ASSIGN: &str = "assign to a host";
@@ -21,14 +21,14 @@ pub(super) struct NewContent<'a> {
     pub(super) hydrated: &'a [u8],
 }
 
-pub(super) async fn epoch(store: &SqliteStore) -> Result<Epoch, StoreError> {
+pub(super) async fn epoch(store: &SqlStore) -> Result<Epoch, StoreError> {
     let mut tx = store.reading("read the epoch").await?;
     epoch_in(&mut tx).await
 }
 
-async fn epoch_in(tx: &mut SqliteConnection) -> Result<Epoch, StoreError> {
-    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta")
-        .fetch_one(tx)
+async fn epoch_in(tx: &mut Tx) -> Result<Epoch, StoreError> {
+    let epoch: i64 = sql("SELECT epoch FROM meta")
+        .fetch_value(tx)
         .await
         .map_err(failed("read the epoch"))?;
     u64::try_from(epoch)
@@ -40,11 +40,8 @@ async fn epoch_in(tx: &mut SqliteConnection) -> Result<Epoch, StoreError> {
 }
 
 /// The first assignment of a host: nothing, at generation 0 of the present epoch.
-pub(super) async fn insert_empty(
-    tx: &mut SqliteConnection,
-    host: HostId,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO assignments (host, epoch, generation) SELECT ?, epoch, 0 FROM meta")
+pub(super) async fn insert_empty(tx: &mut Tx, host: HostId) -> Result<(), StoreError> {
+    sql("INSERT INTO assignments (host, epoch, generation) SELECT $1, epoch, 0 FROM meta")
         .bind(blob(host.uuid()))
         .execute(tx)
         .await
@@ -52,16 +49,12 @@ pub(super) async fn insert_empty(
     Ok(())
 }
 
-pub(super) async fn of_host(
-    tx: &mut SqliteConnection,
-    host: HostId,
-) -> Result<Assignment, StoreError> {
-    let row =
-        sqlx::query("SELECT epoch, generation, topology, hash FROM assignments WHERE host = ?")
-            .bind(blob(host.uuid()))
-            .fetch_one(tx)
-            .await
-            .map_err(failed("read an assignment"))?;
+pub(super) async fn of_host(tx: &mut Tx, host: HostId) -> Result<Assignment, StoreError> {
+    let row = sql("SELECT epoch, generation, topology, hash FROM assignments WHERE host = $1")
+        .bind(blob(host.uuid()))
+        .fetch_one(tx)
+        .await
+        .map_err(failed("read an assignment"))?;
     let cells = Cells::new(&row, "assignment");
     Ok(Assignment {
         fence: cells.fence("epoch", "generation")?,
@@ -71,14 +64,14 @@ pub(super) async fn of_host(
 
 /// Assigns `content` to `host` under the next generation.
 pub(super) async fn assign(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     host: HostId,
     content: Option<NewContent<'_>>,
 ) -> Result<Assignment, StoreError> {
     let fence = next_fence(tx, host).await?;
-    sqlx::query(
-        "UPDATE assignments SET epoch = ?, generation = ?, topology = ?, hash = ?, hydrated = ?
-         WHERE host = ?",
+    sql(
+        "UPDATE assignments SET epoch = $1, generation = $2, topology = $3, hash = $4, hydrated = $5
+         WHERE host = $6",
     )
     .bind(int(fence.epoch.get()))
     .bind(int(fence.generation.get()))
@@ -105,7 +98,7 @@ pub(super) async fn assign(
     Ok(Assignment { fence, content })
 }
 
-async fn next_fence(tx: &mut SqliteConnection, host: HostId) -> Result<Fence, StoreError> {
+async fn next_fence(tx: &mut Tx, host: HostId) -> Result<Fence, StoreError> {
     let before = of_host(tx, host).await?.fence;
     // A host that obeyed a fence of a later reign keeps that epoch until the master's catches up.
     let epoch = epoch_in(tx).await?.max(before.epoch);
@@ -116,14 +109,14 @@ async fn next_fence(tx: &mut SqliteConnection, host: HostId) -> Result<Fence, St
 }
 
 async fn desire(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     topology: TopologyId,
     fence: Fence,
     hash: VersionHash,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE topologies SET desired_epoch = ?, desired_generation = ?, desired_hash = ?
-         WHERE id = ?",
+    sql(
+        "UPDATE topologies SET desired_epoch = $1, desired_generation = $2, desired_hash = $3
+         WHERE id = $4",
     )
     .bind(int(fence.epoch.get()))
     .bind(int(fence.generation.get()))
@@ -136,14 +129,12 @@ async fn desire(
 }
 
 async fn remember_deckies(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     host: HostId,
     topology: TopologyId,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO host_deckies (host, topology, decky)
-         SELECT ?, topology, id FROM deckies WHERE topology = ? ON CONFLICT DO NOTHING",
-    )
+    sql("INSERT INTO host_deckies (host, topology, decky)
+         SELECT $1, topology, id FROM deckies WHERE topology = $2 ON CONFLICT DO NOTHING")
     .bind(blob(host.uuid()))
     .bind(blob(topology.uuid()))
     .execute(tx)
@@ -153,10 +144,7 @@ async fn remember_deckies(
 }
 
 /// Assigns nothing to `host`, when something is assigned to it.
-pub(super) async fn clear(
-    tx: &mut SqliteConnection,
-    host: HostId,
-) -> Result<Assignment, StoreError> {
+pub(super) async fn clear(tx: &mut Tx, host: HostId) -> Result<Assignment, StoreError> {
     let assignment = of_host(tx, host).await?;
     if assignment.content.is_none() {
         return Ok(assignment);
@@ -166,11 +154,11 @@ pub(super) async fn clear(
 
 /// Assigns nothing to every host that is assigned `topology`, except to `keep`.
 pub(super) async fn withdraw(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     topology: TopologyId,
     keep: Option<HostId>,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query("SELECT host FROM assignments WHERE topology = ?")
+    let rows = sql("SELECT host FROM assignments WHERE topology = $1")
         .bind(blob(topology.uuid()))
         .fetch_all(&mut *tx)
         .await
@@ -185,7 +173,7 @@ pub(super) async fn withdraw(
 }
 
 pub(super) async fn supersede(
-    store: &SqliteStore,
+    store: &SqlStore,
     host: HostId,
     above: Fence,
 ) -> Result<Assignment, StoreError> {
@@ -198,11 +186,11 @@ pub(super) async fn supersede(
     let epoch = epoch_in(&mut tx).await?.max(floor.epoch);
     let generation = before.fence.generation.max(above.generation).next();
     let fence = Fence { epoch, generation };
-    sqlx::query("UPDATE assignments SET epoch = ?, generation = ? WHERE host = ?")
+    sql("UPDATE assignments SET epoch = $1, generation = $2 WHERE host = $3")
         .bind(int(fence.epoch.get()))
         .bind(int(fence.generation.get()))
         .bind(blob(host.uuid()))
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed(ATTEMPT))?;
     if let Some((topology, hash)) = before.content {
@@ -223,23 +211,24 @@ pub(super) async fn supersede(
 }
 
 pub(super) async fn document(
-    store: &SqliteStore,
+    store: &SqlStore,
     host: HostId,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let document: Option<Option<Vec<u8>>> =
-        sqlx::query_scalar("SELECT hydrated FROM assignments WHERE host = ?")
-            .bind(blob(host.uuid()))
-            .fetch_optional(&store.read)
-            .await
-            .map_err(failed("read an assigned document"))?;
-    Ok(document.flatten())
+    let row = sql("SELECT hydrated FROM assignments WHERE host = $1")
+        .bind(blob(host.uuid()))
+        .fetch_optional(&store.read)
+        .await
+        .map_err(failed("read an assigned document"))?;
+    row.map_or(Ok(None), |row| {
+        Cells::new(&row, "assignment").get("hydrated")
+    })
 }
 
 pub(super) async fn deckies_of_host(
-    store: &SqliteStore,
+    store: &SqlStore,
     host: HostId,
 ) -> Result<BTreeSet<(TopologyId, DeckyId)>, StoreError> {
-    let rows = sqlx::query("SELECT topology, decky FROM host_deckies WHERE host = ?")
+    let rows = sql("SELECT topology, decky FROM host_deckies WHERE host = $1")
         .bind(blob(host.uuid()))
         .fetch_all(&store.read)
         .await

@@ -8,10 +8,9 @@ use domain::service::{ServiceKind, ServiceOptions, ServiceSet};
 use domain::topology::{Decky, Edge, Lan, Protocol, Publish, Topology};
 use proto::decky_config::WireOption;
 use proto::topology_file::FilePublish;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::decode::{Cells, blob, failed};
+use super::cells::{Cells, blob, failed};
+use super::statement::{Builder, Row, Tx, Value, sql};
 use crate::db::StoreError;
 
 /// Service to option to value, as in the decky configuration file.
@@ -27,92 +26,116 @@ pub(super) struct Graph {
     pub(super) edges: Vec<Edge>,
 }
 
-pub(super) async fn insert(
-    tx: &mut SqliteConnection,
-    topology: &Topology,
+/// Rows of one statement: a whole topology is few of them, and none has more values than SQLite's
+/// 32766.
+const ROWS: usize = 2048;
+
+pub(super) async fn insert(tx: &mut Tx, topology: &Topology) -> Result<(), StoreError> {
+    let id = || Value::from(blob(topology.id.uuid()));
+    let text =
+        "INSERT INTO lans (topology, position, id, name, subnet, subnet6, kind, driver) VALUES ";
+    insert_rows(tx, text, &topology.lans, |position, lan| {
+        [
+            id(),
+            position,
+            blob(lan.id.uuid()).into(),
+            lan.name.as_str().into(),
+            lan.subnet.to_string().into(),
+            lan.subnet6.map(|subnet| subnet.to_string()).into(),
+            lan.kind.as_str().into(),
+            lan.driver.to_string().into(),
+        ]
+    })
+    .await?;
+    let text = "INSERT INTO deckies (topology, position, id, name, hostname, archetype, services,
+                                     persona, forwards_l3, publish, mutate_every, seed) VALUES ";
+    insert_rows(tx, text, &topology.deckies, |position, decky| {
+        [
+            id(),
+            position,
+            blob(decky.id.uuid()).into(),
+            decky.name.as_str().into(),
+            decky.hostname.as_str().into(),
+            (&decky.archetype).into(),
+            services_json(&decky.services).into(),
+            decky.persona.as_str().into(),
+            decky.forwards_l3.into(),
+            publish_json(&decky.publish).into(),
+            decky.mutate_every.map(|every| every.to_string()).into(),
+            decky.seed.hex().into(),
+        ]
+    })
+    .await?;
+    let text = "INSERT INTO edges (topology, position, id, decky, lan, address, mac, home) VALUES ";
+    insert_rows(tx, text, &topology.edges, |position, edge| {
+        [
+            id(),
+            position,
+            blob(edge.id.uuid()).into(),
+            blob(edge.decky.uuid()).into(),
+            blob(edge.lan.uuid()).into(),
+            edge.address.to_string().into(),
+            edge.mac.to_string().into(),
+            edge.home.into(),
+        ]
+    })
+    .await
+}
+
+async fn insert_rows<T, const N: usize>(
+    tx: &mut Tx,
+    text: &'static str,
+    items: &[T],
+    row: impl Fn(Value, &T) -> [Value; N],
 ) -> Result<(), StoreError> {
-    let id = blob(topology.id.uuid());
-    for (position, lan) in (0_i64..).zip(&topology.lans) {
-        sqlx::query(
-            "INSERT INTO lans (id, topology, position, name, subnet, subnet6, kind, driver)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(blob(lan.id.uuid()))
-        .bind(&id)
-        .bind(position)
-        .bind(lan.name.as_str())
-        .bind(lan.subnet.to_string())
-        .bind(lan.subnet6.map(|subnet| subnet.to_string()))
-        .bind(lan.kind.as_str())
-        .bind(lan.driver.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(INSERT))?;
-    }
-    for (position, decky) in (0_i64..).zip(&topology.deckies) {
-        sqlx::query(
-            "INSERT INTO deckies (id, topology, position, name, hostname, archetype, services,
-                                  persona, forwards_l3, publish, seed)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(blob(decky.id.uuid()))
-        .bind(&id)
-        .bind(position)
-        .bind(decky.name.as_str())
-        .bind(decky.hostname.as_str())
-        .bind(&decky.archetype)
-        .bind(services_json(&decky.services))
-        .bind(decky.persona.as_str())
-        .bind(decky.forwards_l3)
-        .bind(publish_json(&decky.publish))
-        .bind(decky.seed.hex())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(INSERT))?;
-    }
-    for (position, edge) in (0_i64..).zip(&topology.edges) {
-        sqlx::query(
-            "INSERT INTO edges (id, topology, position, decky, lan, address, mac, home)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(blob(edge.id.uuid()))
-        .bind(&id)
-        .bind(position)
-        .bind(blob(edge.decky.uuid()))
-        .bind(blob(edge.lan.uuid()))
-        .bind(edge.address.to_string())
-        .bind(edge.mac.to_string())
-        .bind(edge.home)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(INSERT))?;
+    let placed: Vec<(i64, &T)> = (0..).zip(items).collect();
+    for part in placed.chunks(ROWS) {
+        let mut statement = Builder::new(tx.dialect(), text);
+        statement.push_rows(part, |(position, item)| row((*position).into(), item));
+        statement
+            .build_once()
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(INSERT))?;
     }
     Ok(())
 }
 
-pub(super) async fn read(
-    tx: &mut SqliteConnection,
-    topology: TopologyId,
-) -> Result<Graph, StoreError> {
+/// Puts the LANs, deckies and edges of `topology` in the place of those that are stored.
+pub(super) async fn replace(tx: &mut Tx, topology: &Topology) -> Result<(), StoreError> {
+    for text in [
+        "DELETE FROM edges WHERE topology = $1",
+        "DELETE FROM deckies WHERE topology = $1",
+        "DELETE FROM lans WHERE topology = $1",
+    ] {
+        sql(text)
+            .bind(blob(topology.id.uuid()))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(INSERT))?;
+    }
+    insert(tx, topology).await
+}
+
+pub(super) async fn read(tx: &mut Tx, topology: TopologyId) -> Result<Graph, StoreError> {
     let id = blob(topology.uuid());
-    let lans = sqlx::query(
-        "SELECT id, name, subnet, subnet6, kind, driver FROM lans
-         WHERE topology = ? ORDER BY position",
+    let lans = sql("SELECT id, name, subnet, subnet6, kind, driver FROM lans
+         WHERE topology = $1 ORDER BY position")
+    .bind(&id)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(failed(READ))?;
+    let deckies = sql(
+        "SELECT id, name, hostname, archetype, services, persona, forwards_l3, publish,
+                mutate_every, seed
+         FROM deckies WHERE topology = $1 ORDER BY position",
     )
     .bind(&id)
     .fetch_all(&mut *tx)
     .await
     .map_err(failed(READ))?;
-    let deckies = sqlx::query(
-        "SELECT id, name, hostname, archetype, services, persona, forwards_l3, publish, seed
-         FROM deckies WHERE topology = ? ORDER BY position",
-    )
-    .bind(&id)
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(failed(READ))?;
-    let edges = sqlx::query(
-        "SELECT id, decky, lan, address, mac, home FROM edges WHERE topology = ?
+    let edges = sql(
+        "SELECT id, decky, lan, address, mac, home FROM edges WHERE topology = $1
          ORDER BY position",
     )
     .bind(&id)
@@ -126,7 +149,7 @@ pub(super) async fn read(
     })
 }
 
-fn lan(row: &SqliteRow) -> Result<Lan, StoreError> {
+fn lan(row: &Row) -> Result<Lan, StoreError> {
     let cells = Cells::new(row, "LAN");
     Ok(Lan {
         id: cells.id("id", LanId::new)?,
@@ -138,7 +161,7 @@ fn lan(row: &SqliteRow) -> Result<Lan, StoreError> {
     })
 }
 
-fn decky(row: &SqliteRow) -> Result<Decky, StoreError> {
+fn decky(row: &Row) -> Result<Decky, StoreError> {
     let cells = Cells::new(row, "decky");
     Ok(Decky {
         id: cells.id("id", DeckyId::new)?,
@@ -150,12 +173,12 @@ fn decky(row: &SqliteRow) -> Result<Decky, StoreError> {
         persona: cells.word("persona")?,
         forwards_l3: cells.flag("forwards_l3")?,
         publish: publish_from(cells.get("publish")?).ok_or_else(|| cells.malformed("publish"))?,
-        mutate_every: None,
+        mutate_every: cells.maybe_word("mutate_every")?,
         seed: cells.word("seed")?,
     })
 }
 
-fn edge(row: &SqliteRow) -> Result<Edge, StoreError> {
+fn edge(row: &Row) -> Result<Edge, StoreError> {
     let cells = Cells::new(row, "edge");
     Ok(Edge {
         id: cells.id("id", EdgeId::new)?,

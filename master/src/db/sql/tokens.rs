@@ -5,23 +5,22 @@ use domain::id::{HostId, TokenId};
 use domain::name::HostName;
 use pki::fingerprint::KeyFingerprint;
 use pki::token::same_hash;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
 use super::audit::{self, Entry};
-use super::decode::{Cells, blob, failed, nanos};
-use super::{SqliteStore, assignments, hosts};
+use super::cells::{Cells, blob, failed, nanos};
+use super::statement::{Row, Tx, sql};
+use super::{SqlStore, assignments, hosts};
 use crate::db::{Actor, RedeemError, Redeemed, Redemption, StoreError, TokenRefusal, TokenRow};
 
 const REDEEM: &str = "redeem a token";
 
-pub(super) async fn insert(store: &SqliteStore, token: TokenRow) -> Result<(), StoreError> {
+pub(super) async fn insert(store: &SqlStore, token: &TokenRow) -> Result<(), StoreError> {
     const ATTEMPT: &str = "store a token";
     let mut tx = store.writing(ATTEMPT).await?;
-    sqlx::query(
+    sql(
         "INSERT INTO tokens (id, secret_hash, name, created_at, expires_at, creator)
-         VALUES (?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(blob(token.id.uuid()))
     .bind(token.secret_hash.as_slice())
@@ -29,12 +28,12 @@ pub(super) async fn insert(store: &SqliteStore, token: TokenRow) -> Result<(), S
     .bind(nanos(token.created_at))
     .bind(nanos(token.expires_at))
     .bind(&token.creator)
-    .execute(&mut *tx)
+    .execute(&mut tx)
     .await
     .map_err(failed(ATTEMPT))?;
     let entry = Entry {
         at: token.created_at,
-        actor: &Actor::Operator(token.creator),
+        actor: &Actor::Operator(token.creator.clone()),
         action: "token.create",
         subject: &token.id.to_string(),
         detail: &format!("for host {} until {}", token.name, token.expires_at),
@@ -44,12 +43,12 @@ pub(super) async fn insert(store: &SqliteStore, token: TokenRow) -> Result<(), S
 }
 
 pub(super) async fn open(
-    store: &SqliteStore,
+    store: &SqlStore,
     now: OffsetDateTime,
 ) -> Result<Vec<TokenRow>, StoreError> {
-    let rows = sqlx::query(
+    let rows = sql(
         "SELECT id, secret_hash, name, created_at, expires_at, creator, host FROM tokens
-         WHERE host IS NULL AND expires_at > ? ORDER BY expires_at, id",
+         WHERE host IS NULL AND expires_at > $1 ORDER BY expires_at, id",
     )
     .bind(nanos(now))
     .fetch_all(&store.read)
@@ -58,7 +57,7 @@ pub(super) async fn open(
     rows.iter().map(token_row).collect()
 }
 
-fn token_row(row: &SqliteRow) -> Result<TokenRow, StoreError> {
+fn token_row(row: &Row) -> Result<TokenRow, StoreError> {
     let cells = Cells::new(row, "token");
     Ok(TokenRow {
         id: cells.id("id", TokenId::new)?,
@@ -72,26 +71,25 @@ fn token_row(row: &SqliteRow) -> Result<TokenRow, StoreError> {
 }
 
 pub(super) async fn delete(
-    store: &SqliteStore,
+    store: &SqlStore,
     id: TokenId,
-    actor: Actor,
+    actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
     const ATTEMPT: &str = "remove a token";
     let mut tx = store.writing(ATTEMPT).await?;
-    let removed = sqlx::query("DELETE FROM tokens WHERE id = ?")
+    let removed = sql("DELETE FROM tokens WHERE id = $1")
         .bind(blob(id.uuid()))
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
-        .map_err(failed(ATTEMPT))?
-        .rows_affected();
+        .map_err(failed(ATTEMPT))?;
     if removed == 0 {
         return Ok(false);
     }
     let subject = id.to_string();
     let entry = Entry {
         at: now,
-        actor: &actor,
+        actor,
         action: "token.delete",
         subject: &subject,
         detail: "",
@@ -102,23 +100,23 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn keep_certificate(
-    store: &SqliteStore,
+    store: &SqlStore,
     token: TokenId,
     certificate: &[u8],
 ) -> Result<(), StoreError> {
     const ATTEMPT: &str = "keep a certificate";
     let mut tx = store.writing(ATTEMPT).await?;
-    sqlx::query("UPDATE tokens SET certificate = ? WHERE id = ? AND host IS NOT NULL")
+    sql("UPDATE tokens SET certificate = $1 WHERE id = $2 AND host IS NOT NULL")
         .bind(certificate)
         .bind(blob(token.uuid()))
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed(ATTEMPT))?;
     tx.commit().await.map_err(failed(ATTEMPT))
 }
 
 pub(super) async fn redeem(
-    store: &SqliteStore,
+    store: &SqlStore,
     redemption: &Redemption,
 ) -> Result<Redeemed, RedeemError> {
     let mut tx = store.writing(REDEEM).await.map_err(RedeemError::Store)?;
@@ -178,7 +176,7 @@ struct StoredToken {
 }
 
 async fn consume(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     redemption: &Redemption,
 ) -> Result<Result<Redeemed, TokenRefusal>, StoreError> {
     let Some(token) = authentic(tx, redemption).await? else {
@@ -218,11 +216,11 @@ async fn consume(
 
 /// The token, when the secret is its secret.
 async fn authentic(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     redemption: &Redemption,
 ) -> Result<Option<StoredToken>, StoreError> {
-    let row = sqlx::query(
-        "SELECT secret_hash, name, expires_at, host, key, certificate FROM tokens WHERE id = ?",
+    let row = sql(
+        "SELECT secret_hash, name, expires_at, host, key, certificate FROM tokens WHERE id = $1",
     )
     .bind(blob(redemption.token.uuid()))
     .fetch_optional(tx)
@@ -247,16 +245,12 @@ async fn authentic(
 }
 
 /// Inserts the host with its key and an assignment of nothing, and marks the token.
-async fn admit(
-    tx: &mut SqliteConnection,
-    redemption: &Redemption,
-    name: &HostName,
-) -> Result<(), StoreError> {
+async fn admit(tx: &mut Tx, redemption: &Redemption, name: &HostName) -> Result<(), StoreError> {
     let host = blob(redemption.host.uuid());
     let now = nanos(redemption.now);
-    sqlx::query(
+    sql(
         "INSERT INTO hosts (id, name, name_fold, standing, enrolled_at, agent_version)
-         VALUES (?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&host)
     .bind(name.as_str())
@@ -267,7 +261,7 @@ async fn admit(
     .execute(&mut *tx)
     .await
     .map_err(failed(REDEEM))?;
-    sqlx::query("INSERT INTO host_keys (host, key, added_at) VALUES (?, ?, ?)")
+    sql("INSERT INTO host_keys (host, key, added_at) VALUES ($1, $2, $3)")
         .bind(&host)
         .bind(redemption.key.as_bytes().as_slice())
         .bind(now)
@@ -275,7 +269,7 @@ async fn admit(
         .await
         .map_err(failed(REDEEM))?;
     assignments::insert_empty(tx, redemption.host).await?;
-    sqlx::query("UPDATE tokens SET host = ?, key = ? WHERE id = ?")
+    sql("UPDATE tokens SET host = $1, key = $2 WHERE id = $3")
         .bind(&host)
         .bind(redemption.key.as_bytes().as_slice())
         .bind(blob(redemption.token.uuid()))

@@ -4,31 +4,28 @@ use domain::assign::Assignment;
 use domain::host::Standing;
 use domain::id::{HostId, TopologyId};
 use domain::name::TopologyName;
-use domain::revision::{Fence, Revision};
+use domain::revision::Fence;
 use domain::topology::hydrate::VersionHash;
 use domain::topology::status::{StatusEvent, TopologyStatus};
-use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::assignments::{self, NewContent};
-use super::decode::{Cells, blob, failed, int, nanos};
+use super::cells::{Cells, blob, failed, int, nanos};
+use super::statement::{Tx, sql};
 use super::status::{self, Cause, Head};
-use super::{SqliteStore, hosts};
+use super::{SqlStore, edits, hosts};
 use crate::db::{
     Actor, Deploy, IntentError, LiveTopology, Replace, Settlement, StoreError, Views, Withdraw,
 };
 
-pub(super) async fn deploy(
-    store: &SqliteStore,
-    deploy: &Deploy,
-) -> Result<Assignment, IntentError> {
+pub(super) async fn deploy(store: &SqlStore, deploy: &Deploy) -> Result<Assignment, IntentError> {
     const ATTEMPT: &str = "store a deploy";
     let mut tx = store.writing(ATTEMPT).await.map_err(IntentError::Store)?;
     let head = status::head(&mut tx, deploy.topology)
         .await
         .map_err(IntentError::Store)?
         .ok_or(IntentError::Unknown)?;
-    let current = revision(&mut tx, deploy.topology)
+    let current = edits::revision(&mut tx, deploy.topology)
         .await
         .map_err(IntentError::Store)?;
     if current != deploy.revision {
@@ -44,11 +41,11 @@ pub(super) async fn deploy(
         .map_err(IntentError::Illegal)?;
     supersede_others(&mut tx, deploy, &head).await?;
 
-    sqlx::query("UPDATE topologies SET host = ?, deadline = ? WHERE id = ?")
+    sql("UPDATE topologies SET host = $1, deadline = $2 WHERE id = $3")
         .bind(blob(deploy.host.uuid()))
         .bind(nanos(deploy.deadline))
         .bind(blob(deploy.topology.uuid()))
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed(ATTEMPT))
         .map_err(IntentError::Store)?;
@@ -78,17 +75,8 @@ pub(super) async fn deploy(
     Ok(assignment)
 }
 
-async fn revision(tx: &mut SqliteConnection, id: TopologyId) -> Result<Revision, StoreError> {
-    let row = sqlx::query("SELECT revision FROM topologies WHERE id = ?")
-        .bind(blob(id.uuid()))
-        .fetch_one(tx)
-        .await
-        .map_err(failed("read a topology"))?;
-    Cells::new(&row, "topology").revision("revision")
-}
-
 /// Whether the host takes this topology: an open one does, and a cordoned one that holds it does.
-async fn check_host(tx: &mut SqliteConnection, deploy: &Deploy) -> Result<(), IntentError> {
+async fn check_host(tx: &mut Tx, deploy: &Deploy) -> Result<(), IntentError> {
     let Some(host) = hosts::in_transaction(tx, deploy.host)
         .await
         .map_err(IntentError::Store)?
@@ -108,7 +96,7 @@ async fn check_host(tx: &mut SqliteConnection, deploy: &Deploy) -> Result<(), In
 
 /// Moves what else lives on the host to tearing down, when the deploy may replace it.
 async fn supersede_others(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     deploy: &Deploy,
     successor: &Head,
 ) -> Result<(), IntentError> {
@@ -146,7 +134,7 @@ async fn supersede_others(
 }
 
 pub(super) async fn teardown(
-    store: &SqliteStore,
+    store: &SqlStore,
     topology: TopologyId,
     reason: &str,
     actor: &Actor,
@@ -181,7 +169,7 @@ pub(super) async fn teardown(
 }
 
 pub(super) async fn settle(
-    store: &SqliteStore,
+    store: &SqlStore,
     settlement: &Settlement,
 ) -> Result<Option<TopologyStatus>, IntentError> {
     const ATTEMPT: &str = "settle a status";
@@ -231,7 +219,7 @@ pub(super) async fn settle(
 }
 
 pub(super) async fn record_applied(
-    store: &SqliteStore,
+    store: &SqlStore,
     topology: TopologyId,
     applied: (Fence, VersionHash, OffsetDateTime),
 ) -> Result<(), StoreError> {
@@ -247,35 +235,35 @@ pub(super) async fn record_applied(
 
 /// Whether that is what is stored; also when there is no such topology to store it for.
 async fn is_applied(
-    store: &SqliteStore,
+    store: &SqlStore,
     topology: TopologyId,
     (fence, hash, at): (Fence, VersionHash, OffsetDateTime),
 ) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
+    sql(
         "SELECT NOT EXISTS (
              SELECT 1 FROM topologies
-             WHERE id = ?5 AND (applied_epoch IS NOT ?1 OR applied_generation IS NOT ?2
-                                OR applied_hash IS NOT ?3 OR applied_at IS NOT ?4))",
+             WHERE id = $5 AND (applied_epoch IS DISTINCT FROM $1 OR applied_generation IS DISTINCT FROM $2
+                                OR applied_hash IS DISTINCT FROM $3 OR applied_at IS DISTINCT FROM $4))",
     )
     .bind(int(fence.epoch.get()))
     .bind(int(fence.generation.get()))
     .bind(hash.bytes().as_slice())
     .bind(nanos(at))
     .bind(blob(topology.uuid()))
-    .fetch_one(&store.read)
+    .fetch_value(&store.read)
     .await
     .map_err(failed("read what a host has applied"))
 }
 
 async fn write_applied(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     topology: TopologyId,
     (fence, hash, at): (Fence, VersionHash, OffsetDateTime),
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE topologies SET applied_epoch = ?1, applied_generation = ?2, applied_hash = ?3,
-                applied_at = ?4
-         WHERE id = ?5",
+    sql(
+        "UPDATE topologies SET applied_epoch = $1, applied_generation = $2, applied_hash = $3,
+                applied_at = $4
+         WHERE id = $5",
     )
     .bind(int(fence.epoch.get()))
     .bind(int(fence.generation.get()))
@@ -288,15 +276,13 @@ async fn write_applied(
     Ok(())
 }
 
-pub(super) async fn views(store: &SqliteStore) -> Result<Views, StoreError> {
+pub(super) async fn views(store: &SqlStore) -> Result<Views, StoreError> {
     const ATTEMPT: &str = "read what is to be reconciled";
     let mut tx = store.reading(ATTEMPT).await?;
     let hosts = hosts::connectable(&mut tx).await?;
-    let rows = sqlx::query(
-        "SELECT id, name, host, status, deadline FROM topologies
-         WHERE status IN ('deploying', 'active', 'degraded', 'tearing_down') ORDER BY row",
-    )
-    .fetch_all(&mut *tx)
+    let rows = sql("SELECT id, name, host, status, deadline FROM topologies
+         WHERE status IN ('deploying', 'active', 'degraded', 'tearing_down') ORDER BY row")
+    .fetch_all(&mut tx)
     .await
     .map_err(failed(ATTEMPT))?;
     let topologies = rows

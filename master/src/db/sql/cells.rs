@@ -8,38 +8,43 @@ use domain::id::{HostId, TopologyId};
 use domain::revision::{Fence, Revision};
 use domain::topology::hydrate::VersionHash;
 use pki::fingerprint::KeyFingerprint;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row as _, Sqlite, Type};
+use sqlx::postgres::PgDatabaseError;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::{Actor, StoreError};
+use super::statement::{Readable, Row};
+use crate::db::{Actor, StoreError, postgres, sqlite};
 
-/// The primary result code of SQLite, when the error is of SQLite.
-pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    extended_code(error).map(|code| code & 0xff)
-}
-
-fn extended_code(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error()?.code()?.parse().ok()
+/// What of a driver's error a caller can do something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::db) enum Trouble {
+    /// The same may succeed later.
+    Busy,
+    /// There is no room.
+    Full,
+    /// Neither.
+    Other,
 }
 
 /// Names what was attempted and sorts the driver's error by what the caller can do about it.
 pub(super) fn failed(attempt: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
-    move |source| {
-        if matches!(source, sqlx::Error::PoolTimedOut) {
-            return StoreError::Busy { attempt, source };
-        }
-        match extended_code(&source) {
-            // SQLITE_IOERR_SHMSIZE: no room for the index of the log.
-            Some(4874) => StoreError::Full { attempt, source },
-            Some(code) => match code & 0xff {
-                5 | 6 => StoreError::Busy { attempt, source }, // SQLITE_BUSY, SQLITE_LOCKED
-                13 => StoreError::Full { attempt, source },    // SQLITE_FULL
-                _ => StoreError::Failed { attempt, source },
-            },
-            None => StoreError::Failed { attempt, source },
-        }
+    move |source| match trouble(&source) {
+        Trouble::Busy => StoreError::Busy { attempt, source },
+        Trouble::Full => StoreError::Full { attempt, source },
+        Trouble::Other => StoreError::Failed { attempt, source },
+    }
+}
+
+fn trouble(error: &sqlx::Error) -> Trouble {
+    if matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) {
+        return Trouble::Busy;
+    }
+    let Some(database) = error.as_database_error() else {
+        return Trouble::Other;
+    };
+    match database.try_downcast_ref::<PgDatabaseError>() {
+        Some(error) => postgres::trouble(error.code()),
+        None => sqlite::trouble(database),
     }
 }
 
@@ -56,12 +61,12 @@ fn from_nanos(nanos: i64) -> OffsetDateTime {
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// A counter as SQLite keeps it; one that does not fit stays at the end of the range.
+/// A counter as a column keeps it; one that does not fit stays at the end of the range.
 pub(super) fn int(counter: u64) -> i64 {
     i64::try_from(counter).unwrap_or(i64::MAX)
 }
 
-/// An id as SQLite keeps it.
+/// An id as a column keeps it.
 pub(super) fn blob(id: Uuid) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
@@ -86,12 +91,12 @@ fn actor_from(text: &str) -> Option<Actor> {
 
 /// One row that is being read, with the noun for what is wrong with it.
 pub(super) struct Cells<'r> {
-    row: &'r SqliteRow,
+    row: &'r Row,
     noun: &'static str,
 }
 
 impl<'r> Cells<'r> {
-    pub(super) const fn new(row: &'r SqliteRow, noun: &'static str) -> Self {
+    pub(super) const fn new(row: &'r Row, noun: &'static str) -> Self {
         Self { row, noun }
     }
 
@@ -103,11 +108,8 @@ impl<'r> Cells<'r> {
         }
     }
 
-    pub(super) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
-    where
-        T: Decode<'r, Sqlite> + Type<Sqlite>,
-    {
-        self.row.try_get(column).map_err(|_| self.malformed(column))
+    pub(super) fn get<T: Readable<'r>>(&self, column: &'static str) -> Result<T, StoreError> {
+        self.row.get(column).map_err(|_| self.malformed(column))
     }
 
     pub(super) fn id<T>(
@@ -160,7 +162,7 @@ impl<'r> Cells<'r> {
     }
 
     pub(super) fn flag(&self, column: &'static str) -> Result<bool, StoreError> {
-        Ok(self.get::<i64>(column)? != 0)
+        self.get(column)
     }
 
     pub(super) fn time(&self, column: &'static str) -> Result<OffsetDateTime, StoreError> {

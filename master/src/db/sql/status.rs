@@ -3,12 +3,12 @@
 
 use domain::id::{HostId, TopologyId};
 use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
-use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::SqliteStore;
 use super::audit::{self, Entry};
-use super::decode::{Cells, actor_text, blob, failed, nanos};
+use super::cells::{Cells, actor_text, blob, failed, nanos};
+use super::statement::{Tx, sql};
+use super::{SqlStore, queue};
 use crate::db::{Actor, IntentError, StatusChange, StoreError};
 
 const CHANGE: &str = "change a status";
@@ -29,11 +29,8 @@ pub(super) struct Cause<'a> {
     pub(super) now: OffsetDateTime,
 }
 
-pub(super) async fn head(
-    tx: &mut SqliteConnection,
-    id: TopologyId,
-) -> Result<Option<Head>, StoreError> {
-    let row = sqlx::query("SELECT id, name, status FROM topologies WHERE id = ?")
+pub(super) async fn head(tx: &mut Tx, id: TopologyId) -> Result<Option<Head>, StoreError> {
+    let row = sql("SELECT id, name, status FROM topologies WHERE id = $1")
         .bind(blob(id.uuid()))
         .fetch_optional(tx)
         .await
@@ -52,15 +49,10 @@ fn head_row(cells: &Cells<'_>) -> Result<Head, StoreError> {
 }
 
 /// The topologies that occupy a host, oldest first.
-pub(super) async fn live_on(
-    tx: &mut SqliteConnection,
-    host: HostId,
-) -> Result<Vec<Head>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, name, status FROM topologies
-         WHERE host = ? AND status IN ('deploying', 'active', 'degraded', 'tearing_down')
-         ORDER BY row",
-    )
+pub(super) async fn live_on(tx: &mut Tx, host: HostId) -> Result<Vec<Head>, StoreError> {
+    let rows = sql("SELECT id, name, status FROM topologies
+         WHERE host = $1 AND status IN ('deploying', 'active', 'degraded', 'tearing_down')
+         ORDER BY row")
     .bind(blob(host.uuid()))
     .fetch_all(tx)
     .await
@@ -87,7 +79,7 @@ impl From<TakeError> for IntentError {
 
 /// Gives `event` to the status machine and writes what it answers.
 pub(super) async fn take(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     head: &Head,
     event: StatusEvent,
     cause: &Cause<'_>,
@@ -100,7 +92,7 @@ pub(super) async fn take(
 }
 
 async fn write(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     head: &Head,
     (event, after): (StatusEvent, TopologyStatus),
     cause: &Cause<'_>,
@@ -112,10 +104,10 @@ async fn write(
         now,
     } = *cause;
     let before = head.status;
-    let changed = sqlx::query(
-        "UPDATE topologies SET status = ?1, status_at = ?2, reason = ?3,
-                deadline = CASE WHEN ?1 = 'deploying' THEN deadline END
-         WHERE id = ?4 AND status = ?5",
+    let changed = sql(
+        "UPDATE topologies SET status = $1, status_at = $2, reason = $3,
+                deadline = CASE WHEN $1 = 'deploying' THEN deadline END
+         WHERE id = $4 AND status = $5",
     )
     .bind(after.as_str())
     .bind(nanos(now))
@@ -124,15 +116,14 @@ async fn write(
     .bind(before.as_str())
     .execute(&mut *tx)
     .await
-    .map_err(failed(CHANGE))?
-    .rows_affected();
+    .map_err(failed(CHANGE))?;
     if changed == 0 {
         // Only when `head` is of another transaction.
         return Err(failed(CHANGE)(sqlx::Error::RowNotFound));
     }
-    sqlx::query(
+    sql(
         "INSERT INTO status_changes (topology, at, before, after, event, reason, actor)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(blob(head.id.uuid()))
     .bind(nanos(now))
@@ -144,6 +135,12 @@ async fn write(
     .execute(&mut *tx)
     .await
     .map_err(failed(CHANGE))?;
+    if matches!(
+        after,
+        TopologyStatus::TearingDown | TopologyStatus::TornDown
+    ) {
+        queue::end_all(tx, head.id, now).await?;
+    }
     let subject = head.id.to_string();
     let detail = format!("{}: {before} to {after}: {reason}", head.name);
     audit::record(
@@ -160,12 +157,12 @@ async fn write(
 }
 
 pub(super) async fn changes(
-    store: &SqliteStore,
+    store: &SqlStore,
     id: TopologyId,
 ) -> Result<Vec<StatusChange>, StoreError> {
-    let rows = sqlx::query(
+    let rows = sql(
         "SELECT at, before, after, event, reason, actor FROM status_changes
-         WHERE topology = ? ORDER BY row",
+         WHERE topology = $1 ORDER BY row",
     )
     .bind(blob(id.uuid()))
     .fetch_all(&store.read)

@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use domain::event::Evidence;
 use domain::id::{DeckyId, EventId, HostId, SessionId, SpoolId, TopologyId};
 use proto::line::{payload_from_json, payload_json};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::PgConnection;
 
-use super::SqliteStore;
-use super::decode::{Cells, blob, failed, nanos};
+use super::SqlStore;
+use super::cells::{Cells, blob, failed, nanos};
+use super::statement::{Builder, Dialect, Row, Statement, Tx, TxLink, sql};
 use crate::db::{Appended, EventBatch, EventFilter, EventPage, EventRow, NewEvent, StoreError};
 
 const APPEND: &str = "store events";
@@ -19,25 +19,46 @@ const READ: &str = "read events";
 /// Most events of one page.
 const MAX_PAGE: u32 = 1000;
 
-/// Variables of one row of the insert.
+/// The columns of an event besides its `row` and `spool`, in the order of both inserts.
+macro_rules! columns {
+    () => {
+        "sequence, id, topology, decky, kind, service, at, received_at, session, source_ip,
+         source_port, destination_ip, destination_port, severity, payload, raw"
+    };
+}
+
+/// Variables of one row of SQLite's insert.
 const VARIABLES: usize = 17;
 
-/// Rows of one insert: few distinct numbers, so that every statement stays prepared. The largest
-/// stays well below SQLite's 32766 variables.
+/// Rows of one insert into SQLite: few distinct numbers, so that every statement stays prepared.
+/// The largest stays well below SQLite's 32766 variables.
 const SIZES: [usize; 4] = [512, 64, 8, 1];
 
 static INSERTS: LazyLock<[String; 4]> = LazyLock::new(|| SIZES.map(insert_of));
 
 fn insert_of(rows: usize) -> String {
+    // Not `$1`: that is a name to SQLite, which looks for each from the first one on.
     let row = format!("({})", vec!["?"; VARIABLES].join(", "));
     format!(
-        "INSERT INTO events (spool, sequence, id, topology, decky, kind, service, at, received_at,
-                             session, source_ip, source_port, destination_ip, destination_port,
-                             severity, payload, raw)
-         VALUES {} ON CONFLICT (spool, sequence) DO NOTHING",
+        "INSERT INTO events (spool, {}) VALUES {} ON CONFLICT (spool, sequence) DO NOTHING",
+        columns!(),
         vec![row; rows].join(", ")
     )
 }
+
+/// PostgreSQL takes columns at once: one value for each, whatever the number of rows.
+const INSERT_COLUMNS: &str = concat!(
+    "INSERT INTO events (spool, ",
+    columns!(),
+    ") SELECT $1, ",
+    columns!(),
+    " FROM unnest($2::BIGINT[], $3::BYTEA[], $4::BYTEA[], $5::BYTEA[], $6::TEXT[], $7::TEXT[],
+                  $8::BIGINT[], $9::BIGINT[], $10::BYTEA[], $11::TEXT[], $12::BIGINT[],
+                  $13::TEXT[], $14::BIGINT[], $15::TEXT[], $16::TEXT[], $17::BYTEA[])
+           WITH ORDINALITY AS t (",
+    columns!(),
+    ", place) ORDER BY place ON CONFLICT (spool, sequence) DO NOTHING"
+);
 
 /// A payload and a sequence number in the form of their columns: made before the writer is taken.
 struct Encoded<'a> {
@@ -59,7 +80,7 @@ fn encode(event: &NewEvent) -> Result<Encoded<'_>, StoreError> {
 }
 
 pub(super) async fn append(
-    store: &SqliteStore,
+    store: &SqlStore,
     batches: &[EventBatch],
 ) -> Result<Vec<Appended>, StoreError> {
     let encoded = batches
@@ -72,55 +93,65 @@ pub(super) async fn append(
                 .collect::<Result<Vec<_>, _>>()
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let mut tx = store.writing(APPEND).await?;
+    let mut tx = store.appending(APPEND).await?;
     let mut appended = Vec::with_capacity(batches.len());
-    for (batch, mut events) in batches.iter().zip(encoded) {
+    for (batch, events) in batches.iter().zip(encoded) {
         let spool = spool_row(&mut tx, batch).await?;
-        let mut stored = 0;
-        for (rows, sql) in SIZES.into_iter().zip(INSERTS.iter()) {
-            while events.len() >= rows {
-                let rest = events.split_off(rows);
-                stored += insert(&mut tx, sql, spool, events).await?;
-                events = rest;
-            }
-        }
-        appended.push(Appended { stored });
+        let stored = match &mut tx.link {
+            TxLink::Postgres(connection) => insert_columns(connection, spool, &events).await,
+            TxLink::Sqlite(_) => insert_rows(&mut tx, spool, events).await,
+        };
+        appended.push(Appended {
+            stored: stored.map_err(failed(APPEND))?,
+        });
     }
     tx.commit().await.map_err(failed(APPEND))?;
     Ok(appended)
 }
 
-async fn spool_row(tx: &mut SqliteConnection, batch: &EventBatch) -> Result<i64, StoreError> {
+async fn spool_row(tx: &mut Tx, batch: &EventBatch) -> Result<i64, StoreError> {
     let (host, spool) = (blob(batch.host.uuid()), blob(batch.spool.uuid()));
-    sqlx::query("INSERT INTO spools (host, spool) VALUES (?, ?) ON CONFLICT DO NOTHING")
+    sql("INSERT INTO spools (host, spool) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(&host)
         .bind(&spool)
         .execute(&mut *tx)
         .await
         .map_err(failed(APPEND))?;
-    sqlx::query_scalar("SELECT row FROM spools WHERE host = ? AND spool = ?")
+    sql("SELECT row FROM spools WHERE host = $1 AND spool = $2")
         .bind(&host)
         .bind(&spool)
-        .fetch_one(tx)
+        .fetch_value(tx)
         .await
         .map_err(failed(APPEND))
 }
 
-async fn insert(
-    tx: &mut SqliteConnection,
-    sql: &'static str,
+async fn insert_rows(
+    tx: &mut Tx,
     spool: i64,
-    events: Vec<Encoded<'_>>,
-) -> Result<u64, StoreError> {
-    let mut query = sqlx::query(sql);
-    for Encoded {
-        event,
-        sequence,
-        payload,
-    } in events
-    {
-        let ip = |address: SocketAddr| address.ip().to_string();
-        query = query
+    mut events: Vec<Encoded<'_>>,
+) -> Result<u64, sqlx::Error> {
+    let mut stored = 0;
+    for (rows, text) in SIZES.into_iter().zip(INSERTS.iter()) {
+        while events.len() >= rows {
+            let rest = events.split_off(rows);
+            let statement = events
+                .into_iter()
+                .fold(sql(text), |statement, event| event.bind(statement, spool));
+            stored += statement.execute(&mut *tx).await?;
+            events = rest;
+        }
+    }
+    Ok(stored)
+}
+
+impl Encoded<'_> {
+    fn bind(self, statement: Statement, spool: i64) -> Statement {
+        let Self {
+            event,
+            sequence,
+            payload,
+        } = self;
+        statement
             .bind(spool)
             .bind(sequence)
             .bind(blob(event.id.uuid()))
@@ -132,35 +163,87 @@ async fn insert(
             .bind(nanos(event.received_at))
             .bind(event.session.map(|session| blob(session.uuid())))
             .bind(event.source.map(ip))
-            .bind(event.source.map(|address| address.port()))
+            .bind(event.source.map(port))
             .bind(event.destination.map(ip))
-            .bind(event.destination.map(|address| address.port()))
+            .bind(event.destination.map(port))
             .bind(event.severity.as_str())
             .bind(payload)
-            .bind(event.raw.as_ref().map(Evidence::bytes));
+            .bind(event.raw.as_ref().map(Evidence::bytes))
     }
-    Ok(query
-        .execute(tx)
-        .await
-        .map_err(failed(APPEND))?
-        .rows_affected())
+}
+
+fn ip(address: SocketAddr) -> String {
+    address.ip().to_string()
+}
+
+fn port(address: SocketAddr) -> i64 {
+    address.port().into()
+}
+
+async fn insert_columns(
+    connection: &mut PgConnection,
+    spool: i64,
+    events: &[Encoded<'_>],
+) -> Result<u64, sqlx::Error> {
+    fn column<'a, T>(events: &'a [Encoded<'_>], cell: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
+        events.iter().map(|encoded| cell(encoded.event)).collect()
+    }
+    if events.is_empty() {
+        return Ok(0);
+    }
+    let sequences: Vec<i64> = events.iter().map(|encoded| encoded.sequence).collect();
+    let payloads: Vec<&str> = events.iter().map(|encoded| &*encoded.payload).collect();
+    let written = sqlx::query(INSERT_COLUMNS)
+        .bind(spool)
+        .bind(sequences)
+        .bind(column(events, |event| blob(event.id.uuid())))
+        .bind(column(events, |event| blob(event.topology.uuid())))
+        .bind(column(events, |event| blob(event.decky.uuid())))
+        .bind(column(events, |event| event.payload.kind().as_str()))
+        .bind(column(events, |event| {
+            event.service.map(|service| service.as_str())
+        }))
+        .bind(column(events, |event| nanos(event.at)))
+        .bind(column(events, |event| nanos(event.received_at)))
+        .bind(column(events, |event| {
+            event.session.map(|session| blob(session.uuid()))
+        }))
+        .bind(column(events, |event| event.source.map(ip)))
+        .bind(column(events, |event| event.source.map(port)))
+        .bind(column(events, |event| event.destination.map(ip)))
+        .bind(column(events, |event| event.destination.map(port)))
+        .bind(column(events, |event| event.severity.as_str()))
+        .bind(payloads)
+        .bind(column(events, |event| {
+            event.raw.as_ref().map(Evidence::bytes)
+        }))
+        .execute(connection)
+        .await?;
+    Ok(written.rows_affected())
 }
 
 pub(super) async fn page(
-    store: &SqliteStore,
+    store: &SqlStore,
     filter: &EventFilter,
     page: EventPage,
     limit: u32,
 ) -> Result<Vec<EventRow>, StoreError> {
-    // CROSS JOIN keeps `events` outermost: its order is the order of the answer, and a page must
-    // not read more than it shows.
-    let mut query = QueryBuilder::new(
+    let dialect = store.read.pool.dialect();
+    let mut query = Builder::new(
+        dialect,
         "SELECT e.row, s.host, s.spool, d.name AS decky_name, e.sequence, e.id, e.topology,
                 e.decky, e.service, e.at, e.received_at, e.session, e.source_ip, e.source_port,
                 e.destination_ip, e.destination_port, e.severity, e.payload, e.raw
-         FROM events AS e CROSS JOIN spools AS s ON s.row = e.spool
-              LEFT JOIN deckies AS d ON d.id = e.decky
-         WHERE TRUE",
+         FROM events AS e ",
+    );
+    query.push(match dialect {
+        // Keeps `events` outermost: its order is the order of the answer, and a page must not
+        // read more than it shows.
+        Dialect::Sqlite => "CROSS JOIN",
+        Dialect::Postgres => "JOIN",
+    });
+    query.push(
+        " spools AS s ON s.row = e.spool LEFT JOIN deckies AS d ON d.id = e.decky WHERE TRUE",
     );
     narrow(&mut query, filter);
     let order = match page {
@@ -184,12 +267,15 @@ pub(super) async fn page(
     rows.iter().map(event_row).collect()
 }
 
-pub(super) async fn count(store: &SqliteStore, filter: &EventFilter) -> Result<u64, StoreError> {
-    let mut query = QueryBuilder::new("SELECT count(*) FROM events AS e WHERE TRUE");
+pub(super) async fn count(store: &SqlStore, filter: &EventFilter) -> Result<u64, StoreError> {
+    let mut query = Builder::new(
+        store.read.pool.dialect(),
+        "SELECT count(*) FROM events AS e WHERE TRUE",
+    );
     narrow(&mut query, filter);
     let count: i64 = query
-        .build_query_scalar()
-        .fetch_one(&store.read)
+        .build()
+        .fetch_value(&store.read)
         .await
         .map_err(failed(READ))?;
     u64::try_from(count).map_err(|_| StoreError::Malformed {
@@ -198,7 +284,7 @@ pub(super) async fn count(store: &SqliteStore, filter: &EventFilter) -> Result<u
     })
 }
 
-fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
+fn narrow(query: &mut Builder, filter: &EventFilter) {
     let EventFilter {
         topology,
         decky,
@@ -240,14 +326,14 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
     }
 }
 
-pub(super) async fn newest_row(store: &SqliteStore) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT coalesce(max(row), 0) FROM events")
-        .fetch_one(&store.read)
+pub(super) async fn newest_row(store: &SqlStore) -> Result<i64, StoreError> {
+    sql("SELECT coalesce(max(row), 0) FROM events")
+        .fetch_value(&store.read)
         .await
         .map_err(failed(READ))
 }
 
-fn event_row(row: &SqliteRow) -> Result<EventRow, StoreError> {
+fn event_row(row: &Row) -> Result<EventRow, StoreError> {
     let cells = Cells::new(row, "event");
     let payload = serde_json::from_str(cells.get("payload")?)
         .ok()

@@ -1,0 +1,66 @@
+//! What is kept, checked and thrown away as time goes by.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use super::{AuditEntry, StoreError};
+
+/// An entry of the audit log, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Its place: the cursor of lists.
+    pub row: i64,
+    /// The SHA-256 of the entry before; none for those of before the chain.
+    pub previous: Option<[u8; 32]>,
+    /// The entry.
+    pub entry: AuditEntry,
+}
+
+/// Whether the chain of the audit log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditChain {
+    /// It does.
+    Intact {
+        /// How many entries it has.
+        entries: u64,
+    },
+    /// It does not: what is before that entry was altered, or entries before it are missing.
+    Broken {
+        /// The first entry that does not fit to what is before it.
+        row: i64,
+    },
+    /// The newest entries were altered or are missing.
+    Cut {
+        /// How many entries there are.
+        entries: u64,
+    },
+}
+
+/// Which events are to be forgotten: those that either rule names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Those received before.
+    pub received_before: Option<OffsetDateTime>,
+    /// Those beyond so many of the newest.
+    pub keep_newest: Option<u64>,
+    /// Most that go at once: others are to write in between.
+    pub batch: u32,
+}
+
+/// Upkeep.
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Entries of the audit log, newest first, before that row when one is given.
+    async fn audit_page(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError>;
+    /// Follows the chain of the audit log from its first entry to its last.
+    async fn verify_audit(&self) -> Result<AuditChain, StoreError>;
+    /// Removes one batch of the oldest events that are to be forgotten; how many. 0 says that
+    /// there are no more.
+    async fn forget_events(&self, retention: Retention) -> Result<u64, StoreError>;
+    /// Removes sessions and idempotency keys whose time is over; how many.
+    async fn forget_expired(&self, now: OffsetDateTime) -> Result<u64, StoreError>;
+}
