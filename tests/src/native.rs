@@ -218,8 +218,13 @@ fn groups(host: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes a decky with the runtime's own command, and its record with it.
+/// Removes a decky's record, and then the rest with the runtime's own command: the other way round,
+/// the agent may have started it again in between.
 pub fn remove(host: &str, data: &Path, container: &Container) -> Result<()> {
+    fs::remove_file(
+        data.join("native/deckies")
+            .join(format!("{}.json", container.id)),
+    )?;
     let runtime = run_dir(host).join("runc");
     let runtime = runtime.to_string_lossy();
     system(
@@ -228,10 +233,6 @@ pub fn remove(host: &str, data: &Path, container: &Container) -> Result<()> {
         "",
     )?
     .ok()?;
-    fs::remove_file(
-        data.join("native/deckies")
-            .join(format!("{}.json", container.id)),
-    )?;
     Ok(())
 }
 

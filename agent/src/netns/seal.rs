@@ -1,6 +1,6 @@
 //! What is kept of a wired namespace, so that somebody's hand on its rules is seen later.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use domain::wiring::{RulesDigest, Wiring};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,16 @@ pub struct Seal {
     /// The fingerprint of what the kernel made of them.
     fingerprint: String,
     /// Which kernel settings were made.
-    pub(super) sysctls: BTreeSet<String>,
+    pub(super) sysctls: BTreeMap<String, Setting>,
+}
+
+/// A kernel setting. The kernel keeps some times in ticks, and tells another number than it was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Setting {
+    /// What was written.
+    pub(super) asked: String,
+    /// What was read afterwards.
+    pub(super) kept: String,
 }
 
 impl Seal {
@@ -30,8 +39,14 @@ impl Seal {
             generation,
             rules: hex::encode(rules::digest(wiring)),
             fingerprint: hex::encode(made),
-            sysctls: wiring.sysctls.keys().cloned().collect(),
+            sysctls: BTreeMap::new(),
         }
+    }
+
+    /// Notes a kernel setting that was made.
+    pub(super) fn note(&mut self, key: &str, asked: &str, kept: String) {
+        let asked = asked.to_owned();
+        self.sysctls.insert(key.to_owned(), Setting { asked, kept });
     }
 
     /// The bytes of its file.

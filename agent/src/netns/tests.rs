@@ -498,3 +498,19 @@ fn settings_and_routes_that_a_document_may_not_name_are_refused() {
     let seen = observe(&web.namespace, None).expect("it is there");
     assert!(!seen.open, "one that could not be wired stays closed");
 }
+
+#[test]
+fn a_setting_that_the_kernel_rounds_is_as_it_was_asked_for() {
+    let mut lab = Lab::new();
+    let host = lab.host(&["10.9.0"]);
+    let machine = lab.machine(&host, "web", &[(0, "10.9.0.10")]);
+    let mut wiring = wiring(&[&["10.9.0.10/24"]], &[], &[], false);
+    // 251 ms are no whole number of ticks of most kernels.
+    let key = "net.ipv4.icmp_ratelimit";
+    wiring.sysctls.insert(key.to_owned(), "251".to_owned());
+    let seal = machine.wire(&wiring);
+    assert_eq!(difference(&machine, &wiring, &seal), None);
+    machine.run(&format!("sysctl -q -w {key}=500"));
+    let altered = difference(&machine, &wiring, &seal);
+    assert_eq!(altered, Some(DriftKind::Retuned));
+}

@@ -20,7 +20,7 @@ pub fn wire(namespace: &Namespace, wiring: &Wiring) -> Result<Seal, WireError> {
         return Err(WireError::OwnNamespace);
     }
     within(namespace, |inside| {
-        let seal = load(inside, namespace, wiring)?;
+        let mut seal = load(inside, namespace, wiring)?;
         let links = assigned(inside, wiring)?;
         // The greater one of this and an interface's own holds.
         set(inside, "net.ipv4.conf.all.rp_filter", "0")?;
@@ -29,6 +29,11 @@ pub fn wire(namespace: &Namespace, wiring: &Wiring) -> Result<Seal, WireError> {
         }
         for (key, value) in &wiring.sysctls {
             set(inside, key, value)?;
+        }
+        // After all of them: some settings alter others.
+        for (key, value) in &wiring.sysctls {
+            let kept = inside.sysctl(key).map_err(reading("kernel settings"))?;
+            seal.note(key, value, kept);
         }
         route(inside, wiring)?;
         set(inside, GATE, OPEN)?;
@@ -58,9 +63,20 @@ pub fn observe(namespace: &Namespace, seal: Option<&Seal>) -> Result<ObservedWir
                 })
             })
             .collect();
-        let keys = seal.into_iter().flat_map(|seal| &seal.sysctls);
-        let sysctls: BTreeMap<_, _> = keys
-            .filter_map(|key| Some((key.clone(), inside.sysctl(key).ok()?)))
+        let settings = seal.into_iter().flat_map(|seal| &seal.sysctls);
+        let sysctls: BTreeMap<_, _> = settings
+            .filter_map(|(key, setting)| {
+                let value = inside.sysctl(key).ok()?;
+                let untouched = value == setting.kept;
+                Some((
+                    key.clone(),
+                    if untouched {
+                        setting.asked.clone()
+                    } else {
+                        value
+                    },
+                ))
+            })
             .collect();
         Ok(ObservedWiring {
             interfaces,

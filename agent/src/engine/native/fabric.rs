@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::id::{HostId, LanId, TopologyId};
 use netlink_sys::Socket;
-use rustix::fs::statfs;
+use rustix::fs::{FsWord, statfs};
 use sha2::{Digest as _, Sha256};
 
 use super::rtnl::Rtnl;
 use crate::netns::{Namespace, within};
 
 /// `NSFS_MAGIC` of linux/magic.h: what a file system of namespaces says that it is.
-const NSFS: i64 = 0x6e73_6673;
+const NSFS: FsWord = 0x6e73_6673;
 
 /// The fabrics of a host.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn silence() -> io::Result<()> {
 }
 
 fn is_namespace(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| i64::try_from(found.f_type).is_ok_and(|kind| kind == NSFS))
+    statfs(path).is_ok_and(|found| found.f_type == NSFS)
 }
 
 /// The name of a decky's end in the fabric: one for each start of it on each network, as long as

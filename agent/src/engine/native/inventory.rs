@@ -4,6 +4,7 @@
 //! rules of the host once, when any decky publishes a port.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::sync::Arc;
 use std::thread;
@@ -110,10 +111,10 @@ impl Shared {
                 inventory.foreign.push(foreign("network", handle));
                 continue;
             };
-            if !cables.fabrics.contains_key(&topology) {
+            if let Entry::Vacant(place) = cables.fabrics.entry(topology) {
                 let fabric = self.fabrics.of(topology).map_err(unread)?;
                 let links = fabric.map(|fabric| fabric.rtnl.links()).transpose();
-                cables.fabrics.insert(topology, links.map_err(unread)?);
+                place.insert(links.map_err(unread)?);
             }
             inventory
                 .lans

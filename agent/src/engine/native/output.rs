@@ -182,13 +182,13 @@ impl Output {
             // A loss of power has taken what was read already; what is read twice is known again.
             place = 0;
         }
-        if place < self.base {
-            if let Some((start, old)) = &self.old {
-                let at = place.max(*start);
-                let bytes = read_at(old, at - start)?;
-                if !bytes.is_empty() {
-                    return Ok(Piece { at, bytes });
-                }
+        if place < self.base
+            && let Some((start, old)) = &self.old
+        {
+            let at = place.max(*start);
+            let bytes = read_at(old, at - start)?;
+            if !bytes.is_empty() {
+                return Ok(Piece { at, bytes });
             }
         }
         let at = place.max(self.base);
