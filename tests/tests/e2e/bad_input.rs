@@ -637,6 +637,14 @@ fn a_full_disk_of_the_agent_refuses_and_a_retry_works() -> Result<()> {
     let mut world = World::with_master()?;
     let disk = SmallDisk::mount(&world.host_dir(HOST), "12m")?;
     world.add_host(HOST)?;
+    // The guard would refuse for so small a disk at any time: here it is the disk itself that does.
+    let config = world.host_dir(HOST).with_extension("toml");
+    std::fs::write(
+        &config,
+        "[guard]\ndisk_free_mib = 0\ndisk_free_percent = 0\n",
+    )?;
+    world.kill_agent(HOST)?;
+    world.start_agent(HOST, &["--config", &config.to_string_lossy()])?;
     world.create(&shapes::small(&world.slot, "maze"), HOST)?;
     disk.fill()?;
     let outcome = world.decnet(&["topology", "deploy", "maze", "--wait", "--timeout", "60s"])?;
