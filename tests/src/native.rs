@@ -318,5 +318,23 @@ pub fn remove_all_of(host: &str) -> Result<()> {
         &["delete", "table", "inet", &table(host)],
         "",
     )?);
+    forget_links()
+}
+
+/// Removes what lets packets through Docker's rules to links that are gone.
+fn forget_links() -> Result<()> {
+    let links = system("ip", &["-o", "link"], "")?.ok()?.stdout;
+    let rules = system("iptables", &["-w", "5", "-S", "DOCKER-USER"], "")?.stdout;
+    for rule in rules.lines() {
+        let mut words: Vec<&str> = rule.split_whitespace().collect();
+        let link = words
+            .iter()
+            .find_map(|word| word.strip_suffix('+').filter(|link| link.starts_with("du")));
+        if words.first() == Some(&"-A") && link.is_some_and(|link| !links.contains(link)) {
+            words.splice(..1, ["-w", "5", "-D"]);
+            // Another test may have been quicker.
+            drop(system("iptables", &words, "")?);
+        }
+    }
     Ok(())
 }

@@ -262,6 +262,8 @@ impl Bare {
         // Where deckies in user namespaces get to, as on our side.
         let directory = PathBuf::from(format!("/run/decnet-bench-{slot}"));
         if directory.exists() {
+            let devices = directory.join("dev");
+            drop(system("umount", &["-l", &devices.to_string_lossy()], "")?);
             fs::remove_dir_all(&directory)?;
         }
         litter::note(Litter::Directory(directory.clone()));
@@ -279,6 +281,7 @@ impl Bare {
             slot,
             bundles: Vec::new(),
         };
+        this.make_devices()?;
         let run = Path::new("/run/decnet").join(&seat.id).join("deckies");
         for (number, entry) in fs::read_dir(run)?.flatten().enumerate() {
             let bytes = fs::read(entry.path().join("config.json"))?;
@@ -288,7 +291,7 @@ impl Bare {
                 .context("a bundle has mounts")?;
             for mount in mounts {
                 if mount["destination"] == "/dev" {
-                    mount["source"] = json!("/dev");
+                    mount["source"] = json!(this.devices());
                 } else if mount["destination"] != "/proc" {
                     let source = mount["source"].as_str().context("a mount has a source")?;
                     let copy = this.place(number).join("config");
@@ -309,6 +312,34 @@ impl Bare {
             this.bundles.push(bundle);
         }
         Ok(this)
+    }
+
+    fn devices(&self) -> PathBuf {
+        self.directory.join("dev")
+    }
+
+    fn make_devices(&self) -> Result<()> {
+        let devices = self.devices();
+        fs::create_dir_all(&devices)?;
+        let place = devices.to_string_lossy();
+        let options = "mode=755,nosuid,noexec";
+        system(
+            "mount",
+            &["-t", "tmpfs", "-o", options, "tmpfs", &place],
+            "",
+        )?
+        .ok()?;
+        for (name, minor) in [
+            ("null", "3"),
+            ("zero", "5"),
+            ("random", "8"),
+            ("urandom", "9"),
+        ] {
+            let path = devices.join(name);
+            let arguments = ["-m", "666", &path.to_string_lossy(), "c", "1", minor];
+            system("mknod", &arguments, "")?.ok()?;
+        }
+        Ok(())
     }
 
     fn name(&self, number: usize) -> String {
@@ -430,6 +461,11 @@ impl Drop for Bare {
         {
             fs::remove_dir(hierarchy.path().join("decnet-bench")).ok();
         }
+        drop(system(
+            "umount",
+            &["-l", &self.devices().to_string_lossy()],
+            "",
+        ));
         fs::remove_dir_all(&self.directory).ok();
     }
 }

@@ -379,12 +379,11 @@ impl Shared {
     /// Whether no other object is the same decky: both would read one file.
     async fn is_only(self: &Arc<Self>, handle: &str, decky: domain::id::DeckyId) -> bool {
         let (this, handle) = (Arc::clone(self), handle.to_owned());
+        // Every handle begins with the decky's name.
+        let name = name::decky(self.host, decky, 1);
         task::blocking(move || {
-            this.deckies.all::<DeckyRecord>().is_ok_and(|all| {
-                all.iter().all(|(other, record)| {
-                    *other == handle || record.as_ref().and_then(DeckyRecord::decky) != Some(decky)
-                })
-            })
+            let mut handles = this.deckies.handles().into_iter();
+            handles.all(|other| other == handle || !other.starts_with(&name))
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! The fabric: one network namespace for each topology, which holds the bridges of its LANs and
 //! nothing that answers. The host is on none of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,17 @@ impl Fabrics {
         }
         self.of(topology)?
             .ok_or_else(|| io::Error::other("the namespace of the topology is not there"))
+    }
+
+    /// The topologies that have a fabric, or a file where it is to be.
+    pub(super) fn all(&self) -> BTreeSet<TopologyId> {
+        let entries = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
     }
 
     /// Removes the fabric of a topology, with everything in it. One that is gone is removed.

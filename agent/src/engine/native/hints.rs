@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::id::TopologyId;
 use futures_util::StreamExt as _;
@@ -22,10 +23,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Shared;
 use super::decky::open_process;
 use super::ready::awaited;
-use super::record::DeckyRecord;
 use crate::chain::Chain;
 use crate::engine::{Changed, EngineError};
 use crate::task;
+
+/// How long this engine's own changes are gathered before what is watched follows them.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// Who reads which file, by the kernel's number of the watch.
 type Readers = Arc<Mutex<BTreeMap<i32, watch::Sender<u64>>>>;
@@ -164,6 +167,8 @@ impl Watched {
                     if touched.is_err() {
                         std::future::pending::<()>().await;
                     }
+                    // A deploy touches much: what came meanwhile is looked at once.
+                    tokio::time::sleep(GATHER).await;
                     self.renew().await;
                 }
             }
@@ -175,19 +180,15 @@ impl Watched {
         self.touched.mark_unchanged();
         let (shared, known) = (Arc::clone(&self.shared), self.known.clone());
         let (running, fabrics) = task::blocking(move || {
-            let deckies = shared.deckies.all::<DeckyRecord>().unwrap_or_default();
-            let running: Vec<_> = deckies
-                .into_keys()
+            let running: Vec<_> = shared
+                .deckies
+                .handles()
+                .into_iter()
                 .filter(|handle| !known.contains(handle))
                 .filter_map(|handle| Some((shared.pid_of(&handle)?, handle)))
                 .map(|(pid, handle)| (handle, open_process(pid)))
                 .collect();
-            let topologies: BTreeSet<_> = shared
-                .own_lans()
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|(_, record)| record.topology())
-                .collect();
+            let topologies: BTreeSet<_> = shared.fabrics.all();
             (running, topologies)
         })
         .await;

@@ -225,6 +225,19 @@ impl Records {
         gone_is_fine(fs::remove_file(self.file(handle)))
     }
 
+    /// The handle of every object, without a look at its record.
+    pub(super) fn handles(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+        entries
+            .filter_map(name)
+            .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+            .collect()
+    }
+
     /// Every object by its handle; none of one whose record cannot be read.
     pub(super) fn all<T: DeserializeOwned>(&self) -> io::Result<BTreeMap<String, Option<T>>> {
         let entries = match fs::read_dir(&self.directory) {
