@@ -3,6 +3,7 @@
 //! What is said on a connection is the service's business.
 
 mod gate;
+mod known;
 mod lines;
 mod saved_syn;
 mod session;
@@ -26,6 +27,7 @@ use tracing::Instrument;
 
 pub(crate) use self::gate::Gate;
 use self::gate::{Flood, Permit};
+use self::known::Known;
 pub(crate) use self::lines::{Buffered, Read};
 pub(crate) use self::session::Session;
 pub(crate) use self::wire::{Meter, Wire};
@@ -98,6 +100,8 @@ struct Port {
     service: Arc<dyn Service>,
     emitter: Emitter,
     gate: Arc<Gate>,
+    /// What each source has shown of itself.
+    known: Known,
     caps: Caps,
 }
 
@@ -118,6 +122,7 @@ pub(crate) fn listen(
         service,
         emitter,
         gate,
+        known: Known::default(),
         caps,
     });
     let task = crate::task::spawn("accept", accept(port, listener, stop.clone()));
@@ -233,6 +238,7 @@ async fn connection(port: Arc<Port>, tcp: TcpStream, source: SocketAddr, permit:
     );
     let wire = Wire::new(Arc::clone(&tcp), Arc::clone(&meter), port.caps.bytes);
     let open = Open::new(session.clone(), tcp, Arc::clone(&meter), permit);
+    open.fingerprint(source.ip(), &port.known);
     async {
         tokio::select! {
             ended = port.service.serve(&session, wire) => {
@@ -277,23 +283,28 @@ struct Open {
 impl Open {
     fn new(session: Session, tcp: Arc<TcpStream>, meter: Arc<Meter>, permit: Permit) -> Self {
         session.offer(Severity::Info, Payload::Connect);
-        if let Some(syn) = saved_syn::take(&tcp)
-            .as_deref()
-            .and_then(signature::signature)
-        {
-            session.offer(
-                Severity::Info,
-                Payload::Fingerprint {
-                    of: "tcp_syn".to_owned(),
-                    value: Evidence::new(syn),
-                },
-            );
-        }
         Self {
             session,
             tcp,
             meter,
             _permit: permit,
+        }
+    }
+
+    /// Tells how the first segment of the connection looked, unless the source is known by it.
+    fn fingerprint(&self, source: IpAddr, known: &Known) {
+        let headers = saved_syn::take(&self.tcp);
+        let Some(signature) = headers.as_deref().and_then(signature::signature) else {
+            return;
+        };
+        if known.is_new(source, &signature) {
+            self.session.offer(
+                Severity::Info,
+                Payload::Fingerprint {
+                    of: "tcp_syn".to_owned(),
+                    value: Evidence::new(signature),
+                },
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What the engine of a host really holds, by the programs of the machine and not by the agent: the
 //! tests' second witness, the same questions for each engine.
 
-use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::cli::system;
@@ -90,6 +92,52 @@ impl Engine {
             }
             Self::Native => native::cut(container, network),
         }
+    }
+
+    /// Has the engine report a change that is none, so that the agent looks.
+    pub fn nudge(self, seat: &Seat, container: &Container) -> Result<()> {
+        match self {
+            Self::Docker => {
+                for name in [format!("{}-seen", container.name), container.name.clone()] {
+                    docker::docker(&["rename", &container.id, &name])?;
+                }
+                Ok(())
+            }
+            Self::Native => {
+                let networks = self.networks(seat)?;
+                native::nudge(networks.first().context("it is on a network")?)
+            }
+        }
+    }
+
+    /// How many bytes of what a container has said are kept, and how many are at most.
+    pub fn kept_output(self, seat: &Seat, container: &Container) -> Result<(u64, u64)> {
+        const MIB: u64 = 1024 * 1024;
+        let (folder, name, most) = match self {
+            // Four files of 8 MiB.
+            Self::Docker => {
+                let path = container.inspect["LogPath"]
+                    .as_str()
+                    .context("it is logged")?;
+                let (folder, name) = path.rsplit_once('/').context("a path")?;
+                (PathBuf::from(folder), name.to_owned(), 32 * MIB)
+            }
+            // What is written, and the copy of what was read last.
+            Self::Native => (
+                seat.data_dir.join("native").join("out"),
+                container.id.clone(),
+                64 * MIB,
+            ),
+        };
+        let mut kept = 0;
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&name) {
+                kept += entry.metadata()?.len();
+            }
+        }
+        ensure!(kept > 0, "nothing of its output is kept");
+        Ok((kept, most))
     }
 
     /// Removes a network.

@@ -266,6 +266,19 @@ pub fn cut(container: &Container, network: &Network) -> Result<()> {
     Ok(())
 }
 
+/// Makes a link in the fabric and removes it: a change that is none.
+pub fn nudge(network: &Network) -> Result<()> {
+    let namespace = format!("--net={}", fabric(network)?.display());
+    for verb in ["add", "del"] {
+        let mut arguments = vec![namespace.as_str(), "ip", "link", verb, "nudge"];
+        if verb == "add" {
+            arguments.extend(["type", "bridge"]);
+        }
+        system("nsenter", &arguments, "")?.ok()?;
+    }
+    Ok(())
+}
+
 /// Removes a network's bridge from its fabric.
 pub fn remove_network(network: &Network) -> Result<()> {
     let namespace = format!("--net={}", fabric(network)?.display());

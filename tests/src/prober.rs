@@ -4,9 +4,11 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use agent::netns::{self, Namespace};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use crate::docker::Container;
 use crate::patience::{Look, eventually};
 use crate::process::binary;
 use crate::world::{SOON, World};
@@ -41,10 +43,13 @@ impl Implant {
         Ok(())
     }
 
-    /// Connects from the host, as whoever controls it would from afar.
-    pub fn at(address: &str) -> Result<Self> {
+    /// Connects from inside of its own namespace: the host has no way to an inner LAN of every
+    /// engine.
+    pub fn at(decky: &Container, address: &str) -> Result<Self> {
+        let namespace = Namespace::of_process(decky.pid)?;
         let stream = eventually(&format!("the attacker at {address}"), SOON, || {
-            Ok(Look::Seen(TcpStream::connect((address, 80))?))
+            let stream = netns::within(&namespace, |_| TcpStream::connect((address, 80)))?;
+            Ok(Look::Seen(stream))
         })?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self {

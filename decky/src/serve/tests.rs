@@ -139,12 +139,15 @@ async fn both_ends_of_a_connection_are_told_with_its_bytes() {
 }
 
 #[tokio::test]
-async fn each_session_begins_with_the_fingerprint_of_its_first_segment() {
+async fn a_session_begins_with_the_fingerprint_of_its_first_segment_once_for_each_source() {
     let world = World::serving(r#"{"redis":{},"ftp":{}}"#).await;
     for kind in [ServiceKind::Redis, ServiceKind::Ftp] {
-        drop(world.connect(kind).await);
+        for _ in 0..3 {
+            drop(world.connect(kind).await);
+        }
     }
     let sightings = patience(&world, 2).await;
+    assert_eq!(sightings.len(), 2, "one for each service: {sightings:?}");
     for sighting in sightings {
         let Payload::Fingerprint { value, .. } = &sighting.payload else {
             panic!("filtered");

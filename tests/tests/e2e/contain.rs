@@ -9,7 +9,8 @@ use agent::netns::{self, Namespace};
 use anyhow::{Context as _, Result, ensure};
 use proto::rest::UsageShape;
 use proto::topology_file::TopologyFile;
-use tests::docker;
+use tests::docker::Container;
+use tests::engine::Engine;
 use tests::netns::Attacker;
 use tests::patience::{Look, eventually};
 use tests::prober::{Attempt, Implant};
@@ -18,8 +19,12 @@ use tests::world::{SOON, World};
 
 /// What one decky may have at once, and what a refusal must stay below with room to spare.
 const MIB: u64 = 1024 * 1024;
-/// What Docker keeps of a decky's output (four files of 8 MiB), and a line.
-const LOG: u64 = 33 * MIB;
+
+tests::on_each_engine! {
+    an_owned_decky_reaches_its_topology_and_nothing_else,
+    an_owned_decky_has_no_rights_and_finds_no_door,
+    the_bombs_of_an_owned_decky_harm_nobody_else,
+}
 
 /// Two topologies on two hosts of one machine, each decky of them an attacker.
 struct Prison {
@@ -28,8 +33,9 @@ struct Prison {
 }
 
 impl Prison {
-    fn new() -> Result<Self> {
+    fn new(engine: Engine) -> Result<Self> {
         let mut world = World::with_master()?;
+        world.set_engine(engine);
         for host in ["edge-1", "edge-2"] {
             Implant::occupy(&mut world, host)?;
         }
@@ -57,7 +63,7 @@ impl Prison {
     }
 
     /// The decky that is owned: on the DMZ, no gateway.
-    fn owned(&self) -> Result<docker::Container> {
+    fn owned(&self) -> Result<Container> {
         self.world.container("edge-1", &self.address(0, 20))
     }
 
@@ -66,7 +72,7 @@ impl Prison {
         let mut others = Vec::new();
         for (host, lan, last) in [("edge-1", 0, 10), ("edge-1", 1, 30), ("edge-2", 2, 40)] {
             let container = self.world.container(host, &self.address(lan, last))?;
-            let mut implant = Implant::at(&self.address(lan, last))?;
+            let mut implant = Implant::at(&container, &self.address(lan, last))?;
             let answer = implant.attempt("read /proc/self/status")?;
             ensure!(answer.passed, "{answer:?}");
             others.push((container.id, container.started_at));
@@ -79,9 +85,8 @@ impl Prison {
 fn reported(prison: &Prison, what: &str, rule: impl Fn(&UsageShape) -> bool) -> Result<()> {
     let owned = prison.owned()?;
     // The agent looks at its deckies when the engine reports something, or every minute.
-    for name in [format!("{}-seen", owned.name), owned.name] {
-        docker::docker(&["rename", &owned.id, &name])?;
-    }
+    let seat = prison.world.seat("edge-1")?;
+    seat.engine.nudge(seat, &owned)?;
     eventually(what, SOON, || {
         let state = prison.world.inspect("maze")?;
         let usage = state.observed.map(|observed| observed.usage);
@@ -106,11 +111,10 @@ fn refused(attempt: &Attempt) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_owned_decky_reaches_its_topology_and_nothing_else() -> Result<()> {
-    let prison = Prison::new()?;
+fn an_owned_decky_reaches_its_topology_and_nothing_else(engine: Engine) -> Result<()> {
+    let prison = Prison::new(engine)?;
     let owned = prison.owned()?;
-    let mut implant = Implant::at(&prison.address(0, 20))?;
+    let mut implant = Implant::at(&prison.owned()?, &prison.address(0, 20))?;
 
     // Who would be reached, if the rules let it: listeners on the host, outside, and next door.
     let tcp = TcpListener::bind("0.0.0.0:0")?;
@@ -217,7 +221,7 @@ fn an_owned_decky_reaches_its_topology_and_nothing_else() -> Result<()> {
 
     // Neither is a gateway a way out: it forwards inside only, and is held itself.
     let gate = prison.world.container("edge-1", &prison.address(0, 10))?;
-    let mut at_gate = Implant::at(&prison.address(0, 10))?;
+    let mut at_gate = Implant::at(&gate, &prison.address(0, 10))?;
     for attempt in [
         format!("tcp {far}:7777"),
         format!("tcp {}:{port}", prison.address(1, 1)),
@@ -226,7 +230,8 @@ fn an_owned_decky_reaches_its_topology_and_nothing_else() -> Result<()> {
         refused(&at_gate.attempt(&attempt)?)?;
     }
     ensure!(held_back(gate.pid)?.refused >= 3);
-    let mut inner = Implant::at(&prison.address(1, 30))?;
+    let desk = prison.world.container("edge-1", &prison.address(1, 30))?;
+    let mut inner = Implant::at(&desk, &prison.address(1, 30))?;
     for attempt in [
         format!("tcp {far}:7777"),
         format!("tcp {}:{port}", prison.address(0, 1)),
@@ -236,10 +241,9 @@ fn an_owned_decky_reaches_its_topology_and_nothing_else() -> Result<()> {
     prison.world.done()
 }
 
-#[test]
-fn an_owned_decky_has_no_rights_and_finds_no_door() -> Result<()> {
-    let prison = Prison::new()?;
-    let mut implant = Implant::at(&prison.address(0, 20))?;
+fn an_owned_decky_has_no_rights_and_finds_no_door(engine: Engine) -> Result<()> {
+    let prison = Prison::new(engine)?;
+    let mut implant = Implant::at(&prison.owned()?, &prison.address(0, 20))?;
     let status = implant.attempt("read /proc/self/status")?.detail;
     for (field, value) in [
         ("CapInh:", "0000000000000000"),
@@ -297,12 +301,11 @@ fn an_owned_decky_has_no_rights_and_finds_no_door() -> Result<()> {
     prison.world.done()
 }
 
-#[test]
-fn the_bombs_of_an_owned_decky_harm_nobody_else() -> Result<()> {
-    let prison = Prison::new()?;
+fn the_bombs_of_an_owned_decky_harm_nobody_else(engine: Engine) -> Result<()> {
+    let prison = Prison::new(engine)?;
     let owned = prison.owned()?;
     let before = prison.others()?;
-    let mut implant = Implant::at(&prison.address(0, 20))?;
+    let mut implant = Implant::at(&prison.owned()?, &prison.address(0, 20))?;
 
     let forks = implant.attempt("fork-bomb")?;
     refused(&forks)?;
@@ -322,16 +325,9 @@ fn the_bombs_of_an_owned_decky_harm_nobody_else() -> Result<()> {
 
     let spoken = implant.attempt("fill-log 48")?;
     ensure!(spoken.passed, "{spoken:?}");
-    let log = owned.inspect["LogPath"].as_str().context("it is logged")?;
-    let (folder, name) = log.rsplit_once('/').context("a path")?;
-    let mut kept = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(name) {
-            kept += entry.metadata()?.len();
-        }
-    }
-    ensure!(kept < LOG, "{kept} bytes of its output are kept");
+    let seat = prison.world.seat("edge-1")?;
+    let (kept, most) = seat.engine.kept_output(seat, &owned)?;
+    ensure!(kept <= most + MIB, "{kept} bytes of its output are kept");
 
     // The kill is counted where its usage is reported from.
     let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", owned.pid))?;
@@ -352,7 +348,7 @@ fn the_bombs_of_an_owned_decky_harm_nobody_else() -> Result<()> {
     prison.world.await_converged("other", SOON)?;
     // The host itself answers as quickly as ever.
     let asked = std::time::Instant::now();
-    docker::require()?;
+    prison.world.inspect("maze")?;
     ensure!(asked.elapsed() < Duration::from_secs(10));
     prison.world.done()
 }

@@ -4,7 +4,8 @@
 use anyhow::{Context as _, Result, ensure};
 use proto::topology_file::TopologyFile;
 use tests::cli::{self, Outcome};
-use tests::docker;
+use tests::docker::Container;
+use tests::engine::Engine;
 use tests::netns::Attacker;
 use tests::shapes;
 use tests::slot::Slot;
@@ -42,21 +43,24 @@ enum Routing {
 }
 
 /// Runs a client with the network of a decky, as somebody would who owns it.
-fn as_decky(container: &docker::Container, command: &[&str]) -> Result<Outcome> {
+fn as_decky(container: &Container, command: &[&str]) -> Result<Outcome> {
     let pid = container.pid.to_string();
     let mut arguments = vec!["--net", "--target", &pid];
     arguments.extend(command);
     cli::system("nsenter", &arguments, "")
 }
 
-fn reaches(from: &docker::Container, address: &str) -> Result<bool> {
+fn reaches(from: &Container, address: &str) -> Result<bool> {
     let outcome = as_decky(from, &["nc", "-z", "-w", "2", address, "6379"])?;
     Ok(outcome.code == Some(0))
 }
 
-#[test]
-fn a_gateway_leads_to_a_second_network_and_not_to_a_third() -> Result<()> {
-    let mut world = World::with_host("edge-1")?;
+tests::on_each_engine! {
+    a_gateway_leads_to_a_second_network_and_not_to_a_third,
+}
+
+fn a_gateway_leads_to_a_second_network_and_not_to_a_third(engine: Engine) -> Result<()> {
+    let mut world = World::with_host_on(engine, "edge-1")?;
     world.add_host("edge-2")?;
     let slot = &world.slot;
     world.deploy(&row(slot, "short", 0, Routing::No), "edge-1")?;
