@@ -1,6 +1,7 @@
 //! `decnet topology`: networks of deckies, stored, deployed and taken down.
 
 mod args;
+mod generate;
 mod show;
 
 use domain::topology::finding::Finding;
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<E
     let output = &context.output;
     let look = output.look;
     match command {
+        TopologyCommand::Generate(args) => return generate::run(&args, context),
         TopologyCommand::Create(args) => create(args, context).await?,
         TopologyCommand::Ls => {
             let topologies = context.client()?.topologies().await?;

@@ -2,11 +2,14 @@
 
 use clap::{Args, Subcommand};
 
+use super::generate::GenerateArgs;
 use crate::args::{WaitArgs, reference};
 
 /// `decnet topology VERB`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopologyCommand {
+    /// Print a topology that is made from a few numbers and a seed (without a master).
+    Generate(Box<GenerateArgs>),
     /// Store a topology from a file.
     Create(CreateArgs),
     /// List the topologies.
