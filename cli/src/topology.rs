@@ -2,6 +2,8 @@
 
 mod args;
 mod generate;
+mod graph;
+mod plan;
 mod show;
 
 use domain::topology::finding::Finding;
@@ -53,6 +55,8 @@ pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<E
         }
         TopologyCommand::Validate(args) => return validate(&args, context).await,
         TopologyCommand::Hash(args) => return hash(&args, context).await,
+        TopologyCommand::Graph(args) => return graph::run(&args, context).await,
+        TopologyCommand::Plan(args) => return plan::run(&args, context).await,
         TopologyCommand::StatusEvents(args) => {
             let changes = context.client()?.status_events(&args.topology).await?;
             output.list(&changes, |changes| show::changes_table(look, changes))?;

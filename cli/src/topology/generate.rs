@@ -26,8 +26,9 @@ use crate::output::yaml;
 /// What a topology is generated from. Bounds are the domain's, which says them when one is left.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The same options give the same document on every machine. Without --seed one is chosen; the whole
-command stands as a comment at the head of the document.
+The same options give the same document on every machine; `random` services are drawn from what
+the deckies of this release can carry out. Without --seed one is chosen; the whole command stands
+as a comment at the head of the document.
 
 What a decky shows (keys, host name, hardware addresses) follows from a seed of its own, and who
 knows that seed recognises it. The document leaves those seeds out, and the master draws them when

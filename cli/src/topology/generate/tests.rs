@@ -34,7 +34,7 @@ fn refused(words: &str) -> (Exit, String) {
 fn a_seed_gives_this_document() {
     insta::assert_snapshot!(
         "small",
-        text("--name small --depth 1 --branching 1 --seed 42")
+        text("--name small --depth 1 --branching 1 --seed 42 --services ssh,http")
     );
     insta::assert_snapshot!(
         "archetypes",
