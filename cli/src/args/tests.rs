@@ -196,3 +196,27 @@ fn help_names_variables_and_never_their_values() {
     }
     assert!(!help.contains("DECNET_URL="), "{help}");
 }
+
+#[test]
+fn completion_offers_every_verb() {
+    for shell in [
+        clap_complete::Shell::Bash,
+        clap_complete::Shell::Zsh,
+        clap_complete::Shell::Fish,
+    ] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "decnet", &mut script);
+        let script = String::from_utf8(script).expect("text");
+        for word in [
+            "generate",
+            "graph",
+            "plan",
+            "service",
+            "schema",
+            "archetype",
+            "persona",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}

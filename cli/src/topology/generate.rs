@@ -221,6 +221,11 @@ pub(super) fn run(args: &GenerateArgs, context: &Context) -> Result<Exit, Failur
             json(serde_json::to_string(&file))?
         }
     };
+    if args.with_seeds {
+        output.note(
+            "the document and its --seed yield the keys of every decky: let nobody else read them",
+        );
+    }
     match &args.output_file {
         None => output.raw(text.as_bytes())?,
         Some(path) => {
