@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::catalogue::{ArchetypeCommand, PersonaCommand, ServiceCommand};
 use crate::completion::CompletionCommand;
 use crate::down::DownCommand;
 use crate::event::EventCommand;
@@ -111,6 +112,15 @@ pub(crate) enum Command {
     /// Evidence.
     #[command(subcommand)]
     Event(EventCommand),
+    /// What deckies can serve.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Machines that are often met: sets of services with the personas that fit.
+    #[command(subcommand)]
+    Archetype(ArchetypeCommand),
+    /// The operating systems that deckies can show.
+    #[command(subcommand)]
+    Persona(PersonaCommand),
     /// Print the completion script of a shell.
     Completion(CompletionCommand),
 }

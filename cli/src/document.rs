@@ -16,7 +16,7 @@ use proto::topology_file::{MAX_FILE, TopologyFile};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-pub(crate) use self::local::judge;
+pub(crate) use self::local::{Counting, judge};
 use self::malformed::Malformed;
 use crate::failure::Failure;
 

@@ -18,16 +18,18 @@ pub(crate) enum Exit {
     Usage,
     /// It was not done in time, or was left alone, and is still running.
     StillRunning,
+    /// Something differs, where that was the question.
+    Difference,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        // 4, difference found, belongs to `topology plan`.
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::StillRunning => 3,
+            Exit::Difference => 4,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! what came of it into an exit code. Nothing is set up before the arguments are understood.
 
 mod args;
+mod catalogue;
 mod clock;
 mod completion;
 mod connect;
@@ -10,6 +11,7 @@ mod doctor;
 mod document;
 mod down;
 mod duration;
+mod entropy;
 mod event;
 mod failure;
 mod host;
@@ -83,6 +85,9 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Host(command) => host::run(command, context).await,
             Command::Topology(command) => topology::run(command, context).await,
             Command::Event(command) => event::run(command, context).await,
+            Command::Service(command) => catalogue::service(&command, context),
+            Command::Archetype(command) => catalogue::archetype(&command, context),
+            Command::Persona(command) => catalogue::persona(&command, context),
             Command::Completion(command) => completion::run(&command, context),
         }
     });

@@ -1,6 +1,9 @@
 //! `decnet topology`: networks of deckies, stored, deployed and taken down.
 
 mod args;
+mod generate;
+mod graph;
+mod plan;
 mod show;
 
 use domain::topology::finding::Finding;
@@ -35,6 +38,7 @@ pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<E
     let output = &context.output;
     let look = output.look;
     match command {
+        TopologyCommand::Generate(args) => return generate::run(&args, context),
         TopologyCommand::Create(args) => create(args, context).await?,
         TopologyCommand::Ls => {
             let topologies = context.client()?.topologies().await?;
@@ -51,6 +55,8 @@ pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<E
         }
         TopologyCommand::Validate(args) => return validate(&args, context).await,
         TopologyCommand::Hash(args) => return hash(&args, context).await,
+        TopologyCommand::Graph(args) => return graph::run(&args, context).await,
+        TopologyCommand::Plan(args) => return plan::run(&args, context).await,
         TopologyCommand::StatusEvents(args) => {
             let changes = context.client()?.status_events(&args.topology).await?;
             output.list(&changes, |changes| show::changes_table(look, changes))?;

@@ -1,6 +1,8 @@
 //! What is said: every byte that crosses a process boundary, and nothing that acts on it.
 
+pub mod catalogue;
 pub mod decky_config;
+pub mod difference;
 #[cfg(test)]
 mod fuzz;
 pub mod hydrated;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::service::OptionValue;
 use domain::topology::Topology;
 use domain::topology::draft::{Draft, DraftDecky, DraftEdge, DraftLan, DraftPublish};
 use serde::{Deserialize, Serialize};
@@ -188,77 +189,74 @@ impl From<FileDecky> for DraftDecky {
     }
 }
 
-impl From<&Topology> for TopologyFile {
-    fn from(topology: &Topology) -> Self {
-        let lan_name = |id| {
-            topology
-                .lans
-                .iter()
-                .find(|lan| lan.id == id)
-                .map_or_else(String::new, |lan| lan.name.to_string())
-        };
+impl From<Draft> for TopologyFile {
+    fn from(draft: Draft) -> Self {
         Self {
-            name: topology.name.to_string(),
-            lans: topology
+            name: draft.name,
+            lans: draft
                 .lans
-                .iter()
+                .into_iter()
                 .map(|lan| FileLan {
-                    name: lan.name.to_string(),
-                    subnet: lan.subnet.to_string(),
-                    subnet6: lan.subnet6.map(|subnet| subnet.to_string()),
-                    kind: Some(lan.kind.as_str().to_owned()),
-                    driver: Some(lan.driver.to_string()),
+                    name: lan.name,
+                    subnet: lan.subnet,
+                    subnet6: lan.subnet6,
+                    kind: lan.kind,
+                    driver: lan.driver,
                 })
                 .collect(),
-            deckies: topology
-                .deckies
+            deckies: draft.deckies.into_iter().map(FileDecky::from).collect(),
+        }
+    }
+}
+
+impl From<DraftDecky> for FileDecky {
+    fn from(decky: DraftDecky) -> Self {
+        let options = |options: &BTreeMap<String, OptionValue>| {
+            options
                 .iter()
-                .map(|decky| FileDecky {
-                    name: decky.name.to_string(),
-                    hostname: Some(decky.hostname.to_string()),
-                    archetype: decky.archetype.clone(),
-                    persona: Some(decky.persona.as_str().to_owned()),
-                    services: decky
-                        .services
-                        .keys()
-                        .map(|kind| kind.as_str().to_owned())
-                        .collect(),
-                    service_config: decky
-                        .services
-                        .iter()
-                        .map(|(kind, options)| {
-                            let set: BTreeMap<_, _> = options
-                                .iter()
-                                .map(|(name, value)| (name.to_owned(), value.into()))
-                                .collect();
-                            (kind.as_str().to_owned(), set)
-                        })
-                        .filter(|(_, set)| !set.is_empty())
-                        .collect(),
-                    forwards_l3: decky.forwards_l3,
-                    publish: decky
-                        .publish
-                        .iter()
-                        .map(|publish| FilePublish {
-                            host_ip: publish.host_ip.map(|ip| ip.to_string()),
-                            host_port: i64::from(publish.host_port),
-                            decky_port: i64::from(publish.decky_port),
-                            protocol: Some(publish.protocol.as_str().to_owned()),
-                        })
-                        .collect(),
-                    mutate_every: decky.mutate_every.map(|interval| interval.to_string()),
-                    seed: Some(decky.seed.hex()),
-                    edges: topology
-                        .edges_of(decky.id)
-                        .map(|edge| FileEdge {
-                            lan: lan_name(edge.lan),
-                            address: Some(edge.address.to_string()),
-                            mac: Some(edge.mac.to_string()),
-                            home: Some(edge.home),
-                        })
-                        .collect(),
+                .map(|(name, value)| (name.clone(), value.into()))
+                .collect()
+        };
+        Self {
+            name: decky.name,
+            hostname: decky.hostname,
+            archetype: decky.archetype,
+            persona: decky.persona,
+            services: decky.services,
+            service_config: decky
+                .service_config
+                .iter()
+                .map(|(service, set)| (service.clone(), options(set)))
+                .collect(),
+            forwards_l3: decky.forwards_l3,
+            publish: decky
+                .publish
+                .into_iter()
+                .map(|publish| FilePublish {
+                    host_ip: publish.host_ip,
+                    host_port: publish.host_port,
+                    decky_port: publish.decky_port,
+                    protocol: publish.protocol,
+                })
+                .collect(),
+            mutate_every: decky.mutate_every,
+            seed: decky.seed,
+            edges: decky
+                .edges
+                .into_iter()
+                .map(|edge| FileEdge {
+                    lan: edge.lan,
+                    address: edge.address,
+                    mac: edge.mac,
+                    home: edge.home,
                 })
                 .collect(),
         }
+    }
+}
+
+impl From<&Topology> for TopologyFile {
+    fn from(topology: &Topology) -> Self {
+        Draft::from(topology).into()
     }
 }

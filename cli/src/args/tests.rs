@@ -80,6 +80,40 @@ fn every_command_of_the_manual_is_taken() {
             "--until",
             "2026-03-01T00:00:00Z",
         ],
+        &["topology", "generate"],
+        &[
+            "topology",
+            "generate",
+            "--name",
+            "m",
+            "--depth",
+            "2",
+            "--services",
+            "ssh,http",
+            "--output-file",
+            "m.yaml",
+        ],
+        &[
+            "topology",
+            "generate",
+            "--archetype",
+            "web-server,printer=2",
+        ],
+        &["topology", "graph", "office"],
+        &["topology", "graph", "office.yaml", "--format", "mermaid"],
+        &["topology", "plan", "office.yaml"],
+        &[
+            "topology",
+            "plan",
+            "-",
+            "--detailed-exitcode",
+            "--output",
+            "json",
+        ],
+        &["service", "ls", "--output", "ndjson"],
+        &["service", "schema", "ssh"],
+        &["archetype", "ls"],
+        &["persona", "ls", "--output", "yaml"],
         &["completion", "fish"],
         &[
             "--quiet",
@@ -108,6 +142,10 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["event", "ls", "--since", "yesterday"],
         &["event", "ls", "--all", "--limit", "3"],
         &["up", "--no-topology", "--topology", "t.yaml"],
+        &["service", "schema", "sssh"],
+        &["topology", "graph", "office", "--format", "png"],
+        &["topology", "plan"],
+        &["topology", "generate", "--depth", "deep"],
         &["status", "--output", "xml"],
         &["completion", "tcsh"],
         &["status", "--token", "dna_secret"],
@@ -157,4 +195,28 @@ fn help_names_variables_and_never_their_values() {
         assert!(help.contains(name), "{name}");
     }
     assert!(!help.contains("DECNET_URL="), "{help}");
+}
+
+#[test]
+fn completion_offers_every_verb() {
+    for shell in [
+        clap_complete::Shell::Bash,
+        clap_complete::Shell::Zsh,
+        clap_complete::Shell::Fish,
+    ] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "decnet", &mut script);
+        let script = String::from_utf8(script).expect("text");
+        for word in [
+            "generate",
+            "graph",
+            "plan",
+            "service",
+            "schema",
+            "archetype",
+            "persona",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
 }

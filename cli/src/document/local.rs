@@ -37,8 +37,9 @@ fn derived_uuid(kind: &str, topology: &str, name: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// Counts: what it gives is replaced as soon as names are known.
-struct Counting(u128);
+/// Counts: for ids and seeds that are replaced, or thrown away, before anybody sees them.
+#[derive(Debug)]
+pub(crate) struct Counting(pub(crate) u128);
 
 impl Entropy for Counting {
     fn uuid(&mut self) -> Uuid {

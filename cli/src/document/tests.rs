@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use domain::topology::draft::Draft;
 use proptest::prelude::*;
 use proto::decky_config::WireOption;
 use proto::topology_file::{FileDecky, FileEdge, FileLan, FilePublish};
@@ -315,6 +316,7 @@ proptest! {
         deckies in prop::collection::vec(decky(), 0..3),
     ) {
         let file = TopologyFile { name, lans, deckies };
+        prop_assert_eq!(&TopologyFile::from(Draft::from(file.clone())), &file);
         let text = to_yaml(&file).expect("it can be written");
         let again = parse_text(&text, "export").map(|loaded| loaded.file);
         prop_assert_eq!(again.map_err(|failure| failure.lines()), Ok(file), "{}", text);

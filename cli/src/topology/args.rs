@@ -1,12 +1,15 @@
 //! The command line of `decnet topology`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
+use super::generate::GenerateArgs;
 use crate::args::{WaitArgs, reference};
 
 /// `decnet topology VERB`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopologyCommand {
+    /// Print a topology that is made from a few numbers and a seed (without a master).
+    Generate(Box<GenerateArgs>),
     /// Store a topology from a file.
     Create(CreateArgs),
     /// List the topologies.
@@ -32,6 +35,15 @@ host reports. A file has none: they are derived from its names by SHA-256, so th
 file tells two files apart and stays the same whatever the order of their parts, but never equals
 the hash of what is created from it.")]
     Hash(SubjectArg),
+    /// Draw a file (without a master), or a stored topology.
+    #[command(after_help = "\
+Examples:
+  decnet topology graph office.yaml
+  decnet topology graph office --format html > office.html
+  decnet topology graph office --format dot | dot -Tsvg > office.svg")]
+    Graph(GraphArgs),
+    /// Say what a file would change of the stored topology of its name.
+    Plan(PlanArgs),
     /// List how a topology's status has changed.
     StatusEvents(TopologyArg),
 }
@@ -104,6 +116,54 @@ pub(crate) struct SubjectArg {
     /// A file (- for standard input), or a stored topology by name or id.
     #[arg(value_name = "FILE|TOPOLOGY")]
     pub(super) subject: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The document, YAML or JSON; - for standard input.
+    #[arg(value_name = "FILE")]
+    pub(super) file: String,
+    /// End with 4 when something differs.
+    #[arg(long)]
+    pub(super) detailed_exitcode: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    #[command(flatten)]
+    pub(super) subject: SubjectArg,
+    /// In which notation.
+    #[arg(long, value_enum, default_value_t = Notation::Tree)]
+    pub(super) format: Notation,
+}
+
+/// How a graph is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Notation {
+    /// Text: from the DMZ over its gateways inwards.
+    Tree,
+    /// A Mermaid flowchart.
+    Mermaid,
+    /// Graphviz.
+    Dot,
+    /// One page that needs nothing else: no script, no network.
+    Html,
+}
+
+impl Notation {
+    /// Every notation.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 4] = [Self::Tree, Self::Mermaid, Self::Dot, Self::Html];
+
+    /// The word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::Mermaid => "mermaid",
+            Self::Dot => "dot",
+            Self::Html => "html",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -441,7 +441,15 @@ fn every_command_in_the_documents_exists() -> Result<()> {
     ensure!(!seen.is_empty(), "the documents show no command at all");
     for (document, program, verbs) in seen {
         let path = tests::process::binary(&program)?;
-        let nouns = ["host", "topology", "event", "config"];
+        let nouns = [
+            "host",
+            "topology",
+            "event",
+            "service",
+            "archetype",
+            "persona",
+            "config",
+        ];
         let mut arguments: Vec<&str> = verbs.split(' ').filter(|verb| !verb.is_empty()).collect();
         // A second word is a verb only behind a noun; elsewhere it is somebody's name.
         if !arguments.first().is_some_and(|noun| nouns.contains(noun)) {
