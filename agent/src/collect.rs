@@ -352,6 +352,8 @@ impl Follower {
             };
             let line = match next {
                 None => return Pause::Ended,
+                // It was removed while it was read, or before its first line.
+                Some(Err(error)) if error.kind == EngineErrorKind::NotFound => return Pause::Ended,
                 Some(Err(error)) => return Pause::Failed(error),
                 Some(Ok(line)) => line,
             };

@@ -122,7 +122,8 @@ pub struct Changed;
 /// One line of a container's standard output, without its newline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputLine {
-    /// When the engine took it, by the engine's clock.
+    /// Where it stands in the output, told as a time: when the engine took it, by its own clock, or a
+    /// time that only grows along the output.
     pub at: OffsetDateTime,
     /// The line.
     pub line: Bytes,

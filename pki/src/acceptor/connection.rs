@@ -19,7 +19,8 @@ use super::registry::Registration;
 /// A connection for tonic's `serve_with_incoming`. Once cut, or past its time, every read and
 /// write fails and nothing more goes either way.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    // Boxed: whoever serves a connection has room for it in more than one state.
+    stream: Box<TlsStream<TcpStream>>,
     peer: PeerInfo,
     // One each for reading and writing: they may be polled by different tasks, and such a future
     // wakes only the task that polled it last.
@@ -46,7 +47,7 @@ impl Connection {
         permits: Permits,
     ) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             peer,
             killed_reading: Box::pin(registration.kill().clone().cancelled_owned()),
             killed_writing: Box::pin(registration.kill().clone().cancelled_owned()),

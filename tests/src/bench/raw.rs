@@ -16,6 +16,7 @@ use bollard::models::{
     NetworkingConfig,
 };
 use bollard::query_parameters as query;
+use domain::wiring::GATE;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tempfile::TempDir;
@@ -147,6 +148,10 @@ impl Raw {
         for mount in host.mounts.iter_mut().flatten() {
             mount.source = Some(copy.to_string_lossy().into_owned());
         }
+        // Nobody wires these: their gates are open from the start.
+        host.sysctls
+            .get_or_insert_default()
+            .insert(GATE.to_owned(), "0".to_owned());
         let renamed = |name: &str| match on {
             On::Own => own_name(name),
             On::TheHosts => name.to_owned(),
