@@ -37,7 +37,7 @@ use super::files::Files;
 use super::image::Binary;
 use super::liveness::LivenessBoard;
 use super::{Changed, Engine, EngineError, EngineErrorKind, NewDecky, Origin, OutputLine};
-use crate::netns::Seal;
+use crate::netns::{self, Namespace, Seal};
 use crate::task;
 
 mod bundle;
@@ -456,6 +456,12 @@ impl Engine for NativeEngine {
             attempt,
         };
         output::lines(following, since).await
+    }
+
+    fn refused(&self, handle: &Handle) -> Option<u64> {
+        let pid = self.shared.pid_of(handle.as_str())?;
+        let held = netns::refused(&Namespace::of_process(pid).ok()?).ok()?;
+        Some(held.refused.saturating_add(held.flooded))
     }
 
     async fn foreign_subnets(&self) -> Result<Vec<(String, Ipv4Net)>, EngineError> {

@@ -31,6 +31,8 @@ const GATE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
+        // What an engine asks of a decky to see whether it can run one.
+        Some("--version") => Ok(()),
         Some("sleep") => loop {
             thread::sleep(Duration::from_secs(3600));
         },

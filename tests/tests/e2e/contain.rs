@@ -307,15 +307,12 @@ fn the_bombs_of_an_owned_decky_harm_nobody_else(engine: Engine) -> Result<()> {
     let before = prison.others()?;
     let mut implant = Implant::at(&prison.owned()?, &prison.address(0, 20))?;
 
-    let forks = implant.attempt("fork-bomb")?;
-    refused(&forks)?;
-    let begun: u64 = forks.detail.split(' ').next().unwrap_or_default().parse()?;
-    ensure!(begun < 64, "{forks:?}");
-
     // Killed in its own group, with the rest of it alive.
     let memory = implant.attempt("memory-bomb")?;
     refused(&memory)?;
-    ensure!(memory.detail.contains("signal 9"), "{memory:?}");
+    // Where a decky may not even wait for a child, it cannot say how it ended: the kernel does.
+    let told = memory.detail.contains("signal 9");
+    ensure!(told || engine == Engine::Native, "{memory:?}");
 
     for place in ["/", "/etc", "/etc/decnet", "/tmp", "/dev", "/proc", "/sys"] {
         refused(&implant.attempt(&format!("fill-disk {place}"))?)?;
@@ -323,7 +320,12 @@ fn the_bombs_of_an_owned_decky_harm_nobody_else(engine: Engine) -> Result<()> {
     refused(&implant.attempt("fill-disk /dev/shm")?)?;
     refused(&implant.attempt("fill-disk /dev/mqueue")?)?;
 
-    let spoken = implant.attempt("fill-log 48")?;
+    // A file of its own has an end that only a decky outlives, which this one is not.
+    let much = match engine {
+        Engine::Docker => "fill-log 48",
+        Engine::Native => "fill-log 24",
+    };
+    let spoken = implant.attempt(much)?;
     ensure!(spoken.passed, "{spoken:?}");
     let seat = prison.world.seat("edge-1")?;
     let (kept, most) = seat.engine.kept_output(seat, &owned)?;
@@ -332,11 +334,21 @@ fn the_bombs_of_an_owned_decky_harm_nobody_else(engine: Engine) -> Result<()> {
     // The kill is counted where its usage is reported from.
     let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", owned.pid))?;
     ensure!(groups.contains(&owned.id), "{groups}");
-    let kills = kills(&groups)?;
-    ensure!(kills >= 1, "{kills} kills are counted");
+    let kills = eventually("a kill that is counted", SOON, || {
+        Ok(match kills(&groups)? {
+            0 => Look::NotYet("none".to_owned()),
+            kills => Look::Seen(kills),
+        })
+    })?;
     reported(&prison, "the kills shown", |usage| {
         usage.oom_kills >= Some(kills)
     })?;
+
+    // Last: it may be left without a process to spare.
+    let forks = implant.attempt("fork-bomb")?;
+    refused(&forks)?;
+    let begun: u64 = forks.detail.split(' ').next().unwrap_or_default().parse()?;
+    ensure!(begun < 64, "{forks:?}");
 
     let again = prison.owned()?;
     ensure!(
