@@ -83,7 +83,7 @@ impl Followed {
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Deckies that are made or removed at once to begin with; the engine's speed decides from
-    /// there (see [`pace`]).
+    /// there.
     pub deckies_at_once: usize,
     /// LANs that are made or removed at once.
     pub lans_at_once: usize,
