@@ -5,7 +5,7 @@
 
 need_rust
 apt_need ssh=openssh-client sshpass=sshpass curl=curl telnet=telnet redis-cli=redis-tools lftp=lftp ftp=ftp nc=netcat-openbsd \
-    ip=iproute2 python3=python3 setpriv=util-linux nsenter=util-linux nft=nftables sysctl=procps faketime=faketime
+    ip=iproute2 python3=python3 setpriv=util-linux nsenter=util-linux nft=nftables runc=runc sysctl=procps faketime=faketime
 ensure_docker
 ensure_postgres
 cargo_need cargo-nextest cargo-nextest

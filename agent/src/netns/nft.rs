@@ -1,6 +1,7 @@
 //! The program nft of the package nftables, run inside of a namespace.
 //!
-//! No other program is started by the agent. The rules of a decky are a text that people can read and
+//! Here and where the native engine starts its runtime are the only places of the agent that start
+//! programs. The rules of a decky are a text that people can read and
 //! load by hand; writing the kernel's own form of them would be a second compiler of that language.
 
 use std::io::{self, Write as _};
@@ -41,7 +42,7 @@ fn run(arguments: &[&str], input: &str) -> Result<(), WireError> {
 fn output(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
     #[allow(
         clippy::disallowed_methods,
-        reason = "the one program that the agent starts: see the head of this file"
+        reason = "rules are loaded by a program: see the head of this file"
     )]
     let mut child = Command::new(program)
         .args(arguments)

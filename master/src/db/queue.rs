@@ -3,7 +3,6 @@
 //! What a mutation means is the domain's: here it is a word and a JSON text.
 
 use std::fmt;
-use std::str::FromStr;
 
 use async_trait::async_trait;
 use domain::assign::Assignment;
@@ -11,6 +10,7 @@ use domain::id::TopologyId;
 use domain::revision::{Fence, Revision};
 use domain::topology::Topology;
 use domain::topology::hydrate::VersionHash;
+use domain::topology::mutation::state::MutationState;
 use domain::topology::status::TopologyStatus;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -52,65 +52,6 @@ impl WorkerId {
     /// The UUID itself.
     pub const fn uuid(self) -> Uuid {
         self.0
-    }
-}
-
-/// Where a mutation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MutationState {
-    /// It waits for its turn; a worker may have a lease on it.
-    Pending,
-    /// It is committed, and its host has not reported it.
-    Applying,
-    /// Its host has reported it.
-    Applied,
-    /// It was refused, or could not be carried out.
-    Failed,
-    /// It was taken back before it was committed.
-    Cancelled,
-}
-
-impl MutationState {
-    /// Every state.
-    pub const ALL: [Self; 5] = [
-        Self::Pending,
-        Self::Applying,
-        Self::Applied,
-        Self::Failed,
-        Self::Cancelled,
-    ];
-
-    /// Its word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Applying => "applying",
-            Self::Applied => "applied",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-impl fmt::Display for MutationState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A word that is no state of a mutation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no state of a mutation")]
-pub struct UnknownState;
-
-impl FromStr for MutationState {
-    type Err = UnknownState;
-
-    fn from_str(text: &str) -> Result<Self, UnknownState> {
-        Self::ALL
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(UnknownState)
     }
 }
 

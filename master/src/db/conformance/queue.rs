@@ -7,6 +7,7 @@ use domain::name::Hostname;
 use domain::revision::{Fence, Revision};
 use domain::topology::Topology;
 use domain::topology::hydrate::hydrate;
+use domain::topology::mutation::state::MutationState;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use futures_util::future::join_all;
 
@@ -14,7 +15,7 @@ use super::{at, deployed, drafted, enrolled, host, operator, settled, topology, 
 use crate::db::Store;
 use crate::db::queue::{
     Application, CancelError, CommitError, EditError, EnqueueError, Failure, MutationId,
-    MutationRow, MutationState, NewMutation, Place, WorkerId,
+    MutationRow, NewMutation, Place, WorkerId,
 };
 
 pub(crate) fn worker(number: u128) -> WorkerId {

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use domain::id::{HostId, TopologyId};
 use domain::revision::{Fence, Revision};
 use domain::topology::Topology;
+use domain::topology::mutation::state::MutationState;
 use domain::topology::status::TopologyStatus;
 use time::OffsetDateTime;
 
@@ -15,7 +16,7 @@ use super::statement::{Row, Tx, sql};
 use super::{SqlStore, edits, places, status};
 use crate::db::queue::{
     Application, CancelError, CommitError, Committed, EditError, EnqueueError, Failure, MutationId,
-    MutationRow, MutationState, NewMutation, Place, Queue, WorkerId,
+    MutationRow, NewMutation, Place, Queue, WorkerId,
 };
 use crate::db::{Actor, StoreError};
 
