@@ -134,7 +134,13 @@ async fn a_reload_keeps_a_session_of_an_unchanged_service() {
     );
     let mut kept = world.connect(ServiceKind::Redis).await;
     ping(&mut kept).await;
+    // Greeted, so accepted: one that still waits in the listener's queue would be reset with it.
     let mut lost = world.connect(ServiceKind::Ftp).await;
+    let mut greeting = [0; 4];
+    lost.read_exact(&mut greeting)
+        .await
+        .expect("ftp greets first");
+    assert_eq!(&greeting, b"220 ");
 
     world.configure(r#"{"redis":{},"http":{"title":"New"},"telnet":{}}"#);
     world.reload().await;
