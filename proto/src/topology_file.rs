@@ -163,28 +163,32 @@ impl From<FileDecky> for DraftDecky {
                 .collect(),
             persona: decky.persona,
             forwards_l3: decky.forwards_l3,
-            publish: decky
-                .publish
-                .into_iter()
-                .map(|publish| DraftPublish {
-                    host_ip: publish.host_ip,
-                    host_port: publish.host_port,
-                    decky_port: publish.decky_port,
-                    protocol: publish.protocol,
-                })
-                .collect(),
+            publish: decky.publish.into_iter().map(DraftPublish::from).collect(),
             mutate_every: decky.mutate_every,
             seed: decky.seed,
-            edges: decky
-                .edges
-                .into_iter()
-                .map(|edge| DraftEdge {
-                    lan: edge.lan,
-                    address: edge.address,
-                    mac: edge.mac,
-                    home: edge.home,
-                })
-                .collect(),
+            edges: decky.edges.into_iter().map(DraftEdge::from).collect(),
+        }
+    }
+}
+
+impl From<FilePublish> for DraftPublish {
+    fn from(publish: FilePublish) -> Self {
+        Self {
+            host_ip: publish.host_ip,
+            host_port: publish.host_port,
+            decky_port: publish.decky_port,
+            protocol: publish.protocol,
+        }
+    }
+}
+
+impl From<FileEdge> for DraftEdge {
+    fn from(edge: FileEdge) -> Self {
+        Self {
+            lan: edge.lan,
+            address: edge.address,
+            mac: edge.mac,
+            home: edge.home,
         }
     }
 }
