@@ -112,7 +112,10 @@ impl Topologies {
                 x: clamped(place.x),
                 y: clamped(place.y),
             };
-            let lan = topology.lans.iter().find(|lan| lan.id.uuid() == place.object);
+            let lan = topology
+                .lans
+                .iter()
+                .find(|lan| lan.id.uuid() == place.object);
             if let Some(lan) = lan {
                 let (width, height) = place.size.unwrap_or_default();
                 let area = Area {

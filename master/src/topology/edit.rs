@@ -313,11 +313,7 @@ impl Editor {
     }
 
     /// What is asked for, with nothing left to choose; none when that is nothing.
-    async fn read(
-        &self,
-        base: &Base,
-        change: Change<'_>,
-    ) -> Result<Option<Mutation>, ChangeError> {
+    async fn read(&self, base: &Base, change: Change<'_>) -> Result<Option<Mutation>, ChangeError> {
         match change {
             Change::Exactly(mutation) => Ok(Some(mutation.clone())),
             Change::Ops(draft) => self.read_ops(base, draft).await.map(Some),
