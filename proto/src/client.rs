@@ -3,6 +3,7 @@
 //! It does not wait, retry or print: that is the caller's.
 
 mod error;
+mod mutations;
 mod sse;
 mod stream;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 pub use reqwest::Url;
 
 pub use self::error::{ClientError, InvalidEndpoint};
-pub use self::stream::{EventStream, ExportStream};
+pub use self::stream::{EventStream, ExportStream, NewsStream};
 use self::transport::{Path, is_loopback, parse, route};
 use crate::rest::{
     CreateTopology, DeployRequest, EnrollRequest, Enrollment, EventQuery, EventShape, Findings,

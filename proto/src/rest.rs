@@ -10,6 +10,8 @@ use serde_json::Value;
 
 pub use crate::topology_file::TopologyFile;
 
+pub mod mutation;
+
 /// Media type of a problem document (RFC 9457).
 pub const PROBLEM: &str = "application/problem+json";
 

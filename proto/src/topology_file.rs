@@ -127,18 +127,20 @@ impl From<TopologyFile> for Draft {
     fn from(file: TopologyFile) -> Self {
         Self {
             name: file.name,
-            lans: file
-                .lans
-                .into_iter()
-                .map(|lan| DraftLan {
-                    name: lan.name,
-                    subnet: lan.subnet,
-                    subnet6: lan.subnet6,
-                    kind: lan.kind,
-                    driver: lan.driver,
-                })
-                .collect(),
+            lans: file.lans.into_iter().map(DraftLan::from).collect(),
             deckies: file.deckies.into_iter().map(DraftDecky::from).collect(),
+        }
+    }
+}
+
+impl From<FileLan> for DraftLan {
+    fn from(lan: FileLan) -> Self {
+        Self {
+            name: lan.name,
+            subnet: lan.subnet,
+            subnet6: lan.subnet6,
+            kind: lan.kind,
+            driver: lan.driver,
         }
     }
 }
@@ -163,28 +165,32 @@ impl From<FileDecky> for DraftDecky {
                 .collect(),
             persona: decky.persona,
             forwards_l3: decky.forwards_l3,
-            publish: decky
-                .publish
-                .into_iter()
-                .map(|publish| DraftPublish {
-                    host_ip: publish.host_ip,
-                    host_port: publish.host_port,
-                    decky_port: publish.decky_port,
-                    protocol: publish.protocol,
-                })
-                .collect(),
+            publish: decky.publish.into_iter().map(DraftPublish::from).collect(),
             mutate_every: decky.mutate_every,
             seed: decky.seed,
-            edges: decky
-                .edges
-                .into_iter()
-                .map(|edge| DraftEdge {
-                    lan: edge.lan,
-                    address: edge.address,
-                    mac: edge.mac,
-                    home: edge.home,
-                })
-                .collect(),
+            edges: decky.edges.into_iter().map(DraftEdge::from).collect(),
+        }
+    }
+}
+
+impl From<FilePublish> for DraftPublish {
+    fn from(publish: FilePublish) -> Self {
+        Self {
+            host_ip: publish.host_ip,
+            host_port: publish.host_port,
+            decky_port: publish.decky_port,
+            protocol: publish.protocol,
+        }
+    }
+}
+
+impl From<FileEdge> for DraftEdge {
+    fn from(edge: FileEdge) -> Self {
+        Self {
+            lan: edge.lan,
+            address: edge.address,
+            mac: edge.mac,
+            home: edge.home,
         }
     }
 }
@@ -193,18 +199,20 @@ impl From<Draft> for TopologyFile {
     fn from(draft: Draft) -> Self {
         Self {
             name: draft.name,
-            lans: draft
-                .lans
-                .into_iter()
-                .map(|lan| FileLan {
-                    name: lan.name,
-                    subnet: lan.subnet,
-                    subnet6: lan.subnet6,
-                    kind: lan.kind,
-                    driver: lan.driver,
-                })
-                .collect(),
+            lans: draft.lans.into_iter().map(FileLan::from).collect(),
             deckies: draft.deckies.into_iter().map(FileDecky::from).collect(),
+        }
+    }
+}
+
+impl From<DraftLan> for FileLan {
+    fn from(lan: DraftLan) -> Self {
+        Self {
+            name: lan.name,
+            subnet: lan.subnet,
+            subnet6: lan.subnet6,
+            kind: lan.kind,
+            driver: lan.driver,
         }
     }
 }

@@ -29,12 +29,15 @@ use crate::db::{Redemption, Store, TokenRow};
 use crate::enroll::Enroll;
 use crate::entropy::{random, uuid_v7};
 use crate::fleet::{Fleet, FleetParts, Session};
+use crate::mutate::MutationWaker;
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Waker};
 
 mod access;
 mod events;
 mod fleet;
+mod mutations;
+mod news;
 mod topologies;
 
 const VIEWER: &str = "dca_viewer";
@@ -135,6 +138,7 @@ impl World {
                 ingest: Arc::clone(&ingest),
                 bus: Arc::clone(&bus),
                 waker,
+                mutations: MutationWaker::default(),
                 conditions: Arc::new(Conditions::default()),
                 counts: Arc::new(ReconcileCounts::default()),
                 metrics: Arc::default(),
@@ -212,8 +216,12 @@ impl World {
     }
 
     async fn post(&self, path: &str, body: Value) -> Answer {
+        self.with_body(Method::POST, path, body).await
+    }
+
+    async fn with_body(&self, method: Method, path: &str, body: Value) -> Answer {
         let request = self
-            .request(Method::POST, path)
+            .request(method, path)
             .header(CONTENT_TYPE, "application/json");
         self.answer(
             request

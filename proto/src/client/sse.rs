@@ -6,6 +6,8 @@ pub(super) const MAX_EVENT: usize = 1024 * 1024;
 /// One event of the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Frame {
+    /// Its id; empty when it has none.
+    pub(super) id: String,
     /// Its name; empty when it has none.
     pub(super) name: String,
     /// Its data.
@@ -65,8 +67,8 @@ impl Decoder {
                 self.frame.data.push_str(value);
             }
             "event" => value.clone_into(&mut self.frame.name),
-            // An empty field is a comment, which keeps the connection alive. The id is the row,
-            // which the data holds too.
+            "id" => value.clone_into(&mut self.frame.id),
+            // An empty field is a comment, which keeps the connection alive.
             _ => {}
         }
     }
@@ -87,6 +89,7 @@ mod tests {
 
     fn frame(name: &str, data: &str) -> Frame {
         Frame {
+            id: String::new(),
             name: name.to_owned(),
             data: data.to_owned(),
         }
@@ -94,7 +97,11 @@ mod tests {
 
     #[test]
     fn an_event_ends_at_the_empty_line() {
-        assert_eq!(decode(&[b"id: 7\ndata: {}\n\ndata: un"]), [frame("", "{}")]);
+        let whole = Frame {
+            id: "7".to_owned(),
+            ..frame("", "{}")
+        };
+        assert_eq!(decode(&[b"id: 7\ndata: {}\n\ndata: un"]), [whole]);
     }
 
     #[test]
