@@ -23,6 +23,7 @@ pub mod entropy;
 pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod operators;
 pub mod pipeline;
 pub mod reconcile;
 pub mod rpc;

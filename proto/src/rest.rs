@@ -8,13 +8,21 @@ use domain::topology::finding::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::access::{
+    ApiTokenCreated, ApiTokenShape, ApiTokensQuery, ChangePassword, ChangeUser, CreateApiToken,
+    CreateUser, LoginRequest, Me, RoleShape, SessionOpened, SessionShape, SessionsQuery,
+    UserChanged, UserShape, UsersQuery,
+};
 pub use crate::topology_file::TopologyFile;
+
+mod access;
 
 /// Media type of a problem document (RFC 9457).
 pub const PROBLEM: &str = "application/problem+json";
 
 /// A problem document (RFC 9457) with our extensions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `urn:decnet:` and a word: `unknown`, `host_occupied`, `invalid_topology`.
     #[serde(rename = "type")]
@@ -39,6 +47,7 @@ pub struct Problem {
 
 /// One thing that is wrong with a topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FindingShape {
     /// `error` or `warning`.
     pub severity: String,
@@ -78,6 +87,7 @@ pub struct Page<T> {
 
 /// `POST /tokens`: asks for a join token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EnrollRequest {
     /// The name that the host will have.
@@ -89,6 +99,7 @@ pub struct EnrollRequest {
 
 /// A token that was just made. It is shown once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Enrollment {
     /// The token's public part.
     pub id: String,
@@ -115,6 +126,7 @@ impl std::fmt::Debug for Enrollment {
 
 /// A token in a list: never its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TokenShape {
     /// The token's public part.
     pub id: String,
@@ -130,6 +142,7 @@ pub struct TokenShape {
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct HostShape {
     /// Its identity.
     pub id: String,
@@ -162,6 +175,7 @@ pub struct HostShape {
 
 /// How an agent and its host are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct HealthShape {
     /// Whether the engine answers.
     pub engine_ok: bool,
@@ -181,6 +195,7 @@ pub struct HealthShape {
 
 /// What a host was told to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DesiredShape {
     /// The epoch.
     pub epoch: u64,
@@ -196,6 +211,7 @@ pub struct DesiredShape {
 
 /// What a host has finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AppliedShape {
     /// The generation.
     pub generation: u64,
@@ -210,6 +226,7 @@ pub struct AppliedShape {
 
 /// What an engine shows, counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ObservedShape {
     /// Running deckies.
     pub deckies: u64,
@@ -222,6 +239,7 @@ pub struct ObservedShape {
 
 /// What one decky uses of its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct UsageShape {
     /// Which decky.
     pub decky: String,
@@ -244,6 +262,7 @@ pub struct UsageShape {
 
 /// One difference between desired and observed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DriftShape {
     /// `missing`, `stopped`, `changed`, `detached`, `attached`, `reconfigured`, `stray`, `foreign`.
     pub kind: String,
@@ -253,6 +272,7 @@ pub struct DriftShape {
 
 /// `POST /topologies`: stores a topology.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateTopology {
     /// The topology.
@@ -264,6 +284,7 @@ pub struct CreateTopology {
 
 /// `POST /topologies/{id}/deploy` and `/retry`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// Whether a live topology on the host gives way.
@@ -276,6 +297,7 @@ pub struct DeployRequest {
 
 /// `POST /topologies/{id}/teardown`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TeardownRequest {
     /// Settle it as torn down at once; a host that returns is cleaned then.
@@ -285,6 +307,7 @@ pub struct TeardownRequest {
 
 /// The facts of a topology itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TopologyShape {
     /// Its identity.
     pub id: String,
@@ -308,6 +331,7 @@ pub struct TopologyShape {
 
 /// `GET /topologies/{id}`: a topology, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TopologyState {
     /// The topology itself.
     pub topology: TopologyShape,
@@ -335,6 +359,7 @@ pub struct TopologyState {
 
 /// How far a host is with an assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ProgressShape {
     /// Steps done.
     pub done: u32,
@@ -344,6 +369,7 @@ pub struct ProgressShape {
 
 /// One change of a topology's status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StatusChangeShape {
     /// When.
     pub at: String,
@@ -361,6 +387,7 @@ pub struct StatusChangeShape {
 
 /// `POST /topologies/validate` and the answer to a draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Findings {
     /// What is wrong, sorted.
     pub findings: Vec<FindingShape>,
@@ -368,6 +395,7 @@ pub struct Findings {
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventShape {
     /// Its identity.
     pub id: String,
@@ -410,6 +438,7 @@ pub struct EventShape {
 
 /// `GET /status`: the overall state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SystemStatus {
     /// The release.
     pub version: String,
@@ -431,6 +460,7 @@ pub struct SystemStatus {
 
 /// Which events, as query parameters of `/events`, `/events/stream` and `/events/export`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct EventQuery {
     /// Of this topology, by name or id.
@@ -459,6 +489,7 @@ pub struct EventQuery {
     pub until: Option<String>,
     /// At most this many, 1 to 1,000; 50 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
     /// Where the page before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -470,15 +501,67 @@ pub struct EventQuery {
 
 /// `GET /hosts`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct HostsQuery {
     /// Whether hosts that were removed are listed too.
     #[serde(default)]
     pub removed: bool,
+    /// In this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Whose name holds this, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// At most this many, 1 to 1,000; 100 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// `GET /tokens`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+pub struct TokensQuery {
+    /// At most this many, 1 to 1,000; 100 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// `GET /topologies`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+pub struct TopologiesQuery {
+    /// With this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Of this host, by name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Whose name holds this, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// At most this many, 1 to 1,000; 100 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// `DELETE /hosts/{id}`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveHostQuery {
     /// Whether a host goes that still carries a topology: what it holds is removed if it returns.
@@ -488,15 +571,30 @@ pub struct RemoveHostQuery {
 
 /// `GET /audit`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
+    /// By this actor: `operator:NAME`, `host:ID` or `reconciler`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// This action, such as `topology.create`; `topology.` means all of its noun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// On this subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// At most this many, 1 to 1,000; 50 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AuditShape {
     /// When.
     pub at: String,
@@ -504,6 +602,9 @@ pub struct AuditShape {
     pub actor: String,
     /// What, as `noun.verb`.
     pub action: String,
+    /// From which address, for an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// On what.
     pub subject: String,
     /// More for a person; never a secret.
