@@ -94,6 +94,7 @@ pub struct EnrollRequest {
     pub name: String,
     /// For how long the token can be redeemed, in seconds: 1 to 86,400; 900 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 86_400))]
     pub ttl_seconds: Option<u32>,
 }
 
@@ -483,9 +484,11 @@ pub struct EventQuery {
     pub source: Option<String>,
     /// Seen at or after (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(format = DateTime))]
     pub since: Option<String>,
     /// Seen before (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(format = DateTime))]
     pub until: Option<String>,
     /// At most this many, 1 to 1,000; 50 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -543,6 +546,10 @@ pub struct TokensQuery {
 pub struct TopologiesQuery {
     /// With this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        param(pattern = "^(pending|deploying|active|degraded|failed|tearing_down|torn_down)$")
+    )]
     pub status: Option<String>,
     /// Of this host, by name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,9 @@ use super::auth::{Access, CSRF_HEADER, SESSION_COOKIE};
 use super::idempotency;
 use super::routes::{ROUTES, Route};
 
+/// `*`, or a list of entity tags.
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*"){0,15})$"#;
+
 /// What the document says of a route beside its method, its path and who may.
 #[derive(Default)]
 pub(super) struct Doc {
@@ -121,6 +124,16 @@ impl Route {
     pub(super) fn gives<T: ToSchema>(mut self, status: u16) -> Self {
         let content = Content::Json(Shape::of::<T>());
         self.doc.answers.push((status, content));
+        self
+    }
+
+    /// It answers JSON of which no more is said.
+    pub(super) fn gives_any(mut self) -> Self {
+        let schema = json!({});
+        let parts = Vec::new();
+        self.doc
+            .answers
+            .push((200, Content::Json(Shape { schema, parts })));
         self
     }
 
@@ -240,10 +253,10 @@ impl Route {
     }
 
     fn parameters(&self) -> Vec<Value> {
-        let header = |name: &str, description: &str, longest: usize| {
+        let header = |name: &str, description: &str, pattern: &str| {
             json!({
                 "name": name, "in": "header", "required": false, "description": description,
-                "schema": { "type": "string", "minLength": 1, "maxLength": longest },
+                "schema": { "type": "string", "pattern": pattern },
             })
         };
         let mut parameters: Vec<Value> = self
@@ -263,12 +276,12 @@ impl Route {
             Some(Condition::Match) => parameters.push(header(
                 "If-Match",
                 "The revision that is meant, as an entity tag: it is refused at any other.",
-                4096,
+                TAGS,
             )),
             Some(Condition::NoneMatch) => parameters.push(header(
                 "If-None-Match",
                 "Entity tags of answers that the caller has.",
-                4096,
+                TAGS,
             )),
             None => {}
         }
@@ -277,7 +290,7 @@ impl Route {
                 "Idempotency-Key",
                 "A word of the caller's for this request: sent again, it is answered again and not \
                  carried out again.",
-                idempotency::LONGEST,
+                &format!("^[!-~]{{1,{}}}$", idempotency::LONGEST),
             ));
         }
         parameters

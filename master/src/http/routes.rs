@@ -77,7 +77,7 @@ pub(super) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| vec![
     route(GET, "/metrics", VIEWER, |method| on(method, system::metrics))
         .says("Give the metrics, in the text format of Prometheus.").gives_other("text/plain"),
     route(GET, "/api/openapi.json", VIEWER, |method| on(method, document::openapi))
-        .says("Give this document.").gives::<serde_json::Value>(200),
+        .says("Give this document.").gives_any(),
     route(GET, "/api/v1/status", VIEWER, |method| on(method, system::status))
         .says("Give the overall state.").gives::<SystemStatus>(200),
     route(GET, "/api/v1/audit", ADMIN, |method| on(method, system::audit))
@@ -151,7 +151,7 @@ pub(super) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| vec![
     route(GET, "/api/v1/topologies/{topology}/document", VIEWER, |method| on(method, topologies::document))
         .says("Give a topology as a document.").if_none_match().gives::<TopologyFile>(200),
     route(GET, "/api/v1/topologies/{topology}/hydrated", VIEWER, |method| on(method, topologies::hydrated))
-        .says("Give the very bytes that a host is told.").if_none_match().gives::<serde_json::Value>(200),
+        .says("Give the very bytes that a host is told.").if_none_match().gives_any(),
     route(GET, "/api/v1/topologies/{topology}/status-events", VIEWER, |method| on(method, topologies::status_events))
         .says("List the changes of a topology's status, oldest first.").lists::<StatusChangeShape>(),
     route(POST, "/api/v1/topologies/{topology}/deploy", OPERATOR, |method| on(method, topologies::deploy))

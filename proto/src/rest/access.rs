@@ -100,6 +100,7 @@ pub struct ChangePassword {
     /// The password that is in force.
     pub current: String,
     /// The one to come: 12 characters or more.
+    #[cfg_attr(feature = "schema", schema(min_length = 12, max_length = 256))]
     pub new: String,
 }
 
@@ -183,11 +184,16 @@ pub struct UsersQuery {
 #[serde(deny_unknown_fields)]
 pub struct CreateUser {
     /// Its name: letters, digits, dots, hyphens and underscores.
+    #[cfg_attr(
+        feature = "schema",
+        schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    )]
     pub name: String,
     /// What it may do.
     pub role: RoleShape,
     /// Its first password, which it must change; one is made when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(min_length = 12, max_length = 256))]
     pub password: Option<String>,
 }
 
@@ -201,6 +207,7 @@ pub struct ChangeUser {
     pub role: Option<RoleShape>,
     /// A password, which it must change; ends its sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(min_length = 12, max_length = 256))]
     pub password: Option<String>,
     /// Whether to make a one-time password for it; ends its sessions.
     #[serde(default)]
@@ -265,6 +272,10 @@ pub struct ApiTokensQuery {
 #[serde(deny_unknown_fields)]
 pub struct CreateApiToken {
     /// What it is for: letters, digits, dots, hyphens and underscores.
+    #[cfg_attr(
+        feature = "schema",
+        schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    )]
     pub name: String,
     /// What it may do.
     pub role: RoleShape,

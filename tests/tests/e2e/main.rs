@@ -4,6 +4,7 @@
     reason = "tests start programs, read the environment and wait by polling; daemons do not"
 )]
 
+mod access;
 mod arch;
 mod bad_input;
 mod clients;
@@ -18,6 +19,7 @@ mod failure;
 mod fence;
 mod join;
 mod native;
+mod openapi;
 mod postgres;
 mod restart;
 mod revoke;
