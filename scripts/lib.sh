@@ -154,6 +154,23 @@ postgres_socket() {
     if [ "${#1}" -lt 75 ]; then printf '%s' "$1/socket"; else printf "''"; fi
 }
 
+# ensure_venv: the Python programs of the tests, as scripts/requirements.txt names them, in target/venv. Exports DECNET_VENV.
+ensure_venv() {
+    local venv=$TARGET/venv wanted=$ROOT/scripts/requirements.txt
+    apt_need python3=python3
+    if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+        python3 -c 'import ensurepip' 2>/dev/null || apt_need no-such-command=python3-venv
+        say "installing schemathesis in $venv"
+        rm -rf "$venv"
+        mkdir -p "$TARGET"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$wanted"
+        # Last: an installation that was cut off is made anew.
+        cp "$wanted" "$venv/requirements.txt"
+    fi
+    export DECNET_VENV=$venv
+}
+
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 # place FROM TO: replaces TO by a copy. Never writes through a link that cargo has made.

@@ -8,6 +8,7 @@ apt_need ssh=openssh-client sshpass=sshpass curl=curl telnet=telnet redis-cli=re
     ip=iproute2 python3=python3 setpriv=util-linux nsenter=util-linux nft=nftables runc=runc sysctl=procps faketime=faketime
 ensure_docker
 ensure_postgres
+ensure_venv
 cargo_need cargo-nextest cargo-nextest
 scripts/build.sh test
 export DECNET_BIN_DIR="$TARGET/e2e"

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::access::{LoginCommand, TokenCommand, UserCommand};
 use crate::catalogue::{ArchetypeCommand, PersonaCommand, ServiceCommand};
 use crate::completion::CompletionCommand;
 use crate::down::DownCommand;
@@ -22,8 +23,8 @@ use crate::up::UpCommand;
     max_term_width = 100
 )]
 #[command(after_help = "\
-The token is never an argument: it is read from DECNET_TOKEN, from --token-file, or from
-admin.token in the data directory.
+The token is never an argument: it is read from DECNET_TOKEN, from --token-file, from the session
+that `decnet login` has opened, or from admin.token in the data directory.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 timeout and still running, 4 difference found.")]
 pub(crate) struct Cli {
@@ -103,6 +104,16 @@ pub(crate) enum Command {
     Status,
     /// Check this machine and its master, and say how to mend what is wrong.
     Doctor,
+    /// Open a session with a password, and keep it for the commands to come.
+    Login(LoginCommand),
+    /// End the session.
+    Logout,
+    /// Who may log in.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// API tokens: what programs show to be let in.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// The fleet.
     #[command(subcommand)]
     Host(HostCommand),

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use proto::client::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::access::sessions::Sessions;
 use crate::context::Token;
 use crate::failure::{Exit, Failure};
 
@@ -37,6 +38,8 @@ pub(crate) struct Place {
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) token: Option<Token>,
     pub(crate) fallbacks: Vec<PathBuf>,
+    /// The directory of the sessions that `decnet login` has opened.
+    pub(crate) sessions: Option<PathBuf>,
 }
 
 /// A master and the right to ask it.
@@ -74,15 +77,11 @@ impl Place {
     pub(crate) fn resolve(&self) -> Result<Endpoint, Failure> {
         match (&self.url, &self.data_dir) {
             (Some(url), _) if !self.prefer_data_dir => self.by_url(url),
-            (_, Some(dir)) => self.by_dir(dir)?.ok_or_else(|| {
-                let path = dir.join(ENDPOINTS);
-                Failure::say(format!(
-                    "there is no {}: no master serves there",
-                    path.display()
-                ))
-                .next(format!("start one: decnet up --data-dir {}", dir.display()))
-            }),
+            (_, Some(dir)) => self.by_dir(dir)?.ok_or_else(|| no_master(dir)),
             _ => {
+                if let Some(url) = self.newest_login()? {
+                    return self.by_url(&url);
+                }
                 for dir in &self.fallbacks {
                     // A directory that we may not read is somebody else's master.
                     if let Ok(Some(endpoint)) = self.by_dir(dir) {
@@ -94,11 +93,58 @@ impl Place {
         }
     }
 
+    /// Which master is meant, whoever asks: for those who are about to log in or out.
+    pub(crate) fn locate(&self) -> Result<Url, Failure> {
+        let in_dir = |dir: &Path| {
+            Endpoints::read(dir)
+                .ok()
+                .flatten()
+                .map(|endpoints| parse_url(&endpoints.api))
+        };
+        match (&self.url, &self.data_dir) {
+            (Some(url), _) if !self.prefer_data_dir => {
+                parse_url(url).map_err(|failure| failure.exits(Exit::Usage))
+            }
+            (_, Some(dir)) => in_dir(dir).unwrap_or_else(|| Err(no_master(dir))),
+            _ => {
+                if let Some(url) = self.newest_login()? {
+                    return parse_url(&url);
+                }
+                self.fallbacks
+                    .iter()
+                    .find_map(|dir| in_dir(dir))
+                    .unwrap_or_else(|| {
+                        Err(Failure::say("which master? nothing says").next(THREE_WAYS))
+                    })
+            }
+        }
+    }
+
+    fn newest_login(&self) -> Result<Option<String>, Failure> {
+        match &self.sessions {
+            Some(directory) => Sessions::new(Some(directory))?.newest(),
+            None => Ok(None),
+        }
+    }
+
+    /// The session of a master, if somebody has logged in there.
+    fn session(&self, url: &Url) -> Result<Option<Token>, Failure> {
+        let Some(directory) = &self.sessions else {
+            return Ok(None);
+        };
+        let kept = Sessions::new(Some(directory))?.of(url.as_str())?;
+        Ok(kept.map(|kept| Token(kept.token)))
+    }
+
     fn by_url(&self, text: &str) -> Result<Endpoint, Failure> {
         let url = parse_url(text).map_err(|failure| failure.exits(Exit::Usage))?;
-        let token = self
-            .stated_token()?
-            .map_or_else(|| self.token_beside(&url), Ok)?;
+        let token = match self.stated_token()? {
+            Some(token) => token,
+            None => match self.session(&url)? {
+                Some(token) => token,
+                None => self.token_beside(&url)?,
+            },
+        };
         Ok(Endpoint { url, token })
     }
 
@@ -107,9 +153,14 @@ impl Place {
             return Ok(None);
         };
         let url = parse_url(&endpoints.api)?;
-        let token = self
-            .stated_token()?
-            .map_or_else(|| read_token(&dir.join(ADMIN_TOKEN)), Ok)?;
+        let token = match self.stated_token()? {
+            Some(token) => token,
+            // Whoever has logged in wants to be known by that name.
+            None => match self.session(&url)? {
+                Some(token) => token,
+                None => read_token(&dir.join(ADMIN_TOKEN))?,
+            },
+        };
         Ok(Some(Endpoint { url, token }))
     }
 
@@ -135,10 +186,20 @@ impl Place {
         });
         match owner {
             Some(dir) => read_token(&dir.join(ADMIN_TOKEN)),
-            None => Err(Failure::say(format!("there is no token for {url}"))
-                .next("set DECNET_TOKEN, or name its file with --token-file")),
+            None => Err(Failure::say(format!("there is no token for {url}")).next(
+                "log in (decnet login), set DECNET_TOKEN, or name its file with --token-file",
+            )),
         }
     }
+}
+
+fn no_master(dir: &Path) -> Failure {
+    let path = dir.join(ENDPOINTS);
+    Failure::say(format!(
+        "there is no {}: no master serves there",
+        path.display()
+    ))
+    .next(format!("start one: decnet up --data-dir {}", dir.display()))
 }
 
 fn parse_url(text: &str) -> Result<Url, Failure> {

@@ -25,6 +25,8 @@ pub(crate) struct Environment {
     pub(crate) docker_host: Option<String>,
     /// `XDG_DATA_HOME`, or its default in the home directory.
     pub(crate) data_home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`, or its default in the home directory.
+    pub(crate) config_home: Option<PathBuf>,
     /// `NO_COLOR`.
     pub(crate) no_colour: bool,
     /// `COLUMNS`.
@@ -62,6 +64,10 @@ impl Context {
             token_file: global.token_file.clone(),
             token: environment.token.clone(),
             fallbacks: connect::fallbacks(environment.data_home.as_deref()),
+            sessions: environment
+                .config_home
+                .as_ref()
+                .map(|home| home.join("decnet")),
         };
         Self {
             output: Output::new(

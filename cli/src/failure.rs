@@ -178,9 +178,11 @@ impl From<ClientError> for Failure {
             }
             ClientError::Cut { .. } => Some("try again".to_owned()),
             // The master speaks of headers, and whoever types commands has none.
-            ClientError::Problem(problem) if problem.status == 401 => {
-                Some("give a token of this master: DECNET_TOKEN or --token-file".to_owned())
-            }
+            ClientError::Problem(problem) if problem.status == 401 => Some(
+                "log in (decnet login), or give a token of this master: DECNET_TOKEN or \
+                     --token-file"
+                    .to_owned(),
+            ),
             ClientError::Problem(problem) => problem.next_step.clone(),
             ClientError::Status { .. }
             | ClientError::Malformed { .. }

@@ -1,6 +1,7 @@
 //! `decnet`, the operator's command: reads arguments and environment, runs one command, and turns
 //! what came of it into an exit code. Nothing is set up before the arguments are understood.
 
+mod access;
 mod args;
 mod catalogue;
 mod clock;
@@ -63,6 +64,8 @@ fn environment() -> Environment {
         docker_host: text("DOCKER_HOST"),
         data_home: path("XDG_DATA_HOME")
             .or_else(|| path("HOME").map(|home| home.join(".local/share"))),
+        config_home: path("XDG_CONFIG_HOME")
+            .or_else(|| path("HOME").map(|home| home.join(".config"))),
         no_colour: text("NO_COLOR").is_some(),
         columns: text("COLUMNS").and_then(|text| text.parse().ok()),
     }
@@ -82,6 +85,10 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Down(command) => down::run(command, context).await,
             Command::Status => status::run(context).await,
             Command::Doctor => doctor::run(context).await,
+            Command::Login(command) => access::login(command, context).await,
+            Command::Logout => access::logout(context).await,
+            Command::User(command) => access::user(command, context).await,
+            Command::Token(command) => access::token(command, context).await,
             Command::Host(command) => host::run(command, context).await,
             Command::Topology(command) => topology::run(command, context).await,
             Command::Event(command) => event::run(command, context).await,

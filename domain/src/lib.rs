@@ -17,6 +17,7 @@ pub mod observe;
 pub mod persona;
 pub mod plan;
 pub mod revision;
+pub mod role;
 pub mod seed;
 pub mod service;
 #[cfg(test)]

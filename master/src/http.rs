@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::auth::{AdminToken, ApiTokens};
+use self::auth::{AdminToken, LocalToken};
 use self::guard::KnownNames;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -22,20 +22,27 @@ use crate::enroll::Enroll;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::mutate::MutationWaker;
+use crate::operators::Operators;
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Waker};
 use crate::topology::{Editor, Topologies};
 
+mod api_tokens;
 pub mod auth;
+mod document;
 mod events;
 mod extract;
 mod guard;
 mod hosts;
+mod idempotency;
 mod mutations;
 mod news;
+mod pages;
+mod precondition;
 mod problem;
 mod routes;
 mod server;
+mod session;
 mod shapes;
 mod stream;
 mod system;
@@ -43,6 +50,7 @@ mod system;
 mod tests;
 mod tokens;
 mod topologies;
+mod users;
 
 pub use server::serve;
 
@@ -72,6 +80,8 @@ pub struct ApiParts {
     pub clock: Clock,
     /// The token that may do everything.
     pub admin: AdminToken,
+    /// Who may ask beside whoever has it.
+    pub operators: Operators,
     /// Where operators are served.
     pub api_address: SocketAddr,
     /// Since when the master runs.
@@ -89,13 +99,16 @@ pub struct Api {
     topologies: Topologies,
     counts: Arc<ReconcileCounts>,
     metrics: Arc<Metrics>,
-    tokens: ApiTokens,
+    local: LocalToken,
+    operators: Operators,
     names: KnownNames,
     clock: Clock,
     started_at: OffsetDateTime,
     limits: HttpLimits,
     /// Places for event streams; one is held while a stream is open.
     streams: Arc<Semaphore>,
+    /// How many of them each caller holds.
+    held: Arc<stream::Held>,
     /// Ends streams, which would go on for ever.
     ending: CancellationToken,
 }
@@ -111,6 +124,8 @@ struct HttpLimits {
     connections: usize,
     /// Most event streams.
     streams: usize,
+    /// Most event streams of one caller.
+    streams_of_one: usize,
 }
 
 impl Default for HttpLimits {
@@ -120,6 +135,7 @@ impl Default for HttpLimits {
             request: Duration::from_secs(30),
             connections: 512,
             streams: 64,
+            streams_of_one: 32,
         }
     }
 }
@@ -165,12 +181,14 @@ impl Api {
             topologies,
             counts: parts.counts,
             metrics: parts.metrics,
-            tokens: ApiTokens::with_admin(&parts.admin),
+            local: LocalToken::new(&parts.admin),
+            operators: parts.operators,
             names,
             clock: parts.clock,
             started_at: parts.started_at,
             limits,
             streams: Arc::new(Semaphore::new(limits.streams)),
+            held: Arc::default(),
             ending: CancellationToken::new(),
         })
     }
@@ -180,9 +198,13 @@ impl Api {
 fn router(api: Arc<Api>) -> Router {
     let routes = routes::ROUTES.iter().fold(Router::new(), |router, route| {
         let access = (Arc::clone(&api), route.access);
-        let handler = route
-            .service()
-            .route_layer(from_fn_with_state(access, auth::authorize));
+        let mut handler = route.service();
+        // Inside of the authorization: keys belong to whoever asks.
+        if route.is_keyed() {
+            let keyed = from_fn_with_state(Arc::clone(&api), idempotency::keyed);
+            handler = handler.route_layer(keyed);
+        }
+        let handler = handler.route_layer(from_fn_with_state(access, auth::authorize));
         router.route(route.path, handler)
     });
     routes

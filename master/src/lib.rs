@@ -24,6 +24,7 @@ pub mod fleet;
 pub mod http;
 pub mod metrics;
 pub mod mutate;
+pub mod operators;
 pub mod pipeline;
 pub mod reconcile;
 pub mod rpc;

@@ -28,6 +28,8 @@ struct Cli {
 enum Command {
     /// Serve operators and agents until told to stop.
     Serve(ServeArgs),
+    /// Give the user `admin` a new one-time password, while the master does not run.
+    AdminReset(Settings),
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -111,6 +113,9 @@ impl Settings {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(args),
+        Command::AdminReset(settings) => reset_admin(settings).map(|path| {
+            println!("log in as admin with the password in {}", path.display());
+        }),
         Command::Config {
             command: ConfigCommand::Check(settings),
         } => settings
@@ -125,6 +130,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn reset_admin(settings: Settings) -> anyhow::Result<PathBuf> {
+    let config = settings.resolve()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let reset = master::serve::reset_admin(config, master::clock::system());
+    Ok(runtime.block_on(reset)?)
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {

@@ -18,12 +18,13 @@ use crate::bus::Bus;
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{Store, StoreError, postgres, sqlite};
+use crate::db::{SqlStore, Store, StoreError, postgres, sqlite};
 use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{self, Api, ApiParts};
 use crate::metrics::Metrics;
 use crate::mutate::{MutationWaker, Mutator};
+use crate::operators::{FirstAdminError, Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Reconciler, ReconcilerParts, Waker};
 use crate::rpc::Rpc;
@@ -32,6 +33,8 @@ use crate::topology::Editor;
 
 /// How often it is stored when hosts were last heard.
 const FLUSH: Duration = Duration::from_secs(60);
+/// How often what has expired is forgotten.
+const EXPIRE: Duration = Duration::from_secs(10 * 60);
 /// How long open streams and requests may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -99,12 +102,38 @@ pub enum ServeError {
     /// The admin token cannot be read or made.
     #[error("could not load or make the admin token")]
     AdminToken(#[source] http::auth::AdminTokenError),
+    /// Nobody could log in.
+    #[error("could not make the first admin")]
+    FirstAdmin(#[source] FirstAdminError),
     /// The endpoints cannot be written.
     #[error("could not write the endpoints")]
     Endpoints(#[source] WriteFileError),
     /// The server of the fleet port ended by itself.
     #[error("the fleet port ended")]
     Fleet(#[source] tonic::transport::Error),
+}
+
+/// Gives the first admin a new one-time password, while no master runs; where it is.
+pub async fn reset_admin(config: Config, clock: Clock) -> Result<PathBuf, ServeError> {
+    let _lock = prepare(&config.data_dir)?;
+    let store = open(&config).await?;
+    let path = config.data_dir.join(PASSWORD_FILE);
+    Operators::new(Arc::new(store), clock, path.clone())
+        .reset_admin()
+        .await
+        .map_err(ServeError::FirstAdmin)?;
+    Ok(path)
+}
+
+async fn open(config: &Config) -> Result<SqlStore, ServeError> {
+    match &config.database {
+        Some(server) => postgres::open(server)
+            .await
+            .map_err(ServeError::OpenPostgres),
+        None => sqlite::open(&config.data_dir.join("master.db"))
+            .await
+            .map_err(ServeError::Open),
+    }
 }
 
 /// Runs the master until `shutdown`.
@@ -122,20 +151,22 @@ pub async fn serve(
     let data = config.data_dir.as_path();
     let started_at = clock();
     let metrics = Arc::new(Metrics::default());
-    let store = match &config.database {
-        Some(server) => postgres::open(server)
-            .await
-            .map_err(ServeError::OpenPostgres)?,
-        None => sqlite::open(&data.join("master.db"))
-            .await
-            .map_err(ServeError::Open)?,
-    };
+    let store = open(&config).await?;
     let store: Arc<dyn Store> = Arc::new(store.counted_in(Arc::clone(&metrics)));
     let authority = Arc::new(
         CertificateAuthority::load_or_create(data, started_at).map_err(ServeError::Authority)?,
     );
     let admin = http::auth::load_or_create_admin_token(&data.join("admin.token"))
         .map_err(ServeError::AdminToken)?;
+    let operators = Operators::new(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        data.join(PASSWORD_FILE),
+    );
+    operators
+        .ensure_first()
+        .await
+        .map_err(ServeError::FirstAdmin)?;
 
     let api_listener = listen("operators", config.api_listen).await?;
     let fleet_listener = listen("agents", config.fleet_listen).await?;
@@ -220,6 +251,11 @@ pub async fn serve(
     );
     spawn(
         &tracker,
+        "store.expire",
+        expire(Arc::clone(&store), Arc::clone(&clock), shutdown.clone()),
+    );
+    spawn(
+        &tracker,
         "tls.renew",
         renew_leaf(
             Arc::clone(&tls),
@@ -266,6 +302,7 @@ pub async fn serve(
         metrics,
         clock: Arc::clone(&clock),
         admin,
+        operators,
         api_address,
         started_at,
         deploy_deadline: config.deploy_deadline,
@@ -434,6 +471,20 @@ async fn flush(fleet: Arc<Fleet>, shutdown: CancellationToken) {
         }
         if let Err(error) = fleet.flush().await {
             tracing::warn!(error = %Chain(&error), "when hosts were last heard could not be stored");
+        }
+    }
+}
+
+/// Forgets sessions and idempotency keys whose time is over.
+async fn expire(store: Arc<dyn Store>, clock: Clock, shutdown: CancellationToken) {
+    let mut every = tokio::time::interval(EXPIRE);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Err(error) = store.forget_expired(clock()).await {
+            tracing::warn!(error = %Chain(&error), "what has expired could not be forgotten");
         }
     }
 }

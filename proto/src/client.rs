@@ -2,6 +2,7 @@
 //!
 //! It does not wait, retry or print: that is the caller's.
 
+mod access;
 mod error;
 mod mutations;
 mod sse;

@@ -65,6 +65,7 @@ pub enum InvalidConfig {
 
 /// The value of a service option in JSON and YAML.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum WireOption {
     /// Yes or no.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ChangeShape {
     /// `add`, `change` or `remove`.
     pub action: String,
@@ -23,6 +24,7 @@ pub struct ChangeShape {
 
 /// One field that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FieldShape {
     /// Its name in the topology file.
     pub field: String,

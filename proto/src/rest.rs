@@ -8,8 +8,14 @@ use domain::topology::finding::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::access::{
+    ApiTokenCreated, ApiTokenShape, ApiTokensQuery, ChangePassword, ChangeUser, CreateApiToken,
+    CreateUser, LoginRequest, Me, RoleShape, SessionOpened, SessionShape, SessionsQuery,
+    UserChanged, UserShape, UsersQuery,
+};
 pub use crate::topology_file::TopologyFile;
 
+mod access;
 pub mod mutation;
 
 /// Media type of a problem document (RFC 9457).
@@ -17,6 +23,7 @@ pub const PROBLEM: &str = "application/problem+json";
 
 /// A problem document (RFC 9457) with our extensions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `urn:decnet:` and a word: `unknown`, `host_occupied`, `invalid_topology`.
     #[serde(rename = "type")]
@@ -41,6 +48,7 @@ pub struct Problem {
 
 /// One thing that is wrong with a topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FindingShape {
     /// `error` or `warning`.
     pub severity: String,
@@ -80,17 +88,20 @@ pub struct Page<T> {
 
 /// `POST /tokens`: asks for a join token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EnrollRequest {
     /// The name that the host will have.
     pub name: String,
     /// For how long the token can be redeemed, in seconds: 1 to 86,400; 900 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 86_400))]
     pub ttl_seconds: Option<u32>,
 }
 
 /// A token that was just made. It is shown once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Enrollment {
     /// The token's public part.
     pub id: String,
@@ -117,6 +128,7 @@ impl std::fmt::Debug for Enrollment {
 
 /// A token in a list: never its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TokenShape {
     /// The token's public part.
     pub id: String,
@@ -132,6 +144,7 @@ pub struct TokenShape {
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct HostShape {
     /// Its identity.
     pub id: String,
@@ -164,6 +177,7 @@ pub struct HostShape {
 
 /// How an agent and its host are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct HealthShape {
     /// Whether the engine answers.
     pub engine_ok: bool,
@@ -183,6 +197,7 @@ pub struct HealthShape {
 
 /// What a host was told to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DesiredShape {
     /// The epoch.
     pub epoch: u64,
@@ -198,6 +213,7 @@ pub struct DesiredShape {
 
 /// What a host has finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AppliedShape {
     /// The generation.
     pub generation: u64,
@@ -212,6 +228,7 @@ pub struct AppliedShape {
 
 /// What an engine shows, counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ObservedShape {
     /// Running deckies.
     pub deckies: u64,
@@ -224,6 +241,7 @@ pub struct ObservedShape {
 
 /// What one decky uses of its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct UsageShape {
     /// Which decky.
     pub decky: String,
@@ -246,6 +264,7 @@ pub struct UsageShape {
 
 /// One difference between desired and observed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DriftShape {
     /// `missing`, `stopped`, `changed`, `detached`, `attached`, `reconfigured`, `stray`, `foreign`.
     pub kind: String,
@@ -255,6 +274,7 @@ pub struct DriftShape {
 
 /// `POST /topologies`: stores a topology.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateTopology {
     /// The topology.
@@ -266,6 +286,7 @@ pub struct CreateTopology {
 
 /// `POST /topologies/{id}/deploy` and `/retry`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// Whether a live topology on the host gives way.
@@ -278,6 +299,7 @@ pub struct DeployRequest {
 
 /// `POST /topologies/{id}/teardown`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TeardownRequest {
     /// Settle it as torn down at once; a host that returns is cleaned then.
@@ -287,6 +309,7 @@ pub struct TeardownRequest {
 
 /// The facts of a topology itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TopologyShape {
     /// Its identity.
     pub id: String,
@@ -310,6 +333,7 @@ pub struct TopologyShape {
 
 /// `GET /topologies/{id}`: a topology, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TopologyState {
     /// The topology itself.
     pub topology: TopologyShape,
@@ -337,6 +361,7 @@ pub struct TopologyState {
 
 /// How far a host is with an assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ProgressShape {
     /// Steps done.
     pub done: u32,
@@ -346,6 +371,7 @@ pub struct ProgressShape {
 
 /// One change of a topology's status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StatusChangeShape {
     /// When.
     pub at: String,
@@ -363,6 +389,7 @@ pub struct StatusChangeShape {
 
 /// `POST /topologies/validate` and the answer to a draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Findings {
     /// What is wrong, sorted.
     pub findings: Vec<FindingShape>,
@@ -370,6 +397,7 @@ pub struct Findings {
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventShape {
     /// Its identity.
     pub id: String,
@@ -412,6 +440,7 @@ pub struct EventShape {
 
 /// `GET /status`: the overall state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SystemStatus {
     /// The release.
     pub version: String,
@@ -433,6 +462,7 @@ pub struct SystemStatus {
 
 /// Which events, as query parameters of `/events`, `/events/stream` and `/events/export`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct EventQuery {
     /// Of this topology, by name or id.
@@ -455,12 +485,15 @@ pub struct EventQuery {
     pub source: Option<String>,
     /// Seen at or after (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(format = DateTime))]
     pub since: Option<String>,
     /// Seen before (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(format = DateTime))]
     pub until: Option<String>,
     /// At most this many, 1 to 1,000; 50 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
     /// Where the page before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -472,15 +505,71 @@ pub struct EventQuery {
 
 /// `GET /hosts`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct HostsQuery {
     /// Whether hosts that were removed are listed too.
     #[serde(default)]
     pub removed: bool,
+    /// In this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Whose name holds this, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// At most this many, 1 to 1,000; 100 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// `GET /tokens`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+pub struct TokensQuery {
+    /// At most this many, 1 to 1,000; 100 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// `GET /topologies`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+pub struct TopologiesQuery {
+    /// With this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        param(pattern = "^(pending|deploying|active|degraded|failed|tearing_down|torn_down)$")
+    )]
+    pub status: Option<String>,
+    /// Of this host, by name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Whose name holds this, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// At most this many, 1 to 1,000; 100 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// `DELETE /hosts/{id}`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveHostQuery {
     /// Whether a host goes that still carries a topology: what it holds is removed if it returns.
@@ -490,15 +579,30 @@ pub struct RemoveHostQuery {
 
 /// `GET /audit`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
+    /// By this actor: `operator:NAME`, `host:ID` or `reconciler`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// This action, such as `topology.create`; `topology.` means all of its noun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// On this subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// At most this many, 1 to 1,000; 50 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
+    /// Where the page before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AuditShape {
     /// When.
     pub at: String,
@@ -506,6 +610,9 @@ pub struct AuditShape {
     pub actor: String,
     /// What, as `noun.verb`.
     pub action: String,
+    /// From which address, for an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// On what.
     pub subject: String,
     /// More for a person; never a secret.

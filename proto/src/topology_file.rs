@@ -14,6 +14,7 @@ pub const MAX_FILE: usize = 4 * 1024 * 1024;
 
 /// A topology as an operator writes it. Names are its references.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TopologyFile {
     /// Its name.
@@ -27,6 +28,7 @@ pub struct TopologyFile {
 
 /// A segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FileLan {
     /// Its name.
@@ -46,6 +48,7 @@ pub struct FileLan {
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FileDecky {
     /// The operator's name for it.
@@ -92,6 +95,7 @@ fn is_false(flag: &bool) -> bool {
 
 /// A published port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FilePublish {
     /// The host's address; all of them when left out.
@@ -108,6 +112,7 @@ pub struct FilePublish {
 
 /// A membership of a LAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FileEdge {
     /// The LAN's name.

@@ -27,6 +27,19 @@ fn every_command_of_the_manual_is_taken() {
         &["down", "--data-dir", "/d"],
         &["status", "--output", "json"],
         &["doctor"],
+        &["login"],
+        &["login", "alice", "--password-stdin"],
+        &["logout"],
+        &["user", "add", "alice", "--role", "operator"],
+        &["user", "add", "alice", "--password-stdin"],
+        &["user", "ls", "--output", "yaml"],
+        &["user", "role", "alice", "viewer"],
+        &["user", "passwd"],
+        &["user", "passwd", "alice"],
+        &["user", "rm", "alice"],
+        &["token", "create", "ci", "--role", "admin", "--ttl", "90d"],
+        &["token", "ls", "--all"],
+        &["token", "rm", "0198c0de-0000-7000-8000-000000000000"],
         &[
             "host", "enroll", "edge-07", "--ttl", "15m", "--output", "json",
         ],
@@ -149,6 +162,11 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["status", "--output", "xml"],
         &["completion", "tcsh"],
         &["status", "--token", "dna_secret"],
+        &["login", "--password", "secret"],
+        &["login", "alice@example"],
+        &["user", "add", "alice", "--role", "root"],
+        &["token", "create", "ci", "--ttl", "0s"],
+        &["token", "create", "ci", "--ttl", "4000d"],
     ];
     for words in commands {
         let error = parse(words).expect_err("no sense");
@@ -208,6 +226,9 @@ fn completion_offers_every_verb() {
         clap_complete::generate(shell, &mut Cli::command(), "decnet", &mut script);
         let script = String::from_utf8(script).expect("text");
         for word in [
+            "login",
+            "logout",
+            "passwd",
             "generate",
             "graph",
             "plan",

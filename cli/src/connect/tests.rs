@@ -104,3 +104,58 @@ fn a_word_that_is_no_url_is_a_usage_error() {
     };
     assert_eq!(place.resolve().expect_err("no URL").exit(), Exit::Usage);
 }
+
+fn logged_in(home: &Path, url: &str, token: &str) {
+    let sessions = Sessions::new(Some(home)).expect("a place");
+    let kept = crate::access::sessions::Kept {
+        name: "alice".to_owned(),
+        token: token.to_owned(),
+        expires_at: "2999-01-01T00:00:00Z".to_owned(),
+    };
+    sessions.keep(url, kept).expect("kept");
+}
+
+#[test]
+fn a_session_comes_before_the_token_of_the_machine_and_after_one_that_is_stated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let home = tempfile::tempdir().expect("a directory");
+    master_in(dir.path(), "http://127.0.0.1:8099", "dca_machine");
+    logged_in(home.path(), "http://127.0.0.1:8099/", "dcs_alice");
+    let mut place = Place {
+        data_dir: Some(dir.path().to_owned()),
+        sessions: Some(home.path().to_owned()),
+        ..place()
+    };
+    assert_eq!(resolved(&place).1, "dcs_alice");
+    place.token = Some(Token("dca_stated".to_owned()));
+    assert_eq!(resolved(&place).1, "dca_stated");
+    // A session is of the master that opened it, and of no other.
+    place.token = None;
+    place.url = Some("http://127.0.0.1:8100".to_owned());
+    assert_eq!(resolved(&place).1, "dca_machine");
+}
+
+#[test]
+fn the_newest_login_says_which_master_when_nothing_else_does() {
+    let home = tempfile::tempdir().expect("a directory");
+    let other = tempfile::tempdir().expect("a directory");
+    master_in(other.path(), "http://127.0.0.1:8099", "dca_machine");
+    logged_in(home.path(), "http://127.0.0.1:1/", "dcs_one");
+    logged_in(home.path(), "http://127.0.0.1:2/", "dcs_two");
+    let place = Place {
+        sessions: Some(home.path().to_owned()),
+        fallbacks: vec![other.path().to_owned()],
+        ..place()
+    };
+    let found = ("http://127.0.0.1:2/".to_owned(), "dcs_two".to_owned());
+    assert_eq!(resolved(&place), found);
+    assert_eq!(place.locate().expect("a master").as_str(), found.0);
+    let stranger = Place {
+        fallbacks: vec![other.path().to_owned()],
+        ..Place::default()
+    };
+    assert_eq!(
+        stranger.locate().expect("a master").as_str(),
+        "http://127.0.0.1:8099/"
+    );
+}

@@ -2,9 +2,9 @@
 //! who ask twice. Secrets never reach the store, only what was made of them.
 
 use std::fmt;
-use std::str::FromStr;
 
 use async_trait::async_trait;
+use domain::role::Role;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -42,42 +42,6 @@ impl ApiTokenId {
     }
 }
 
-/// What a user or a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AccountRole {
-    /// Look.
-    Viewer,
-    /// Everything.
-    Admin,
-}
-
-impl AccountRole {
-    /// Its word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-/// A word that is no role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is neither viewer nor admin")]
-pub struct UnknownRole;
-
-impl FromStr for AccountRole {
-    type Err = UnknownRole;
-
-    fn from_str(text: &str) -> Result<Self, UnknownRole> {
-        match text {
-            "viewer" => Ok(Self::Viewer),
-            "admin" => Ok(Self::Admin),
-            _ => Err(UnknownRole),
-        }
-    }
-}
-
 /// The argon2id hash of a password, in its PHC form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
@@ -110,7 +74,7 @@ pub struct UserRow {
     /// The hash of its password.
     pub password_hash: PasswordHash,
     /// What it may do.
-    pub role: AccountRole,
+    pub role: Role,
     /// Whether it may do nothing before it has chosen another password.
     pub must_change: bool,
     /// When it was made.
@@ -176,7 +140,7 @@ pub struct ApiTokenRow {
     /// What it is for.
     pub name: String,
     /// What it may do.
-    pub role: AccountRole,
+    pub role: Role,
     /// By whom it was made.
     pub creator: String,
     /// When.
@@ -231,6 +195,8 @@ pub trait Accounts: Send + Sync {
     async fn insert_first_user(&self, user: &UserRow) -> Result<bool, UserError>;
     /// Every user, by name.
     async fn users(&self) -> Result<Vec<UserRow>, StoreError>;
+    /// One user.
+    async fn user(&self, id: UserId) -> Result<Option<UserRow>, StoreError>;
     /// The user of that name, without regard to case.
     async fn user_named(&self, name: &str) -> Result<Option<UserRow>, StoreError>;
     /// Sets a password, ends every session of the user, and audits it.
@@ -239,7 +205,7 @@ pub trait Accounts: Send + Sync {
     async fn set_role(
         &self,
         user: UserId,
-        role: AccountRole,
+        role: Role,
         actor: Actor,
         now: OffsetDateTime,
     ) -> Result<(), UserError>;

@@ -191,6 +191,8 @@ pub struct TopologyRow {
 /// A topology in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopologySummary {
+    /// Its place in the order of their making.
+    pub row: i64,
     /// Its identity.
     pub id: TopologyId,
     /// Its name.

@@ -16,6 +16,17 @@ pub struct AuditRow {
     pub entry: AuditEntry,
 }
 
+/// Which entries of the audit log: those that fit to everything that is said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditFilter {
+    /// By whom, from wherever: `operator:NAME`, `host:ID` or `reconciler`.
+    pub actor: Option<String>,
+    /// What: an action, or all of a noun when it ends in a dot.
+    pub action: Option<String>,
+    /// On what.
+    pub subject: Option<String>,
+}
+
 /// Whether the chain of the audit log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditChain {
@@ -50,12 +61,16 @@ pub struct Retention {
 /// Upkeep.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// Entries of the audit log, newest first, before that row when one is given.
+    /// Entries of the audit log that pass the filter, newest first, before that row when one is
+    /// given.
     async fn audit_page(
         &self,
+        filter: &AuditFilter,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditRow>, StoreError>;
+    /// How many entries of the audit log pass the filter.
+    async fn count_audit(&self, filter: &AuditFilter) -> Result<u64, StoreError>;
     /// Follows the chain of the audit log from its first entry to its last.
     async fn verify_audit(&self) -> Result<AuditChain, StoreError>;
     /// Removes one batch of the oldest events that are to be forgotten; how many. 0 says that

@@ -19,7 +19,7 @@ const LONGEST: usize = 400;
 /// A body or query that is not of its shape.
 #[derive(Debug)]
 pub(super) struct Malformed {
-    /// `body` or `query`.
+    /// `body`, `query` or `head`.
     target: &'static str,
     /// Where, such as `topology.lans[0].subnet`.
     path: String,
@@ -148,10 +148,24 @@ impl Malformed {
         }
     }
 
-    /// A value that has its type and is still none of those that it may be.
+    /// A value of the query that has its type and is still none of those that it may be.
     pub(super) fn value(path: &'static str, message: impl ToString) -> Self {
+        Self::at("query", path, message)
+    }
+
+    /// Such a value of the body.
+    pub(super) fn body(path: &'static str, message: impl ToString) -> Self {
+        Self::at("body", path, message)
+    }
+
+    /// A header that says something else than it may.
+    pub(super) fn header(name: &'static str, message: impl ToString) -> Self {
+        Self::at("head", name, message)
+    }
+
+    fn at(target: &'static str, path: &'static str, message: impl ToString) -> Self {
         Self {
-            target: "query",
+            target,
             path: path.to_owned(),
             message: message.to_string(),
             nearest: None,

@@ -84,6 +84,9 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, request: Request, next: N
         if let Err(error) = api.names.check(request.uri(), request.headers()) {
             return error.into_response();
         }
+        if !is_text(request.uri().path()) {
+            return ApiError::Path.into_response();
+        }
         // Bounds the time until the answer begins; a stream that has begun goes on.
         match tokio::time::timeout(api.limits.request, next.run(request)).await {
             Ok(response) => response,
@@ -109,6 +112,29 @@ pub(super) async fn admit(State(api): State<Arc<Api>>, request: Request, next: N
             .insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Whether a path is UTF-8 once it is decoded. Handlers take their parameters as text.
+fn is_text(path: &str) -> bool {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => hex::decode([*high, *low]).ok(),
+            _ => None,
+        };
+        match escaped {
+            Some(decoded) => {
+                bytes.extend(decoded);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// Answers for a path that no route has.
@@ -165,6 +191,16 @@ mod tests {
         }
         assert!(verdict(&[], None).is_err());
         assert!(verdict(&["localhost", "localhost"], None).is_err());
+    }
+
+    #[test]
+    fn a_path_is_text_once_it_is_decoded() {
+        for good in ["/", "/a%20b", "/%C3%a9", "/%", "/%4", "/%zz%25"] {
+            assert!(is_text(good), "{good}");
+        }
+        for bad in ["/%ff", "/%C3", "/a%c3%28"] {
+            assert!(!is_text(bad), "{bad}");
+        }
     }
 
     #[test]

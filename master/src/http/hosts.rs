@@ -9,6 +9,7 @@ use proto::rest::{HostShape, HostsQuery, Page, RemoveHostQuery};
 
 use super::auth::Caller;
 use super::extract::Params;
+use super::pages::{Order, Window};
 use super::problem::ApiError;
 use super::{Api, shapes};
 use crate::db::{Force, HostRow};
@@ -19,10 +20,24 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Params(query): Params<HostsQuery>,
 ) -> Result<Json<Page<HostShape>>, ApiError> {
+    let window = Window::new(query.limit, query.cursor.as_deref())?;
+    let part = query.name.map(|part| part.to_lowercase());
     let rows = api.store.hosts(query.removed).await?;
-    Ok(Json(shapes::whole(
-        rows.iter().map(|row| shape(&api, row)).collect(),
-    )))
+    let mut shapes: Vec<HostShape> = rows.iter().map(|row| shape(&api, row)).collect();
+    shapes.retain(|host| {
+        query
+            .state
+            .as_ref()
+            .is_none_or(|state| host.state == *state)
+            && part
+                .as_ref()
+                .is_none_or(|part| host.name.to_lowercase().contains(part))
+    });
+    // Of hosts that were removed several may have had one name.
+    let place = |host: &HostShape| format!("{}/{}", host.name.to_lowercase(), host.id);
+    Ok(Json(
+        window.cut(shapes, place, Order::Rising).map(|host| host),
+    ))
 }
 
 /// `GET /hosts/{host}`

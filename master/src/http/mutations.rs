@@ -24,6 +24,7 @@ use proto::rest::{FindingShape, Page};
 use super::auth::Caller;
 use super::events::MOST;
 use super::extract::{Body, BodyOrDefault, Malformed, Params};
+use super::precondition::IfMatch;
 use super::problem::ApiError;
 use super::{Api, shapes};
 use crate::db::queue::{MutationId, MutationPage, MutationRow};
@@ -40,9 +41,11 @@ pub(super) async fn edit(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
     Body(request): Body<EditRequest>,
 ) -> Answered {
-    let expected = request.expected_revision;
+    let (topology, expected) =
+        expect(&api, topology, &condition, request.expected_revision).await?;
     let draft = MutationDraft::from(request);
     let order = order(&topology, Change::Ops(&draft), expected, &caller);
     answer(api.topologies.editor.edit(&order).await?)
@@ -53,8 +56,11 @@ pub(super) async fn apply(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
     Body(request): Body<ApplyRequest>,
 ) -> Answered {
+    let (topology, expected) =
+        expect(&api, topology, &condition, request.expected_revision).await?;
     let draft = Draft::from(request.topology);
     let mode = if request.dry_run {
         Mode::Plan
@@ -63,12 +69,7 @@ pub(super) async fn apply(
     };
     let order = EditOrder {
         mode,
-        ..order(
-            &topology,
-            Change::File(&draft),
-            request.expected_revision,
-            &caller,
-        )
+        ..order(&topology, Change::File(&draft), expected, &caller)
     };
     answer(api.topologies.editor.edit(&order).await?)
 }
@@ -78,14 +79,12 @@ pub(super) async fn mutate_all(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<NowRequest>,
 ) -> Answered {
-    let order = order(
-        &topology,
-        Change::Deckies,
-        request.expected_revision,
-        &caller,
-    );
+    let (topology, expected) =
+        expect(&api, topology, &condition, request.expected_revision).await?;
+    let order = order(&topology, Change::Deckies, expected, &caller);
     answer(api.topologies.editor.edit(&order).await?)
 }
 
@@ -94,10 +93,12 @@ pub(super) async fn mutate_decky(
     State(api): State<Arc<Api>>,
     Path((topology, decky)): Path<(String, String)>,
     caller: Caller,
+    condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<NowRequest>,
 ) -> Answered {
-    let change = Change::Decky(&decky);
-    let order = order(&topology, change, request.expected_revision, &caller);
+    let (topology, expected) =
+        expect(&api, topology, &condition, request.expected_revision).await?;
+    let order = order(&topology, Change::Decky(&decky), expected, &caller);
     answer(api.topologies.editor.edit(&order).await?)
 }
 
@@ -252,6 +253,25 @@ pub(super) async fn next_address(
         subnet: subnet.to_string(),
         address: address.to_string(),
     }))
+}
+
+/// The topology, and the revision that an edit is made on: a condition that holds now is to hold when
+/// the edit is stored.
+async fn expect(
+    api: &Api,
+    reference: String,
+    condition: &IfMatch,
+    expected: Option<u64>,
+) -> Result<(String, Option<u64>), ApiError> {
+    if condition.is_absent() {
+        return Ok((reference, expected));
+    }
+    let row = api.topologies.find(&reference).await?;
+    let revision = row.topology.revision;
+    condition.check(revision)?;
+    let expected = expected.or(Some(revision.get()));
+    // Under its name another one may stand a moment later.
+    Ok((row.topology.id.to_string(), expected))
 }
 
 fn order<'a>(

@@ -22,18 +22,17 @@ use futures_util::stream::unfold;
 use proto::rest::mutation::TopologySnapshot;
 use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::auth::Caller;
 use super::extract::Malformed;
 use super::problem::ApiError;
-use super::{Api, mutations, shapes};
+use super::stream::{KEEP_ALIVE, Places};
+use super::{Api, mutations, shapes, stream};
 use crate::bus::Subscription;
 use crate::chain::Chain;
 use crate::db::queue::{MutationId, MutationPage};
 use crate::db::{EventFilter, EventPage, StoreError};
 
-/// How long a stream may be silent.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long to rest after a read that failed.
 const REST: Duration = Duration::from_secs(1);
 /// A change may be stored a little later than the time that it says: so far is read back. A
@@ -46,11 +45,10 @@ const PAGE: u32 = 1000;
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let place = Arc::clone(&api.streams)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::TooManyStreams)?;
+    let places = stream::places(&api, &caller)?;
     let id = api.topologies.find(&topology).await?.topology.id;
     // Before anything is read: what happens from here on is announced.
     let told = api.topologies.bus.subscribe(&format!("topology.{id}.>"));
@@ -67,7 +65,8 @@ pub(super) async fn stream(
         ready: VecDeque::new(),
         told,
         api,
-        _place: place,
+        caller,
+        _places: places,
     };
     match resumed.transpose()? {
         Some(at) => tail.at = at,
@@ -99,7 +98,8 @@ struct Tail {
     ready: VecDeque<Event>,
     told: Subscription,
     api: Arc<Api>,
-    _place: OwnedSemaphorePermit,
+    caller: Caller,
+    _places: Places,
 }
 
 // === impl Place ===
@@ -201,6 +201,12 @@ impl Tail {
             tokio::select! {
                 // One that was dropped says the same: read on.
                 _ = self.told.next() => {}
+                // Whoever was let in may have been put out since.
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    if !self.api.still_knows(&self.caller).await.unwrap_or(true) {
+                        return None;
+                    }
+                }
                 () = ending.cancelled() => return None,
             }
         }

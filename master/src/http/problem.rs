@@ -1,20 +1,27 @@
 //! What is answered when a request is not carried out: every error becomes an RFC 9457 problem
 //! here and nowhere else.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::name::InvalidName;
+use domain::revision::Revision;
 use domain::topology::finding::Finding;
 use domain::topology::status::{IllegalTransition, TopologyStatus};
 use proto::rest::{FindingShape, PROBLEM, Problem};
 
 use super::extract::Malformed;
 use crate::chain::Chain;
+use crate::db::accounts::UserError;
 use crate::db::queue::CancelError;
 use crate::db::{IntentError, StandingError, StoreError, TopologyError};
 use crate::enroll::MintError;
+use crate::operators::name::InvalidOperatorName;
+use crate::operators::password::{Busy, Weak};
+use crate::operators::{LoginError, PasswordError};
 use crate::topology::{
     CanvasError, ChangeError, CreateError, DeleteError, DeployError, FindError, RevertError,
     TargetError, TeardownError,
@@ -25,12 +32,48 @@ mod edit;
 /// Why a request is not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    /// No token, or one that nobody has.
+    /// Nothing says who asks, or nobody knows it.
     #[error("a known bearer token is needed")]
     Unauthenticated,
-    /// The token's role is too low.
+    /// The role of whoever asks is too low.
     #[error("the token does not allow this")]
     Forbidden,
+    /// A cookie says who asks, and nothing says that one of our pages does.
+    #[error("the token against forged requests is missing or wrong")]
+    Csrf,
+    /// Another password must be chosen first.
+    #[error("the password must be changed before anything else")]
+    MustChange,
+    /// Whoever asks has no password or session: it is a token.
+    #[error("this is for users who have logged in")]
+    NotAUser,
+    /// The path is not UTF-8.
+    #[error("the path is not UTF-8")]
+    Path,
+    /// The resource is another than the caller has seen.
+    #[error("the topology is at revision {current}, and another was expected")]
+    Precondition {
+        /// Its revision.
+        current: Revision,
+    },
+    /// An idempotency key that was used for something else.
+    #[error("the idempotency key was used for another request")]
+    KeyDiffers,
+    /// The request of that idempotency key is being served.
+    #[error("the request of that idempotency key is being served")]
+    KeyRunning,
+    /// A name that breaks the rule for users and API tokens.
+    #[error(transparent)]
+    OperatorName(#[from] InvalidOperatorName),
+    /// Of [`crate::operators::Operators::login`].
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// Of setting a password.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// Of changing a user.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Asked under another name than this server's.
     #[error("this server is not asked under that name")]
     UnknownName,
@@ -49,6 +92,9 @@ pub(super) enum ApiError {
     /// As many event streams are open as may be.
     #[error("too many event streams are open")]
     TooManyStreams,
+    /// The caller has as many event streams open as one may have.
+    #[error("too many event streams of one user are open")]
+    TooManyOfUser,
     /// The body is larger than any may be.
     #[error("the body exceeds {limit} bytes")]
     TooLarge {
@@ -122,7 +168,7 @@ struct Answer {
     findings: Vec<FindingShape>,
     current: Option<String>,
     /// A header that tells programs what the next step tells people.
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Answer {
@@ -154,7 +200,22 @@ impl Answer {
     }
 
     fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// Says after how many seconds to ask again, a begun one counted whole.
+    fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs().saturating_add(1);
+        self.header = Some((RETRY_AFTER, HeaderValue::from(seconds)));
+        self
+    }
+
+    /// Says which revision there is.
+    fn etag(mut self, revision: Revision) -> Self {
+        self.header = HeaderValue::try_from(format!("\"{revision}\""))
+            .ok()
+            .map(|value| (ETAG, value));
         self
     }
 }
@@ -170,6 +231,32 @@ impl ApiError {
                 .next("send the header `Authorization: Bearer TOKEN`")
                 .header(WWW_AUTHENTICATE, "Bearer"),
             Self::Forbidden => Answer::new(StatusCode::FORBIDDEN, "forbidden", self),
+            Self::Csrf => Answer::new(StatusCode::FORBIDDEN, "csrf", self)
+                .next("send `csrf_token` of /api/v1/me as the header `X-CSRF-Token`"),
+            Self::MustChange => Answer::new(StatusCode::FORBIDDEN, "password_change_needed", self)
+                .next("change it: POST /api/v1/me/password, or `decnet login`"),
+            Self::NotAUser => Answer::new(CONFLICT, "not_a_user", self)
+                .next("log in: POST /api/v1/login, or `decnet login`"),
+            Self::Path => Answer::new(StatusCode::BAD_REQUEST, "malformed", self)
+                .next("encode the UTF-8 form of the path"),
+            Self::Precondition { current } => {
+                Answer::new(StatusCode::PRECONDITION_FAILED, "stale_revision", self)
+                    .next("read it again and repeat")
+                    .current(current)
+                    .etag(*current)
+            }
+            Self::KeyDiffers => Answer::new(INVALID, "idempotency_key_reused", self)
+                .next("choose a new key for a new request"),
+            Self::KeyRunning => Answer::new(CONFLICT, "idempotency_key_running", self)
+                .next("ask again in a moment; the answer will be the same")
+                .header(RETRY_AFTER, "1"),
+            Self::OperatorName(_) => {
+                let finding = one("NAME_INVALID", self.to_string(), "request", "name");
+                Answer::new(INVALID, "malformed", self).findings(vec![finding])
+            }
+            Self::Login(error) => login(error),
+            Self::Password(error) => password(error),
+            Self::User(error) => user(error),
             Self::UnknownName => Answer::new(StatusCode::MISDIRECTED_REQUEST, "unknown_name", self)
                 .next("ask under localhost, or give the name to the master with --advertise"),
             Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin", self),
@@ -184,6 +271,11 @@ impl ApiError {
             Self::TooManyStreams => Answer::new(AWAY, "too_many_streams", self)
                 .next("close another stream, or read /api/v1/events page by page")
                 .header(RETRY_AFTER, "10"),
+            Self::TooManyOfUser => {
+                Answer::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", self)
+                    .next("close another stream of yours, or read /api/v1/events page by page")
+                    .header(RETRY_AFTER, "10")
+            }
             Self::TooLarge { .. } => Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", self)
                 .next("send less at a time"),
             Self::Torn => Answer::new(StatusCode::BAD_REQUEST, "torn", self).next("send it again"),
@@ -227,6 +319,64 @@ fn one(code: &str, message: String, target: &str, path: &str) -> FindingShape {
         message,
         target: target.to_owned(),
         path: path.to_owned(),
+    }
+}
+
+fn login(error: &LoginError) -> Answer {
+    match error {
+        LoginError::Throttled { after } => {
+            Answer::new(StatusCode::TOO_MANY_REQUESTS, "throttled", error)
+                .next("wait as long as `Retry-After` says, then try again")
+                .retry_after(*after)
+        }
+        LoginError::Refused => Answer::new(StatusCode::UNAUTHORIZED, "login_refused", error)
+            .next("an admin can give a new password: `decnet user passwd NAME`")
+            .header(WWW_AUTHENTICATE, "Bearer"),
+        LoginError::Busy(error) => busy(error),
+        LoginError::Store(error) => store(error),
+    }
+}
+
+fn busy(error: &Busy) -> Answer {
+    Answer::new(AWAY, "busy", error)
+        .next("try again")
+        .header(RETRY_AFTER, "1")
+}
+
+fn password(error: &PasswordError) -> Answer {
+    match error {
+        // Not 401: the session is as good as before.
+        PasswordError::Current(LoginError::Refused) => Answer::new(
+            StatusCode::FORBIDDEN,
+            "wrong_password",
+            "the password is wrong",
+        )
+        .next("give the password that is in force as `current`"),
+        PasswordError::Current(error) => login(error),
+        PasswordError::Weak(error) => weak(error),
+        PasswordError::Busy(error) => busy(error),
+        PasswordError::User(error) => user(error),
+        PasswordError::Store(error) => store(error),
+    }
+}
+
+fn weak(error: &Weak) -> Answer {
+    let finding = one("PASSWORD_WEAK", error.to_string(), "request", "password");
+    Answer::new(INVALID, "weak_password", error)
+        .next("choose a longer one: four words that have nothing to do with each other")
+        .findings(vec![finding])
+}
+
+fn user(error: &UserError) -> Answer {
+    match error {
+        UserError::Unknown => Answer::new(StatusCode::NOT_FOUND, "unknown", error),
+        UserError::NameTaken => {
+            Answer::new(CONFLICT, "name_taken", error).next("choose another name")
+        }
+        UserError::LastAdmin => {
+            Answer::new(CONFLICT, "last_admin", error).next("make another user an admin first")
+        }
+        UserError::Store(error) => store(error),
     }
 }
 
@@ -400,9 +550,7 @@ impl IntoResponse for ApiError {
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if let Some((name, value)) = answer.header {
-            response
-                .headers_mut()
-                .insert(name, HeaderValue::from_static(value));
+            response.headers_mut().insert(name, value);
         }
         response
     }

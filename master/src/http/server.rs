@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -11,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::Peer;
 use super::{Api, router};
 use crate::task;
 
@@ -41,8 +45,8 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
             accepted = accepted => accepted,
             () = shutdown.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, address)) => (stream, Peer(address.ip())),
             Err(error) => {
                 tracing::warn!(%error, "connection could not be accepted");
                 tokio::time::sleep(BACK_OFF).await;
@@ -51,7 +55,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
         };
         let (service, api) = (service.clone(), Arc::clone(&api));
         let connection = async move {
-            converse(stream, service, &api).await;
+            converse(stream, Told { service, peer }, &api).await;
             drop(place);
         };
         task::spawn(
@@ -70,7 +74,24 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
     }
 }
 
-async fn converse(stream: TcpStream, service: TowerToHyperService<axum::Router>, api: &Api) {
+/// The router, told from where a connection comes.
+struct Told {
+    service: TowerToHyperService<axum::Router>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for Told {
+    type Response = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
+    }
+}
+
+async fn converse(stream: TcpStream, service: Told, api: &Api) {
     // Without effect on what is sent, only on when: worth no more than trying.
     drop(stream.set_nodelay(true));
     let connection = http1::Builder::new()

@@ -46,9 +46,24 @@ fn small(length: usize) -> u32 {
 
 pub(super) fn actor(actor: &Actor) -> String {
     match actor {
-        Actor::Operator(name) => format!("operator:{name}"),
+        Actor::Operator(name) => format!("operator:{}", place(name).0),
         Actor::Host(id) => format!("host:{id}"),
         Actor::Reconciler => "reconciler".to_owned(),
+    }
+}
+
+/// An operator's name and address, which the audit keeps as one.
+fn place(name: &str) -> (&str, Option<&str>) {
+    match name.rsplit_once('@') {
+        Some((name, origin)) => (name, Some(origin)),
+        None => (name, None),
+    }
+}
+
+fn origin(actor: &Actor) -> Option<String> {
+    match actor {
+        Actor::Operator(name) => place(name).1.map(str::to_owned),
+        Actor::Host(_) | Actor::Reconciler => None,
     }
 }
 
@@ -57,6 +72,7 @@ pub(super) fn audit(entry: &AuditEntry) -> AuditShape {
         at: format_time(entry.at),
         actor: actor(&entry.actor),
         action: entry.action.clone(),
+        origin: origin(&entry.actor),
         subject: entry.subject.clone(),
         detail: entry.detail.clone(),
     }

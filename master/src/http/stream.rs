@@ -5,8 +5,9 @@
 //! read on: announcements of two hosts can come in another order than their rows, and one that
 //! was missed costs nothing.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::auth::Caller;
 use super::events::{Reader, filter};
 use super::extract::{Malformed, Params};
 use super::problem::ApiError;
@@ -26,19 +28,18 @@ use super::{Api, shapes};
 use crate::chain::Chain;
 
 /// How long a stream may be silent.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long to rest after a read that failed.
 const REST: Duration = Duration::from_secs(1);
 
 /// `GET /events/stream`
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Params(query): Params<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let place = Arc::clone(&api.streams)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::TooManyStreams)?;
+    let places = places(&api, &caller)?;
     // Before the newest row is read: what is stored from here on is announced.
     let announced = api.ingest.subscribe();
     let filter = filter(&api, &query).await?;
@@ -61,7 +62,8 @@ pub(super) async fn stream(
         reader: Reader::new(filter, after),
         announced,
         api,
-        _place: place,
+        caller,
+        _places: places,
     };
     let events = unfold(tail, |mut tail| async move {
         let event = tail.next().await?;
@@ -74,7 +76,58 @@ struct Tail<T> {
     reader: Reader,
     announced: Receiver<T>,
     api: Arc<Api>,
-    _place: OwnedSemaphorePermit,
+    caller: Caller,
+    _places: Places,
+}
+
+/// What an open stream holds: a place among all, and one among those of its caller.
+pub(super) struct Places(#[expect(dead_code, reason = "held")] (OwnedSemaphorePermit, Place));
+
+/// The places of a further stream, or why there are none.
+pub(super) fn places(api: &Api, caller: &Caller) -> Result<Places, ApiError> {
+    let place = Arc::clone(&api.streams)
+        .try_acquire_owned()
+        .map_err(|_| ApiError::TooManyStreams)?;
+    let own = Held::take(&api.held, caller.owner(), api.limits.streams_of_one)
+        .ok_or(ApiError::TooManyOfUser)?;
+    Ok(Places((place, own)))
+}
+
+/// How many streams each caller holds open: one is not to take the places of all.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<HashMap<String, usize>>);
+
+/// A caller's place for a stream, free again when it is dropped.
+struct Place {
+    held: Arc<Held>,
+    owner: String,
+}
+
+impl Held {
+    fn take(held: &Arc<Self>, owner: String, most: usize) -> Option<Place> {
+        let mut counts = held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(owner.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            held: Arc::clone(held),
+            owner,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.owner);
+            }
+        }
+    }
 }
 
 impl<T: Clone> Tail<T> {
@@ -105,6 +158,12 @@ impl<T: Clone> Tail<T> {
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 },
+                // Whoever was let in may have been put out since.
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    if !self.api.still_knows(&self.caller).await.unwrap_or(true) {
+                        return None;
+                    }
+                }
                 () = self.api.ending.cancelled() => return None,
             }
         }

@@ -14,13 +14,15 @@ use proto::line::format_time;
 use proto::rest::{AuditQuery, AuditShape, Page, SystemStatus};
 
 use super::extract::{Malformed, Params};
+use super::pages::bounded;
 use super::problem::ApiError;
 use super::{Api, shapes};
+use crate::db::upkeep::AuditFilter;
 use crate::db::{EventFilter, StoreError};
 use crate::metrics::Readings;
 
-/// Most entries of the audit log in one answer.
-const MOST: u32 = 1000;
+/// Entries of the audit log in a page when nobody says.
+const USUAL: u32 = 50;
 
 /// `GET /healthz`
 pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
@@ -54,15 +56,28 @@ pub(super) async fn audit(
     State(api): State<Arc<Api>>,
     Params(query): Params<AuditQuery>,
 ) -> Result<Json<Page<AuditShape>>, ApiError> {
-    let limit = query.limit.unwrap_or(50);
-    if !(1..=MOST).contains(&limit) {
-        let malformed = Malformed::value("limit", format!("{limit} is not between 1 and {MOST}"));
-        return Err(ApiError::Malformed(malformed));
-    }
-    let entries = api.store.audit_log(limit).await?;
-    Ok(Json(shapes::whole(
-        entries.iter().map(shapes::audit).collect(),
-    )))
+    let limit = bounded(query.limit, USUAL)?;
+    let before = query.cursor.as_deref().map(str::parse).transpose();
+    let before = before
+        .map_err(|_| ApiError::Malformed(Malformed::value("cursor", "it is none of ours")))?;
+    let filter = AuditFilter {
+        actor: query.actor,
+        action: query.action,
+        subject: query.subject,
+    };
+    // One more than asked for tells whether there is a next page.
+    let rows = api
+        .store
+        .audit_page(&filter, before, limit.saturating_add(1));
+    let mut rows = rows.await?;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > wanted;
+    rows.truncate(wanted);
+    Ok(Json(Page {
+        items: rows.iter().map(|row| shapes::audit(&row.entry)).collect(),
+        total: api.store.count_audit(&filter).await?,
+        next: rows.last().filter(|_| more).map(|row| row.row.to_string()),
+    }))
 }
 
 /// `GET /metrics`

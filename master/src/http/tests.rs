@@ -11,6 +11,7 @@ use domain::assign::{HostReport, Phase};
 use domain::id::{HostId, TokenId};
 use domain::name::HostName;
 use domain::observe::Inventory;
+use domain::role::Role;
 use pki::acceptor::Connections;
 use pki::ca::CertificateAuthority;
 use pki::fingerprint::KeyFingerprint;
@@ -19,28 +20,41 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tower::ServiceExt as _;
 
-use super::auth::{AdminToken, ApiTokens, Role};
+use super::auth::AdminToken;
+use super::routes::{ROUTES, Route};
 use super::{Api, ApiParts, HttpLimits, router};
 use crate::allow::AllowTable;
 use crate::bus::Bus;
 use crate::clock::Clock;
+use crate::db::accounts::{ApiTokenId, ApiTokenRow, PasswordHash, SessionRow, UserId, UserRow};
 use crate::db::sqlite;
-use crate::db::{Redemption, Store, TokenRow};
+use crate::db::{Actor, Redemption, Store, TokenRow};
 use crate::enroll::Enroll;
 use crate::entropy::{random, uuid_v7};
 use crate::fleet::{Fleet, FleetParts, Session};
 use crate::mutate::MutationWaker;
+use crate::operators::secret;
+use crate::operators::{Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Waker};
 
 mod access;
+mod accounts;
+mod conditions;
+mod document;
 mod events;
 mod fleet;
+mod hostile;
+mod keys;
 mod mutations;
 mod news;
+mod pages;
 mod topologies;
 
 const VIEWER: &str = "dca_viewer";
+const OPERATOR: &str = "dca_operator";
+const EXPIRED: &str = "dca_expired";
+const REVOKED: &str = "dca_revoked";
 
 /// A master without its ports.
 struct World {
@@ -52,7 +66,7 @@ struct World {
     bus: Arc<Bus>,
     admin: String,
     now: Arc<Mutex<OffsetDateTime>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// What was answered.
@@ -130,7 +144,12 @@ impl World {
         let ingest = Arc::new(Ingest::new(Arc::clone(&store), Arc::clone(&clock)));
         let admin = AdminToken::generate();
         let text = admin.expose().to_owned();
-        let mut api = Api::with(
+        let operators = Operators::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            folder.path().join(PASSWORD_FILE),
+        );
+        let api = Api::with(
             ApiParts {
                 store: Arc::clone(&store),
                 fleet: Arc::clone(&fleet),
@@ -144,17 +163,15 @@ impl World {
                 metrics: Arc::default(),
                 clock,
                 admin,
+                operators,
                 api_address: "127.0.0.1:8080".parse().expect("an address"),
                 started_at: start,
                 deploy_deadline: Duration::from_secs(120),
             },
             limits,
         );
-        let tokens = ApiTokens::default().with("admin", Role::Admin, &text);
-        let unshared = Arc::get_mut(&mut api).expect("nobody else has it yet");
-        unshared.tokens = tokens.with("viewer", Role::Viewer, VIEWER);
         let router = router(Arc::clone(&api));
-        Self {
+        let world = Self {
             api,
             router,
             store,
@@ -163,8 +180,84 @@ impl World {
             bus,
             admin: text,
             now,
-            _folder: folder,
-        }
+            folder,
+        };
+        world.token("viewer", Role::Viewer, VIEWER).await;
+        world.token("operator", Role::Operator, OPERATOR).await;
+        world
+    }
+
+    /// Stores an API token of that text.
+    async fn token(&self, name: &str, role: Role, text: &str) -> ApiTokenId {
+        let row = ApiTokenRow {
+            id: ApiTokenId::new(uuid_v7(self.now())),
+            hash: secret::hash(text.as_bytes()),
+            name: name.to_owned(),
+            role,
+            creator: "test".to_owned(),
+            created_at: self.now(),
+            expires_at: None,
+            revoked_at: None,
+        };
+        let stored = self.store.insert_api_token(&row, Actor::Reconciler).await;
+        stored.expect("a new token is stored");
+        row.id
+    }
+
+    /// Two tokens that were of use once.
+    async fn expired_and_revoked(&self) {
+        let id = self.token("revoked", Role::Admin, REVOKED).await;
+        let now = self.now();
+        let revoked = self.store.revoke_api_token(id, Actor::Reconciler, now);
+        assert!(revoked.await.expect("answered"));
+        let expired = ApiTokenRow {
+            id: ApiTokenId::new(uuid_v7(now)),
+            hash: secret::hash(EXPIRED.as_bytes()),
+            name: "expired".to_owned(),
+            role: Role::Admin,
+            creator: "test".to_owned(),
+            created_at: now - time::Duration::HOUR,
+            expires_at: Some(now),
+            revoked_at: None,
+        };
+        let stored = self.store.insert_api_token(&expired, Actor::Reconciler);
+        stored.await.expect("stored");
+    }
+
+    /// A session of a new user, without the cost of a password.
+    async fn session(&self, name: &str, role: Role) -> String {
+        self.opened(name, role, false).await
+    }
+
+    /// A session of a new user that must change its password.
+    async fn fresh_session(&self) -> String {
+        self.opened("fresh", Role::Admin, true).await
+    }
+
+    async fn opened(&self, name: &str, role: Role, must_change: bool) -> String {
+        let now = self.now();
+        let unique = hex::encode(random::<4>());
+        let user = UserRow {
+            id: UserId::new(uuid_v7(now)),
+            name: format!("{name}-{unique}"),
+            password_hash: PasswordHash::new("none".to_owned()),
+            role,
+            must_change,
+            created_at: now,
+            password_at: now,
+        };
+        let stored = self.store.insert_user(&user, Actor::Reconciler).await;
+        stored.expect("a new user is stored");
+        let token = secret::Secret::session();
+        let session = SessionRow {
+            hash: token.hash(),
+            user: user.id,
+            origin: "203.0.113.9".to_owned(),
+            created_at: now,
+            expires_at: now + time::Duration::HOUR,
+        };
+        self.store.insert_session(&session).await.expect("stored");
+        token.expose().to_owned()
     }
 
     fn now(&self) -> OffsetDateTime {
@@ -175,12 +268,25 @@ impl World {
         *self.now.lock().expect("nobody panics with it") += time::Duration::seconds(seconds);
     }
 
+    /// Sends a request. Whatever is answered, the document says that it can be.
     async fn send(&self, request: Request<Body>) -> axum::response::Response {
-        self.router
+        let route = route_of(request.method(), request.uri().path());
+        let response = self
+            .router
             .clone()
             .oneshot(request)
             .await
-            .expect("the router answers everything")
+            .expect("the router answers everything");
+        if let Some(route) = route {
+            let status = response.status().as_u16();
+            assert!(
+                route.statuses().contains(&status),
+                "{} {} answered {status}, which the document does not know",
+                route.method,
+                route.path
+            );
+        }
+        response
     }
 
     async fn answer(&self, request: Request<Body>) -> Answer {
@@ -229,6 +335,22 @@ impl World {
                 .expect("a request"),
         )
         .await
+    }
+
+    /// Any request with any token.
+    async fn as_(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "localhost")
+            .header(AUTHORIZATION, format!("Bearer {token}"));
+        let request = match body {
+            Some(body) => request
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        self.answer(request.expect("a request")).await
     }
 
     /// A host that has joined and never connected.
@@ -284,6 +406,24 @@ impl World {
             .expect("a status")
             .to_owned()
     }
+}
+
+/// The route that a request is for: of those that fit, the one with the fewest parameters.
+fn route_of(method: &Method, path: &str) -> Option<&'static Route> {
+    let fits = |route: &&Route| {
+        let mut words = path.split('/');
+        route.method == *method
+            && route.path.split('/').all(|word| {
+                words
+                    .next()
+                    .is_some_and(|own| word.starts_with('{') || word == own)
+            })
+            && words.next().is_none()
+    };
+    ROUTES
+        .iter()
+        .filter(fits)
+        .min_by_key(|route| route.path.matches('{').count())
 }
 
 fn empty_report() -> HostReport {

@@ -9,22 +9,31 @@ use axum::http::StatusCode;
 use domain::id::TokenId;
 use domain::name::HostName;
 use proto::line::format_time;
-use proto::rest::{EnrollRequest, Enrollment, Page, TokenShape};
+use proto::rest::{EnrollRequest, Enrollment, Page, TokenShape, TokensQuery};
 
 use super::auth::Caller;
-use super::extract::Body;
+use super::extract::{Body, Params};
+use super::pages::{Order, Window};
 use super::problem::ApiError;
 use super::{Api, shapes};
+use crate::db::TokenRow;
 
 /// For how long a token can be redeemed when nobody says, in seconds.
 const TTL: u32 = 900;
 
 /// `GET /tokens`
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Page<TokenShape>>, ApiError> {
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Params(query): Params<TokensQuery>,
+) -> Result<Json<Page<TokenShape>>, ApiError> {
+    let window = Window::new(query.limit, query.cursor.as_deref())?;
     let rows = api.store.tokens((api.clock)()).await?;
-    Ok(Json(shapes::whole(
-        rows.iter().map(shapes::token).collect(),
-    )))
+    let place = |row: &TokenRow| {
+        let expires = row.expires_at.unix_timestamp_nanos();
+        format!("{expires:039}{}", row.id)
+    };
+    let page = window.cut(rows, place, Order::Rising);
+    Ok(Json(page.map(|row| shapes::token(&row))))
 }
 
 /// `POST /tokens`

@@ -6,25 +6,49 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
-use axum::response::IntoResponse;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
 use domain::topology::draft::Draft;
+use domain::topology::status::TopologyStatus;
 use proto::rest::{
     CreateTopology, DeployRequest, FindingShape, Findings, Page, StatusChangeShape,
-    TeardownRequest, TopologyFile, TopologyShape, TopologyState,
+    TeardownRequest, TopologiesQuery, TopologyFile, TopologyShape,
 };
 
 use super::auth::Caller;
-use super::extract::{Body, BodyOrDefault};
+use super::extract::{Body, BodyOrDefault, Malformed, Params};
+use super::pages::{Order, Window};
+use super::precondition::{IfMatch, IfNoneMatch, tagged};
 use super::problem::ApiError;
 use super::{Api, shapes};
 use crate::db::{Force, Replace};
-use crate::topology::{Attempt, DeployOrder};
+use crate::topology::{Attempt, DeployOrder, find_host};
 
 /// `GET /topologies`
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    Params(query): Params<TopologiesQuery>,
 ) -> Result<Json<Page<TopologyShape>>, ApiError> {
+    let window = Window::new(query.limit, query.cursor.as_deref())?;
+    let status: Option<TopologyStatus> = query
+        .status
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| ApiError::Malformed(Malformed::value("status", "it is none")))?;
+    let host = match query.host.as_deref() {
+        Some(reference) => Some(find_host(api.store.as_ref(), reference).await?.id),
+        None => None,
+    };
+    let part = query.name.map(|part| part.to_lowercase());
+    let mut rows = api.store.topologies().await?;
+    rows.retain(|row| {
+        status.is_none_or(|status| row.status == status)
+            && host.is_none_or(|host| row.host == Some(host))
+            && part
+                .as_ref()
+                .is_none_or(|part| row.name.as_str().to_lowercase().contains(part))
+    });
     let hosts: HashMap<_, _> = api
         .store
         .hosts(true)
@@ -32,12 +56,10 @@ pub(super) async fn list(
         .into_iter()
         .map(|row| (row.id, row))
         .collect();
-    let items = api.store.topologies().await?;
-    let items = items
-        .iter()
-        .map(|summary| shapes::summary(summary, summary.host.and_then(|id| hosts.get(&id))))
-        .collect();
-    Ok(Json(shapes::whole(items)))
+    let page = window.cut(rows, |row| format!("{:019}", row.row), Order::Falling);
+    Ok(Json(page.map(|row| {
+        shapes::summary(&row, row.host.and_then(|id| hosts.get(&id)))
+    })))
 }
 
 /// `POST /topologies`
@@ -55,11 +77,9 @@ pub(super) async fn create(
     let mut inspection = api.topologies.inspect(&id).await?;
     inspection.findings = created.findings;
     let location = [(LOCATION, format!("/api/v1/topologies/{id}"))];
-    Ok((
-        StatusCode::CREATED,
-        location,
-        Json(shapes::state(&inspection)),
-    ))
+    let state = shapes::state(&inspection);
+    let revision = inspection.row.topology.revision;
+    Ok((location, tagged(StatusCode::CREATED, revision, &state)))
 }
 
 /// `POST /topologies/validate`
@@ -77,32 +97,32 @@ pub(super) async fn validate(
 pub(super) async fn inspect(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
-) -> Result<Json<TopologyState>, ApiError> {
-    Ok(Json(shapes::state(
-        &api.topologies.inspect(&topology).await?,
-    )))
+    condition: IfNoneMatch,
+) -> Result<Response, ApiError> {
+    let inspection = api.topologies.inspect(&topology).await?;
+    let state = shapes::state(&inspection);
+    Ok(condition.answer(inspection.row.topology.revision, &state))
 }
 
 /// `GET /topologies/{topology}/document`
 pub(super) async fn document(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
-) -> Result<Json<TopologyFile>, ApiError> {
+    condition: IfNoneMatch,
+) -> Result<Response, ApiError> {
     let row = api.topologies.find(&topology).await?;
-    Ok(Json(TopologyFile::from(&row.topology)))
+    let file = TopologyFile::from(&row.topology);
+    Ok(condition.answer(row.topology.revision, &file))
 }
 
-/// `GET /topologies/{topology}/hydrated`
+/// `GET /topologies/{topology}/hydrated`: its tag is the hash of the document.
 pub(super) async fn hydrated(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
-) -> Result<impl IntoResponse, ApiError> {
+    condition: IfNoneMatch,
+) -> Result<Response, ApiError> {
     let (bytes, hash) = api.topologies.hydrated(&topology).await?;
-    let headers = [
-        (CONTENT_TYPE, "application/json".to_owned()),
-        (ETAG, format!("\"{hash}\"")),
-    ];
-    Ok((headers, bytes))
+    Ok(condition.respond(&hash.to_string(), bytes))
 }
 
 /// `GET /topologies/{topology}/status-events`
@@ -122,8 +142,10 @@ pub(super) async fn deploy(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<DeployRequest>,
-) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
+) -> Result<Response, ApiError> {
+    let topology = unchanged(&api, topology, &condition).await?;
     begin(&api, &topology, &caller, request, Attempt::Any).await
 }
 
@@ -132,8 +154,10 @@ pub(super) async fn retry(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<DeployRequest>,
-) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
+) -> Result<Response, ApiError> {
+    let topology = unchanged(&api, topology, &condition).await?;
     begin(&api, &topology, &caller, request, Attempt::Retry).await
 }
 
@@ -143,7 +167,7 @@ async fn begin(
     caller: &Caller,
     request: DeployRequest,
     attempt: Attempt,
-) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
+) -> Result<Response, ApiError> {
     let replace = if request.replace {
         Replace::Supersede
     } else {
@@ -166,8 +190,10 @@ pub(super) async fn teardown(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<TeardownRequest>,
-) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
+) -> Result<Response, ApiError> {
+    let topology = unchanged(&api, topology, &condition).await?;
     let force = if request.force { Force::Yes } else { Force::No };
     let id = api
         .topologies
@@ -181,13 +207,28 @@ pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     Path(topology): Path<String>,
     caller: Caller,
+    condition: IfMatch,
 ) -> Result<StatusCode, ApiError> {
+    let topology = unchanged(&api, topology, &condition).await?;
     api.topologies.delete(&topology, caller.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The topology that is meant, if it is at the revision that is meant.
+async fn unchanged(api: &Api, reference: String, condition: &IfMatch) -> Result<String, ApiError> {
+    if condition.is_absent() {
+        return Ok(reference);
+    }
+    let row = api.topologies.find(&reference).await?;
+    condition.check(row.topology.revision)?;
+    // Under its name another one may stand a moment later.
+    Ok(row.topology.id.to_string())
+}
+
 /// The intent is stored; its outcome is read from the topology.
-async fn accepted(api: &Api, id: &str) -> Result<(StatusCode, Json<TopologyState>), ApiError> {
+async fn accepted(api: &Api, id: &str) -> Result<Response, ApiError> {
     let inspection = api.topologies.inspect(id).await?;
-    Ok((StatusCode::ACCEPTED, Json(shapes::state(&inspection))))
+    let revision = inspection.row.topology.revision;
+    let state = shapes::state(&inspection);
+    Ok(tagged(StatusCode::ACCEPTED, revision, &state))
 }

@@ -14,6 +14,7 @@ use crate::topology_file::{FileDecky, FileEdge, FilePublish, TopologyFile};
 
 /// One edit, by its `op`. The next operation goes at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OpShape {
     /// Adds a LAN.
@@ -57,6 +58,7 @@ pub enum OpShape {
 
 /// A LAN that is to be added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewLan {
     /// Its name.
@@ -77,6 +79,7 @@ pub struct NewLan {
 
 /// What changes of a LAN; what is left out stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LanPatch {
     /// Its name.
@@ -102,6 +105,7 @@ pub struct LanPatch {
 
 /// What changes of a decky; what is left out stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeckyPatch {
     /// The operator's name for it.
@@ -149,6 +153,7 @@ pub struct DeckyPatch {
 
 /// A decky on a further LAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Attachment {
     /// The decky.
@@ -177,6 +182,7 @@ fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Stri
 /// `POST /topologies/{id}/mutations`: edits a topology, at once while no host holds it, through
 /// the queue while one does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EditRequest {
     /// What is done, in that order, as one: all of it or nothing. Several are checked whole at
@@ -189,6 +195,7 @@ pub struct EditRequest {
 
 /// `POST /topologies/{id}/apply`: makes a topology be what a file says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The file. What keeps its name keeps its identity; what it leaves out of a thing stays.
@@ -204,6 +211,7 @@ pub struct ApplyRequest {
 /// `POST /topologies/{id}/mutate` and `…/deckies/{decky}/mutate`: other services now; also
 /// `POST /mutations/{id}/revert`. The body may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NowRequest {
     /// The revision that the caller has seen: with another one nothing is done.
@@ -213,6 +221,7 @@ pub struct NowRequest {
 
 /// What became of an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EditOutcome {
     /// It is stored; no host holds the topology.
@@ -227,6 +236,7 @@ pub enum EditOutcome {
 
 /// The answer to an edit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EditAnswer {
     /// What became of it.
     pub outcome: EditOutcome,
@@ -249,6 +259,7 @@ pub struct EditAnswer {
 
 /// A queued edit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MutationShape {
     /// Its identity.
     pub id: String,
@@ -290,6 +301,7 @@ pub struct MutationShape {
 
 /// `GET /topologies/{id}/mutations`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct MutationQuery {
     /// In this state.
@@ -306,6 +318,7 @@ pub struct MutationQuery {
 /// `GET` and `PUT /topologies/{id}/layout`: where things are drawn. What a `PUT` does not name
 /// stays where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LayoutShape {
     /// Boxes of LANs.
@@ -318,6 +331,7 @@ pub struct LayoutShape {
 
 /// Where a LAN is drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LanPlace {
     /// The LAN; its id in an answer.
@@ -334,6 +348,7 @@ pub struct LanPlace {
 
 /// Where a decky is drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeckyPlace {
     /// The decky; its id in an answer.
@@ -346,6 +361,7 @@ pub struct DeckyPlace {
 
 /// `GET /topologies/{id}/next-subnet`, as query parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct SubnetQuery {
     /// Out of which range, such as `10.0.0.0/16`; `172.20.0.0/16` when left out.
@@ -355,6 +371,7 @@ pub struct SubnetQuery {
 
 /// A subnet that no live LAN of the master overlaps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FreeSubnet {
     /// The range.
     pub subnet: String,
@@ -362,6 +379,7 @@ pub struct FreeSubnet {
 
 /// `GET /topologies/{id}/lans/{lan}/next-address`: an address that is free there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FreeAddress {
     /// The LAN's range.
     pub subnet: String,
@@ -371,6 +389,7 @@ pub struct FreeAddress {
 
 /// `GET /topologies/{id}/events`: what is sent first, unless the stream is resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TopologySnapshot {
     /// The topology, and where it stands.
     pub state: TopologyState,

@@ -4,6 +4,7 @@
     reason = "tests start programs, read the environment and wait by polling; daemons do not"
 )]
 
+mod access;
 mod arch;
 mod bad_input;
 mod clients;
@@ -19,6 +20,7 @@ mod fence;
 mod join;
 mod live;
 mod native;
+mod openapi;
 mod postgres;
 mod restart;
 mod revoke;

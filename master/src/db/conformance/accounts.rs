@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use domain::role::Role;
 use futures_util::future::join_all;
 
 use super::{at, operator, uuid};
 use crate::db::Store;
 use crate::db::accounts::{
-    AccountRole, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash,
-    SessionRow, UserError, UserId, UserRow,
+    ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow, UserError,
+    UserId, UserRow,
 };
 
-fn user(number: u8, name: &str, role: AccountRole) -> UserRow {
+fn user(number: u8, name: &str, role: Role) -> UserRow {
     UserRow {
         id: UserId::new(uuid(0xa000 + u128::from(number))),
         name: name.to_owned(),
@@ -41,22 +42,28 @@ async fn added(store: &Arc<dyn Store>, user: &UserRow) {
 }
 
 pub(crate) async fn a_user_has_a_name_of_its_own_in_any_case(store: Arc<dyn Store>) {
-    let alice = user(1, "Alice", AccountRole::Admin);
+    let alice = user(1, "Alice", Role::Admin);
     added(&store, &alice).await;
-    let twin = user(2, "aLICE", AccountRole::Viewer);
+    let twin = user(2, "aLICE", Role::Viewer);
     let taken = store.insert_user(&twin, operator()).await;
     assert!(matches!(taken, Err(UserError::NameTaken)), "{taken:?}");
     let found = store.user_named("ALICE").await.expect("answered");
     assert_eq!(found, Some(alice.clone()));
     assert_eq!(store.user_named("bob").await.expect("answered"), None);
-    let bob = user(3, "bob", AccountRole::Viewer);
+    let bob = user(3, "bob", Role::Operator);
     added(&store, &bob).await;
+    assert_eq!(
+        store.user(bob.id).await.expect("answered"),
+        Some(bob.clone())
+    );
+    let nobody = UserId::new(uuid(1));
+    assert_eq!(store.user(nobody).await.expect("answered"), None);
     assert_eq!(store.users().await.expect("answered"), [alice, bob]);
 }
 
 pub(crate) async fn of_first_users_that_race_one_is_made(store: Arc<dyn Store>) {
     let users: Vec<UserRow> = (1..=6)
-        .map(|number| user(number, &format!("admin-{number}"), AccountRole::Admin))
+        .map(|number| user(number, &format!("admin-{number}"), Role::Admin))
         .collect();
     let made = join_all(users.iter().map(|user| store.insert_first_user(user))).await;
     let made: Vec<bool> = made
@@ -68,31 +75,31 @@ pub(crate) async fn of_first_users_that_race_one_is_made(store: Arc<dyn Store>) 
 }
 
 pub(crate) async fn the_last_admin_stays_one(store: Arc<dyn Store>) {
-    let alice = user(1, "alice", AccountRole::Admin);
-    let bob = user(2, "bob", AccountRole::Viewer);
+    let alice = user(1, "alice", Role::Admin);
+    let bob = user(2, "bob", Role::Viewer);
     added(&store, &alice).await;
     added(&store, &bob).await;
     let role = |user: UserId, role| store.set_role(user, role, operator(), at(5));
     let delete = |user: UserId| store.delete_user(user, operator(), at(6));
-    let last = role(alice.id, AccountRole::Viewer).await;
+    let last = role(alice.id, Role::Viewer).await;
     assert!(matches!(last, Err(UserError::LastAdmin)), "{last:?}");
     let last = delete(alice.id).await;
     assert!(matches!(last, Err(UserError::LastAdmin)), "{last:?}");
 
-    role(bob.id, AccountRole::Admin).await.expect("promoted");
+    role(bob.id, Role::Admin).await.expect("promoted");
     delete(alice.id).await.expect("another admin is there");
     let unknown = delete(alice.id).await;
     assert!(matches!(unknown, Err(UserError::Unknown)), "{unknown:?}");
-    let unknown = role(alice.id, AccountRole::Admin).await;
+    let unknown = role(alice.id, Role::Admin).await;
     assert!(matches!(unknown, Err(UserError::Unknown)), "{unknown:?}");
     let left = store.users().await.expect("answered");
     assert_eq!(left.len(), 1);
-    assert_eq!((left[0].id, left[0].role), (bob.id, AccountRole::Admin));
+    assert_eq!((left[0].id, left[0].role), (bob.id, Role::Admin));
 }
 
 pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
-    let alice = user(1, "alice", AccountRole::Admin);
-    let bob = user(2, "bob", AccountRole::Viewer);
+    let alice = user(1, "alice", Role::Admin);
+    let bob = user(2, "bob", Role::Viewer);
     added(&store, &alice).await;
     added(&store, &bob).await;
     for (number, owner) in [(1, &alice), (2, &alice), (3, &bob), (4, &bob)] {
@@ -157,7 +164,7 @@ pub(crate) async fn an_api_token_is_of_use_until_it_expires_or_is_revoked(store:
         id: ApiTokenId::new(uuid(0xb000 + u128::from(number))),
         hash: [number; 32],
         name: format!("ci-{number}"),
-        role: AccountRole::Viewer,
+        role: Role::Viewer,
         creator: "alice".to_owned(),
         created_at: at(i64::from(number)),
         expires_at,
@@ -252,7 +259,7 @@ pub(crate) async fn a_request_that_is_sent_again_gets_the_first_answer(store: Ar
 
 /// A user with a session that expires at 100.
 pub(crate) async fn one_session(store: &Arc<dyn Store>) {
-    let alice = user(1, "alice", AccountRole::Admin);
+    let alice = user(1, "alice", Role::Admin);
     added(store, &alice).await;
     store
         .insert_session(&session(1, &alice))

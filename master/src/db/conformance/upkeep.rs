@@ -6,8 +6,8 @@ use super::accounts::one_session;
 use super::events::event;
 use super::{at, operator, spool, uuid};
 use crate::db::accounts::KeyedRequest;
-use crate::db::upkeep::{AuditChain, Retention};
-use crate::db::{AuditEntry, EventFilter, EventPage, NewEvent, Store};
+use crate::db::upkeep::{AuditChain, AuditFilter, Retention};
+use crate::db::{Actor, AuditEntry, EventFilter, EventPage, NewEvent, Store};
 
 pub(crate) fn entry(number: i64) -> AuditEntry {
     AuditEntry {
@@ -26,11 +26,12 @@ pub(crate) async fn the_audit_is_a_chain(store: Arc<dyn Store>) {
         store.audit(entry(number)).await.expect("written");
     }
     assert_eq!(store.verify_audit().await.expect("answered"), intact(7));
-    let page = store.audit_page(None, 3).await.expect("answered");
+    let all = AuditFilter::default();
+    let page = store.audit_page(&all, None, 3).await.expect("answered");
     let subjects: Vec<&str> = page.iter().map(|row| &*row.entry.subject).collect();
     assert_eq!(subjects, ["maze-6", "maze-5", "maze-4"]);
     assert_eq!(page[0].entry.detail, "a reason with a \u{2400} in it");
-    let next = store.audit_page(Some(page[2].row), 9).await;
+    let next = store.audit_page(&all, Some(page[2].row), 9).await;
     let next = next.expect("answered");
     assert_eq!(next.len(), 4);
     let mut previous: Vec<_> = page.iter().chain(&next).map(|row| row.previous).collect();
@@ -38,6 +39,92 @@ pub(crate) async fn the_audit_is_a_chain(store: Arc<dyn Store>) {
     previous.sort_unstable();
     previous.dedup();
     assert_eq!(previous.len(), 7, "each is after another one");
+}
+
+pub(crate) async fn the_audit_is_found_by_who_what_and_on_what(store: Arc<dyn Store>) {
+    for (number, (who, action)) in [
+        ("alice", "topology.create"),
+        ("alice@127.0.0.1", "topology.edit"),
+        ("alice2@127.0.0.1", "topology.edit"),
+        ("bob@::1", "topologyish.edit"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let written = AuditEntry {
+            actor: Actor::Operator(who.to_owned()),
+            action: action.to_owned(),
+            ..entry(i64::try_from(number).expect("it is small"))
+        };
+        store.audit(written).await.expect("written");
+    }
+    let text = |text: &str| Some(text.to_owned());
+    let none = AuditFilter::default;
+    let cases = [
+        (none(), vec![3, 2, 1, 0]),
+        (
+            AuditFilter {
+                actor: text("operator:alice"),
+                ..none()
+            },
+            vec![1, 0],
+        ),
+        (
+            AuditFilter {
+                actor: text("operator:ali"),
+                ..none()
+            },
+            vec![],
+        ),
+        (
+            AuditFilter {
+                action: text("topology.edit"),
+                ..none()
+            },
+            vec![2, 1],
+        ),
+        (
+            AuditFilter {
+                action: text("topology."),
+                ..none()
+            },
+            vec![2, 1, 0],
+        ),
+        (
+            AuditFilter {
+                subject: text("maze-3"),
+                ..none()
+            },
+            vec![3],
+        ),
+        (
+            AuditFilter {
+                actor: text("operator:alice"),
+                action: text("topology.edit"),
+                subject: text("maze-1"),
+            },
+            vec![1],
+        ),
+        (
+            AuditFilter {
+                subject: text("a\0b"),
+                ..none()
+            },
+            vec![],
+        ),
+    ];
+    for (filter, expected) in cases {
+        let found = store.audit_page(&filter, None, 9).await.expect("answered");
+        let subjects: Vec<&str> = found.iter().map(|row| &*row.entry.subject).collect();
+        let expected: Vec<String> = expected.iter().map(|n| format!("maze-{n}")).collect();
+        assert_eq!(subjects, expected, "{filter:?}");
+        let count = store.count_audit(&filter).await.expect("answered");
+        assert_eq!(
+            count,
+            u64::try_from(expected.len()).expect("few"),
+            "{filter:?}"
+        );
+    }
 }
 
 pub(crate) async fn old_events_go_in_batches_and_others_stay(store: Arc<dyn Store>) {

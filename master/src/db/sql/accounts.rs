@@ -1,13 +1,14 @@
 //! Users, sessions, API tokens and idempotency keys: which statement answers what.
 
 use async_trait::async_trait;
+use domain::role::Role;
 use time::OffsetDateTime;
 
 use super::retry::again;
 use super::{SqlStore, access, keys, users};
 use crate::db::accounts::{
-    AccountRole, Accounts, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, SessionRow,
-    UserError, UserId, UserRow,
+    Accounts, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, SessionRow, UserError,
+    UserId, UserRow,
 };
 use crate::db::{Actor, StoreError};
 
@@ -25,6 +26,10 @@ impl Accounts for SqlStore {
         users::list(self).await
     }
 
+    async fn user(&self, id: UserId) -> Result<Option<UserRow>, StoreError> {
+        users::find(self, id).await
+    }
+
     async fn user_named(&self, name: &str) -> Result<Option<UserRow>, StoreError> {
         users::named(self, name).await
     }
@@ -36,7 +41,7 @@ impl Accounts for SqlStore {
     async fn set_role(
         &self,
         user: UserId,
-        role: AccountRole,
+        role: Role,
         actor: Actor,
         now: OffsetDateTime,
     ) -> Result<(), UserError> {

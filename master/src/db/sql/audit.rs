@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::SqlStore;
 use super::cells::{Cells, actor_text, failed, nanos};
-use super::statement::{Tx, sql, storable};
-use crate::db::upkeep::{AuditChain, AuditRow};
+use super::statement::{Builder, Tx, sql, storable};
+use crate::db::upkeep::{AuditChain, AuditFilter, AuditRow};
 use crate::db::{Actor, AuditEntry, StoreError};
 
 const WRITE: &str = "write the audit log";
@@ -196,18 +196,23 @@ pub(super) async fn verify(store: &SqlStore) -> Result<AuditChain, StoreError> {
 
 pub(super) async fn page(
     store: &SqlStore,
+    filter: &AuditFilter,
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<AuditRow>, StoreError> {
-    let rows = sql(
+    let mut query = Builder::new(
+        store.read.pool.dialect(),
         "SELECT a.row, at, actor, action, subject, detail, previous FROM audit AS a
-         WHERE a.row < $1 ORDER BY a.row DESC LIMIT $2",
-    )
-    .bind(before.unwrap_or(i64::MAX))
-    .bind(limit)
-    .fetch_all(&store.read)
-    .await
-    .map_err(failed(READ))?;
+         WHERE a.row < ",
+    );
+    query.push_bind(before.unwrap_or(i64::MAX));
+    narrow(&mut query, filter);
+    query.push(" ORDER BY a.row DESC LIMIT ").push_bind(limit);
+    let rows = query
+        .build()
+        .fetch_all(&store.read)
+        .await
+        .map_err(failed(READ))?;
     rows.iter()
         .map(|row| {
             let cells = Cells::new(row, "audit");
@@ -222,6 +227,57 @@ pub(super) async fn page(
             })
         })
         .collect()
+}
+
+pub(super) async fn count(store: &SqlStore, filter: &AuditFilter) -> Result<u64, StoreError> {
+    let mut query = Builder::new(
+        store.read.pool.dialect(),
+        "SELECT count(*) FROM audit AS a WHERE TRUE",
+    );
+    narrow(&mut query, filter);
+    let count: i64 = query
+        .build()
+        .fetch_value(&store.read)
+        .await
+        .map_err(failed(READ))?;
+    u64::try_from(count).map_err(|_| StoreError::Malformed {
+        noun: "audit",
+        column: "count",
+    })
+}
+
+fn narrow(query: &mut Builder, filter: &AuditFilter) {
+    let AuditFilter {
+        actor,
+        action,
+        subject,
+    } = filter;
+    if let Some(actor) = actor {
+        // With the address of an operator behind an `@`, or without one.
+        query.push(" AND (a.actor = ").push_bind(actor);
+        query
+            .push(" OR substr(a.actor, 1, length(")
+            .push_bind(actor)
+            .push(") + 1) = ")
+            .push_bind(format!("{actor}@"))
+            .push(")");
+    }
+    match action {
+        Some(noun) if noun.ends_with('.') => {
+            query
+                .push(" AND substr(a.action, 1, length(")
+                .push_bind(noun)
+                .push(")) = ")
+                .push_bind(noun);
+        }
+        Some(action) => {
+            query.push(" AND a.action = ").push_bind(action);
+        }
+        None => {}
+    }
+    if let Some(subject) = subject {
+        query.push(" AND a.subject = ").push_bind(subject);
+    }
 }
 
 fn entry(cells: &Cells<'_>) -> Result<AuditEntry, StoreError> {

@@ -156,10 +156,12 @@ pub(super) async fn named(store: &SqlStore, name: &str) -> Result<Option<Topolog
 }
 
 pub(super) async fn list(store: &SqlStore) -> Result<Vec<TopologySummary>, StoreError> {
-    let rows = sql("SELECT id, name, host, revision, status, status_at, reason,
+    let rows = sql(
+        "SELECT t.row, id, name, host, revision, status, status_at, reason,
                 (SELECT count(*) FROM lans WHERE topology = t.id) AS lans,
                 (SELECT count(*) FROM deckies WHERE topology = t.id) AS deckies
-         FROM topologies AS t ORDER BY row DESC")
+         FROM topologies AS t ORDER BY row DESC",
+    )
     .fetch_all(&store.read)
     .await
     .map_err(failed("list topologies"))?;
@@ -167,6 +169,7 @@ pub(super) async fn list(store: &SqlStore) -> Result<Vec<TopologySummary>, Store
         .map(|row| {
             let cells = Cells::new(row, "topology");
             Ok(TopologySummary {
+                row: cells.get("row")?,
                 id: cells.id("id", TopologyId::new)?,
                 name: cells.word("name")?,
                 host: cells.maybe_id("host", HostId::new)?,

@@ -8,7 +8,7 @@ use super::retry::again;
 use super::statement::sql;
 use super::{SqlStore, audit};
 use crate::db::StoreError;
-use crate::db::upkeep::{AuditChain, AuditRow, Retention, Upkeep};
+use crate::db::upkeep::{AuditChain, AuditFilter, AuditRow, Retention, Upkeep};
 
 const FORGET: &str = "forget events";
 const EXPIRE: &str = "forget what has expired";
@@ -17,10 +17,15 @@ const EXPIRE: &str = "forget what has expired";
 impl Upkeep for SqlStore {
     async fn audit_page(
         &self,
+        filter: &AuditFilter,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditRow>, StoreError> {
-        audit::page(self, before, limit).await
+        audit::page(self, filter, before, limit).await
+    }
+
+    async fn count_audit(&self, filter: &AuditFilter) -> Result<u64, StoreError> {
+        audit::count(self, filter).await
     }
 
     async fn verify_audit(&self) -> Result<AuditChain, StoreError> {

@@ -1,12 +1,13 @@
 //! Users: made, listed, changed, removed, and never so that no admin is left.
 
+use domain::role::Role;
 use time::OffsetDateTime;
 
 use super::SqlStore;
 use super::audit::{self, Entry};
 use super::cells::{Cells, blob, failed, nanos};
 use super::statement::{Row, Tx, sql};
-use crate::db::accounts::{AccountRole, NewPassword, PasswordHash, UserError, UserId, UserRow};
+use crate::db::accounts::{NewPassword, PasswordHash, UserError, UserId, UserRow};
 use crate::db::{Actor, StoreError};
 
 const STORE: &str = "store a user";
@@ -48,6 +49,15 @@ pub(super) async fn list(store: &SqlStore) -> Result<Vec<UserRow>, StoreError> {
 pub(super) async fn named(store: &SqlStore, name: &str) -> Result<Option<UserRow>, StoreError> {
     let row = sql(select_user!("WHERE u.name_fold = $1"))
         .bind(name.to_lowercase())
+        .fetch_optional(&store.read)
+        .await
+        .map_err(failed(READ))?;
+    row.as_ref().map(user_row).transpose()
+}
+
+pub(super) async fn find(store: &SqlStore, id: UserId) -> Result<Option<UserRow>, StoreError> {
+    let row = sql(select_user!("WHERE u.id = $1"))
+        .bind(blob(id.uuid()))
         .fetch_optional(&store.read)
         .await
         .map_err(failed(READ))?;
@@ -138,13 +148,13 @@ pub(super) async fn set_password(store: &SqlStore, new: &NewPassword) -> Result<
 
 pub(super) async fn set_role(
     store: &SqlStore,
-    (id, role): (UserId, AccountRole),
+    (id, role): (UserId, Role),
     actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<(), UserError> {
     let mut tx = store.writing(CHANGE).await.map_err(UserError::Store)?;
     let user = one(&mut tx, id).await?;
-    if role != AccountRole::Admin {
+    if role != Role::Admin {
         keep_an_admin(&mut tx, &user).await?;
     }
     sql("UPDATE users SET role = $2 WHERE id = $1")
@@ -179,7 +189,7 @@ pub(super) async fn delete(
 
 /// Refuses to take the last admin away.
 async fn keep_an_admin(tx: &mut Tx, user: &UserRow) -> Result<(), UserError> {
-    if user.role != AccountRole::Admin {
+    if user.role != Role::Admin {
         return Ok(());
     }
     let others: bool = sql("SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin' AND id <> $1)")

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::http::auth::Access;
-use crate::http::routes::ROUTES;
 
 fn bare(method: Method, path: &str) -> axum::http::request::Builder {
     let path = path.replace(['{', '}'], "");
@@ -12,51 +11,121 @@ fn bare(method: Method, path: &str) -> axum::http::request::Builder {
         .header(HOST, "localhost")
 }
 
+/// What somebody shows who asks.
+#[derive(Debug, Clone)]
+enum Shown {
+    Nothing,
+    Bearer(String),
+    /// The cookie of a session, without the token against forged requests.
+    Cookie(String),
+    /// With it.
+    Page(String),
+}
+
+async fn ask(world: &World, route: &Route, shown: &Shown) -> (StatusCode, Option<String>) {
+    let mut request = bare(route.method.clone(), route.path);
+    request = match shown {
+        Shown::Nothing => request,
+        Shown::Bearer(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
+        Shown::Cookie(token) => request.header("cookie", format!("decnet_session={token}")),
+        Shown::Page(token) => request
+            .header("cookie", format!("a=b; decnet_session={token}"))
+            .header("x-csrf-token", secret::csrf_token(token.as_bytes())),
+    };
+    let response = world
+        .send(request.body(Body::empty()).expect("a request"))
+        .await;
+    let status = response.status();
+    if status.is_success() {
+        // A stream never ends: its status is all that is asked for.
+        return (status, None);
+    }
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    let problem: Value = serde_json::from_slice(&bytes.expect("a whole body")).expect("a problem");
+    let kind = problem["type"].as_str().expect("a kind");
+    (
+        status,
+        Some(kind.trim_start_matches("urn:decnet:").to_owned()),
+    )
+}
+
+fn refused(status: StatusCode, kind: &str) -> (StatusCode, Option<String>) {
+    (status, Some(kind.to_owned()))
+}
+
 #[tokio::test]
-async fn every_route_but_the_open_ones_needs_a_known_token_with_its_role() {
+async fn every_route_lets_in_those_of_its_role_and_tells_all_others_why_not() {
     let world = World::new().await;
-    for route in ROUTES {
-        let ask = async |token: Option<&str>| {
-            let mut request = bare(route.method.clone(), route.path);
-            if let Some(token) = token {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-            }
-            // A stream never ends: its status is all that is asked for.
-            world
-                .send(request.body(Body::empty()).expect("a request"))
-                .await
-                .status()
-        };
+    let unknown = refused(StatusCode::UNAUTHORIZED, "unauthenticated");
+    let below = refused(StatusCode::FORBIDDEN, "forbidden");
+    let forged = refused(StatusCode::FORBIDDEN, "csrf");
+    let must_change = refused(StatusCode::FORBIDDEN, "password_change_needed");
+    world.expired_and_revoked().await;
+    for route in ROUTES.iter() {
+        // One world would be logged out by the first route that ends its session.
+        let opened = world.session("old", Role::Admin).await;
+        let fresh = world.fresh_session().await;
         let place = format!("{} {}", route.method, route.path);
-        let Access::Needs(role) = route.access else {
-            assert_eq!(ask(None).await, StatusCode::OK, "{place}");
-            continue;
+        let is_let_in = |answer: &(StatusCode, Option<String>)| {
+            let kind = answer.1.as_deref();
+            answer.0 != StatusCode::UNAUTHORIZED
+                && !answer.0.is_server_error()
+                && !matches!(kind, Some("forbidden" | "csrf" | "password_change_needed"))
         };
-        assert_eq!(ask(None).await, StatusCode::UNAUTHORIZED, "{place}");
-        for wrong in [
-            "",
-            "dca_wrong",
-            &world.admin[1..],
-            &format!("{}x", world.admin),
+        if route.access == Access::Open {
+            let answer = ask(&world, route, &Shown::Nothing).await;
+            assert!(is_let_in(&answer), "{place}: {answer:?}");
+            continue;
+        }
+        for shown in [
+            Shown::Nothing,
+            Shown::Bearer(String::new()),
+            Shown::Bearer("dca_wrong".to_owned()),
+            Shown::Bearer(world.admin[1..].to_owned()),
+            Shown::Bearer(format!("{}x", world.admin)),
+            Shown::Bearer(EXPIRED.to_owned()),
+            Shown::Bearer(REVOKED.to_owned()),
+            Shown::Bearer(format!("{opened}x")),
+            Shown::Page("dcs_wrong".to_owned()),
+            // Neither the machine's own token nor an API token is anything in a cookie.
+            Shown::Page(world.admin.clone()),
+            Shown::Page(VIEWER.to_owned()),
         ] {
             assert_eq!(
-                ask(Some(wrong)).await,
-                StatusCode::UNAUTHORIZED,
-                "{place} {wrong:?}"
+                ask(&world, route, &shown).await,
+                unknown,
+                "{place} {shown:?}"
             );
         }
-        let viewer = ask(Some(VIEWER)).await;
-        if role > Role::Viewer {
-            assert_eq!(viewer, StatusCode::FORBIDDEN, "{place}");
-        } else {
-            assert_ne!(viewer, StatusCode::FORBIDDEN, "{place}");
+        let roles = [
+            (Role::Viewer, VIEWER.to_owned()),
+            (Role::Operator, OPERATOR.to_owned()),
+            (Role::Admin, world.admin.clone()),
+        ];
+        for (role, token) in roles {
+            let answer = ask(&world, route, &Shown::Bearer(token)).await;
+            match route.access {
+                Access::Needs(needed) if role < needed => {
+                    assert_eq!(answer, below, "{place} {role}");
+                }
+                Access::Open | Access::Known | Access::Needs(_) => {
+                    assert!(is_let_in(&answer), "{place} {role}: {answer:?}");
+                }
+            }
         }
-        let admin = ask(Some(&world.admin)).await;
-        assert!(
-            ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&admin),
-            "{place}: {admin}"
-        );
-        assert!(!admin.is_server_error(), "{place}: {admin}");
+        let answer = ask(&world, route, &Shown::Bearer(fresh.clone())).await;
+        match route.access {
+            Access::Needs(_) => assert_eq!(answer, must_change, "{place}"),
+            Access::Open | Access::Known => assert!(is_let_in(&answer), "{place}: {answer:?}"),
+        }
+        let answer = ask(&world, route, &Shown::Cookie(opened.clone())).await;
+        if route.method.is_safe() {
+            assert!(is_let_in(&answer), "{place}: {answer:?}");
+        } else {
+            assert_eq!(answer, forged, "{place}");
+        }
+        let answer = ask(&world, route, &Shown::Page(opened)).await;
+        assert!(is_let_in(&answer), "{place}: {answer:?}");
     }
 }
 

@@ -1,0 +1,108 @@
+//! Entity tags of topologies: who has it already, and who would act on another one.
+
+use super::*;
+
+impl World {
+    async fn under(&self, method: Method, path: &str, condition: (&str, &str)) -> Answer {
+        let request = self.request(method, path).header(condition.0, condition.1);
+        self.answer(request.body(Body::empty()).expect("a request"))
+            .await
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_the_caller_has_is_not_sent_again_until_it_differs() {
+    let world = World::new().await;
+    world.topology("maze").await;
+    for path in ["maze", "maze/document", "maze/hydrated"] {
+        let path = format!("/api/v1/topologies/{path}");
+        let answer = world.get(&path).await;
+        answer.expect(200);
+        let tag = answer.headers["etag"].to_str().expect("text").to_owned();
+        for held in [
+            tag.clone(),
+            format!("W/{tag}"),
+            format!("\"x\", {tag}"),
+            "*".to_owned(),
+        ] {
+            let again = world
+                .under(Method::GET, &path, ("if-none-match", &held))
+                .await;
+            again.expect(304);
+            assert_eq!(again.headers["etag"], tag);
+        }
+        let again = world
+            .under(Method::GET, &path, ("if-none-match", "\"1\""))
+            .await;
+        again.expect(200);
+        let torn = world
+            .under(Method::GET, &path, ("if-none-match", "1"))
+            .await;
+        torn.problem(422, "malformed");
+    }
+    // A change of status is no edit, and nobody is to miss it.
+    let path = "/api/v1/topologies/maze";
+    let tag = world.get(path).await.headers["etag"].clone();
+    world
+        .post(&format!("{path}/teardown"), json!({}))
+        .await
+        .expect(202);
+    let tag = tag.to_str().expect("text");
+    let again = world.under(Method::GET, path, ("if-none-match", tag)).await;
+    assert_eq!(again.expect(200)["topology"]["status"], "torn_down");
+}
+
+#[tokio::test]
+async fn nothing_is_done_to_a_topology_at_another_revision() {
+    let world = World::new().await;
+    let (_, _session) = world.ready_host("local").await;
+    world.topology("maze").await;
+    let path = "/api/v1/topologies/maze";
+    let answer = world.get(path).await;
+    let revision = answer.expect(200)["topology"]["revision"].to_string();
+    let tag = answer.headers["etag"].to_str().expect("text").to_owned();
+    assert!(tag.starts_with(&format!("\"{revision}-")), "{tag}");
+    let actions = [
+        (Method::POST, format!("{path}/deploy")),
+        (Method::POST, format!("{path}/retry")),
+        (Method::POST, format!("{path}/teardown")),
+        (Method::DELETE, path.to_owned()),
+    ];
+    for (method, action) in &actions {
+        for stale in ["\"999\"", &format!("W/{tag}"), "\"999-00\", \"x\""] {
+            let refused = world
+                .under(method.clone(), action, ("if-match", stale))
+                .await;
+            let problem = refused.problem(412, "stale_revision");
+            assert_eq!(problem["current"], revision, "{action} {stale}");
+            assert_eq!(refused.headers["etag"], format!("\"{revision}\""));
+        }
+        let torn = world.under(method.clone(), action, ("if-match", "x")).await;
+        torn.problem(422, "malformed");
+    }
+    assert_eq!(world.status_of("maze").await, "pending");
+    // What is not there is not there, whatever was expected of it.
+    world
+        .under(
+            Method::DELETE,
+            "/api/v1/topologies/none",
+            ("if-match", "\"1\""),
+        )
+        .await
+        .problem(404, "unknown");
+
+    let deploy = format!("{path}/deploy");
+    let taken = world.under(Method::POST, &deploy, ("if-match", &tag)).await;
+    taken.expect(202);
+    assert!(taken.headers.contains_key("etag"));
+    let teardown = format!("{path}/teardown");
+    let plain = format!("\"{revision}\"");
+    world
+        .under(Method::POST, &teardown, ("if-match", &plain))
+        .await
+        .expect(202);
+    world
+        .under(Method::POST, &teardown, ("if-match", "*"))
+        .await
+        .problem(409, "illegal_transition");
+}

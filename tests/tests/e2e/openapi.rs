@@ -1,0 +1,170 @@
+//! The OpenAPI document against a running master: schemathesis makes requests of it, good ones and
+//! bad ones, as nobody, as a viewer and as an admin. No answer is a fault of the master, and none is
+//! other than the document says.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tests::cli::system;
+use tests::shapes;
+use tests::world::World;
+
+/// What every answer is checked for.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance,\
+                      unsupported_method,missing_required_header";
+
+/// Somebody who asks.
+struct Asker<'a> {
+    name: &'a str,
+    token: Option<&'a str>,
+    /// For how long requests are made up, in seconds.
+    seconds: &'a str,
+}
+
+#[test]
+fn the_master_answers_as_its_document_says_whoever_asks() -> Result<()> {
+    let mut world = World::with_master()?;
+    // Joined, and never connected: it is there for requests about hosts, and no deploy reaches it.
+    world.join("edge-1")?;
+    let viewer = seed(&world)?;
+    let document: Value = world.api()?.get("/api/openapi.json")?;
+    let path = world.root().join("openapi.json");
+    std::fs::write(&path, document.to_string())?;
+    let admin = world.api()?.token().to_owned();
+    for asker in [
+        Asker {
+            name: "nobody",
+            token: None,
+            seconds: "8",
+        },
+        Asker {
+            name: "viewer",
+            token: Some(&viewer),
+            seconds: "15",
+        },
+        Asker {
+            name: "admin",
+            token: Some(&admin),
+            seconds: "30",
+        },
+    ] {
+        ask(&world, &path, &asker)?;
+    }
+    let log = world.master_log();
+    ensure!(!log.contains("panicked"), "the master panicked:\n{log}");
+    world.done()
+}
+
+/// Puts something behind the ids and names that requests are made of; gives a viewer's token.
+fn seed(world: &World) -> Result<String> {
+    let api = world.api()?;
+    for name in ["office", "plant"] {
+        let file = shapes::small(&world.slot, name);
+        let _: Value = api.post("/api/v1/topologies", &json!({ "topology": file }))?;
+    }
+    for (name, role) in [("alice", "viewer"), ("bob", "operator")] {
+        let body = json!({ "name": name, "role": role });
+        let _: Value = api.post("/api/v1/users", &body)?;
+    }
+    let body = json!({ "name": "watcher", "role": "viewer" });
+    let made: Value = api.post("/api/v1/api-tokens", &body)?;
+    let secret = made["secret"].as_str().context("a token is given")?;
+    Ok(secret.to_owned())
+}
+
+fn ask(world: &World, document: &Path, asker: &Asker<'_>) -> Result<()> {
+    let config = world.root().join(format!("{}.toml", asker.name));
+    std::fs::write(&config, CONFIG)?;
+    let document = document.to_string_lossy();
+    let config = config.to_string_lossy();
+    let bearer = asker
+        .token
+        .map(|token| format!("Authorization: Bearer {token}"));
+    let mut arguments = vec![
+        "--config-file",
+        &config,
+        "run",
+        &document,
+        "--url",
+        world.api()?.base(),
+        "--checks",
+        CHECKS,
+        "--phases",
+        "coverage,fuzzing",
+        "--max-examples",
+        "10",
+        "--max-time",
+        asker.seconds,
+        // It never ends; `stream` has tests of its own.
+        "--exclude-path",
+        "/api/v1/events/stream",
+        "--continue-on-failure",
+        "--no-shrink",
+        "--request-timeout",
+        "20",
+        "--seed",
+        "4",
+        "--warnings",
+        "off",
+        "--no-color",
+    ];
+    if let Some(bearer) = &bearer {
+        arguments.extend(["--header", bearer]);
+    }
+    let program = venv()?.join("bin/schemathesis");
+    let outcome = system(&program.to_string_lossy(), &arguments, "")?;
+    ensure!(
+        outcome.code == Some(0),
+        "as {}, schemathesis found:\n{}\n{}",
+        asker.name,
+        outcome.stdout,
+        outcome.stderr
+    );
+    // That it ran and found nothing is not that it asked something.
+    let asked = asked(&outcome.stdout)
+        .with_context(|| format!("it does not say what it did:\n{}", outcome.stdout))?;
+    ensure!(
+        asked > 500,
+        "as {} it made only {asked} requests",
+        asker.name
+    );
+    Ok(())
+}
+
+/// How many requests were made, as the summary says: `1234 generated, 1234 passed`.
+fn asked(summary: &str) -> Option<u32> {
+    let line = summary.lines().find(|line| line.contains(" generated"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Where `scripts/test.sh` has put the Python programs of the tests.
+fn venv() -> Result<PathBuf> {
+    std::env::var_os("DECNET_VENV")
+        .map(PathBuf::from)
+        .context("DECNET_VENV is not set: run the tests by `make test`")
+}
+
+/// Where parameters come from: mostly from what is there, so that requests reach what is behind
+/// the look-up.
+const CONFIG: &str = r#"
+[dictionaries.topology]
+values = ["office", "plant"]
+[dictionaries.host]
+values = ["edge-1"]
+[dictionaries.user]
+values = ["alice", "bob", "admin"]
+[dictionaries.tags]
+values = ['*', '"1"', '"0"', 'W/"1"']
+
+[parameters]
+"path.topology" = { dictionary = "topology", probability = 0.8 }
+"path.host" = { dictionary = "host", probability = 0.8 }
+"path.user" = { dictionary = "user", probability = 0.8 }
+"query.topology" = { dictionary = "topology", probability = 0.5 }
+"query.host" = { dictionary = "host", probability = 0.5 }
+"query.user" = { dictionary = "user", probability = 0.5 }
+"header.If-Match" = { dictionary = "tags", probability = 0.5 }
+"header.If-None-Match" = { dictionary = "tags", probability = 0.5 }
+"#;
