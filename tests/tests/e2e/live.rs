@@ -510,7 +510,9 @@ fn each_change_of_services_is_told_once_in_an_unbroken_chain(engine: Engine) -> 
         .map(|event| event.data["actor"].clone())
         .collect();
     ensure!(
-        actors.iter().all(|actor| actor == "operator:admin"),
+        actors
+            .iter()
+            .all(|actor| actor == "operator:admin@127.0.0.1"),
         "{actors:?}"
     );
     await_told("cache", &["creation"])?;
