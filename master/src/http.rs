@@ -126,6 +126,8 @@ struct HttpLimits {
     streams: usize,
     /// Most event streams of one caller.
     streams_of_one: usize,
+    /// How long a client may leave unread what it was sent.
+    unread: Duration,
 }
 
 impl Default for HttpLimits {
@@ -136,6 +138,7 @@ impl Default for HttpLimits {
             connections: 512,
             streams: 64,
             streams_of_one: 32,
+            unread: Duration::from_secs(60),
         }
     }
 }

@@ -9,6 +9,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,12 @@ impl Service<Request<Incoming>> for Told {
 async fn converse(stream: TcpStream, service: Told, api: &Api) {
     // Without effect on what is sent, only on when: worth no more than trying.
     drop(stream.set_nodelay(true));
+    // A client that asks for a stream and never reads would hold its place for ever: nothing above
+    // the kernel can tell it from one to which nothing happens.
+    let unread = SockRef::from(&stream).set_tcp_user_timeout(Some(api.limits.unread));
+    if let Err(error) = unread {
+        tracing::debug!(%error, "clients that do not read are not cut off");
+    }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -22,8 +22,15 @@ impl Live {
         Self::of(file("maze")).await
     }
 
+    pub(super) async fn with(limits: HttpLimits) -> Self {
+        Self::start(World::with(limits).await, file("maze")).await
+    }
+
     async fn of(file: Value) -> Self {
-        let world = World::new().await;
+        Self::start(World::new().await, file).await
+    }
+
+    async fn start(world: World, file: Value) -> Self {
         let (host, session) = world.ready_host("local").await;
         world
             .post("/api/v1/topologies", json!({ "topology": file }))
@@ -621,4 +628,54 @@ async fn a_layout_is_drawn_by_name_or_id_and_edits_nothing() {
     );
     let base = "/api/v1/topologies/maze/next-subnet?base=17";
     world.get(base).await.problem(422, "malformed");
+}
+
+#[tokio::test]
+async fn of_editors_that_race_nobody_loses_an_update() {
+    let mut file = file("maze");
+    let deckies = (0..6).map(|number| {
+        json!({ "name": format!("d{number}"), "services": ["ssh"], "edges": [{ "lan": "inner" }] })
+    });
+    file["deckies"]
+        .as_array_mut()
+        .expect("a list")
+        .extend(deckies);
+    for is_live in [false, true] {
+        let mut live = if is_live {
+            Live::of(file.clone()).await
+        } else {
+            let world = World::new().await;
+            let (host, session) = world.ready_host("local").await;
+            let body = json!({ "topology": file });
+            world.post("/api/v1/topologies", body).await.expect(201);
+            Live {
+                mutator: another_worker(&world),
+                reconciler: another_reconciler(&world),
+                world,
+                host,
+                _session: session,
+            }
+        };
+        let edit = |number: usize| {
+            let live = &live;
+            async move {
+                for round in 0..4 {
+                    let name = json!(format!("srv-{number}-{round}"));
+                    let ops = json!([{ "op": "update_decky", "decky": format!("d{number}"),
+                                       "patch": { "hostname": name } }]);
+                    let status = live.edit(ops).await.status.as_u16();
+                    assert_eq!(status, if is_live { 202 } else { 200 });
+                }
+            }
+        };
+        futures_util::future::join_all((0..6).map(edit)).await;
+        live.turn().await;
+        let document = live.document().await;
+        for number in 0..6 {
+            let hostname = &document["deckies"][2 + number]["hostname"];
+            assert_eq!(*hostname, json!(format!("srv-{number}-3")));
+        }
+        let state = live.world.get("/api/v1/topologies/maze").await.expect(200);
+        assert_eq!(state["topology"]["revision"], 25);
+    }
 }

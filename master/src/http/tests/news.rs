@@ -84,7 +84,7 @@ async fn a_stream_begins_with_a_snapshot_and_tells_everything_after_it() {
     live.mutator.turn().await.expect("answered");
     assert_eq!(reader.find("mutation").await.2["state"], "applying");
     live.arrive().await;
-    let mut seen = vec![reader.next().await, reader.next().await];
+    let mut seen = [reader.next().await, reader.next().await];
     seen.sort_by(|one, other| other.1.cmp(&one.1));
     assert_eq!(
         (seen[0].1.as_str(), &seen[0].2["state"]),
@@ -168,4 +168,50 @@ async fn streams_of_topologies_are_capped() {
     answer.problem(503, "too_many_streams");
     drop(reader);
     Reader::open(&world, None).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_dropped_and_makes_room() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let live = Live::with(HttpLimits {
+        streams: 1,
+        unread: Duration::from_secs(1),
+        ..HttpLimits::default()
+    })
+    .await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let served = super::super::serve(listener, Arc::clone(&live.world.api), shutdown.clone());
+    let _server = crate::task::spawn("http", tracing::Span::none(), served);
+
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(1024).expect("a small one");
+    let mut client = socket.connect(address).await.expect("listening");
+    let request = format!(
+        "GET /api/v1/topologies/maze/events HTTP/1.1\r\nHost: {address}\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        live.world.admin
+    );
+    client.write_all(request.as_bytes()).await.expect("open");
+    let free = || live.world.api.streams.available_permits() == 1;
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let mut was_open = false;
+    let mut number = 0;
+    while !(was_open && free()) {
+        was_open |= !free();
+        assert!(std::time::Instant::now() < end, "it holds its place");
+        // More than the buffers of both sides hold.
+        if was_open && number < 400 {
+            let kinds = if number % 2 == 0 { ["ftp"] } else { ["http"] };
+            live.queue(services("db", &kinds)).await;
+            number += 1;
+        } else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    drop(client);
+    shutdown.cancel();
 }
