@@ -121,6 +121,8 @@ struct HttpLimits {
     streams: usize,
     /// Most event streams of one caller.
     streams_of_one: usize,
+    /// How often it is looked whether the caller of a stream is still known.
+    recheck: Duration,
 }
 
 impl Default for HttpLimits {
@@ -131,6 +133,7 @@ impl Default for HttpLimits {
             connections: 512,
             streams: 64,
             streams_of_one: 32,
+            recheck: Duration::from_secs(5),
         }
     }
 }

@@ -19,6 +19,7 @@ use proto::rest::EventQuery;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use super::auth::Caller;
 use super::events::{Reader, filter};
@@ -42,7 +43,7 @@ pub(super) async fn stream(
     let place = Arc::clone(&api.streams)
         .try_acquire_owned()
         .map_err(|_| ApiError::TooManyStreams)?;
-    let own = Held::take(&api.held, caller.owner(), api.limits.streams_of_one)
+    let own = Held::take(&api.held, caller.holder(), api.limits.streams_of_one)
         .ok_or(ApiError::TooManyOfUser)?;
     // Before the newest row is read: what is stored from here on is announced.
     let announced = api.ingest.subscribe();
@@ -67,6 +68,7 @@ pub(super) async fn stream(
         announced,
         api,
         caller,
+        checked: Instant::now(),
         _places: (place, own),
     };
     let events = unfold(tail, |mut tail| async move {
@@ -81,7 +83,55 @@ struct Tail<T> {
     announced: Receiver<T>,
     api: Arc<Api>,
     caller: Caller,
+    /// When it was last looked whether the caller may still listen.
+    checked: Instant,
     _places: (OwnedSemaphorePermit, Place),
+}
+
+impl<T: Clone> Tail<T> {
+    /// The next event; none when the master ends, or the caller may not go on.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if self.api.ending.is_cancelled() || !self.may_go_on().await {
+                return None;
+            }
+            match self.reader.next(&self.api).await {
+                Ok(Some(row)) => {
+                    let data = serde_json::to_string(&shapes::event(&row))
+                        .expect("an event has string keys and no custom serializer");
+                    // JSON on one line: nothing from outside can end the field early.
+                    return Some(Event::default().id(row.row.to_string()).data(data));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "event stream waits for the database");
+                    tokio::select! {
+                        () = tokio::time::sleep(REST) => continue,
+                        () = self.api.ending.cancelled() => return None,
+                    }
+                }
+            }
+            tokio::select! {
+                announcement = self.announced.recv() => match announcement {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                () = tokio::time::sleep(self.api.limits.recheck) => {}
+                () = self.api.ending.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Whoever was let in may have been put out since: looked at now and then, in a busy stream too.
+    async fn may_go_on(&mut self) -> bool {
+        if self.checked.elapsed() < self.api.limits.recheck {
+            return true;
+        }
+        self.checked = Instant::now();
+        // A database that is away for a moment ends no stream.
+        let known = self.api.still_knows(&self.caller).await;
+        known.unwrap_or(true)
+    }
 }
 
 /// How many streams each caller holds open: one is not to take the places of all.
@@ -116,46 +166,6 @@ impl Drop for Place {
             *count -= 1;
             if *count == 0 {
                 counts.remove(&self.owner);
-            }
-        }
-    }
-}
-
-impl<T: Clone> Tail<T> {
-    /// The next event; none when the master ends.
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            if self.api.ending.is_cancelled() {
-                return None;
-            }
-            match self.reader.next(&self.api).await {
-                Ok(Some(row)) => {
-                    let data = serde_json::to_string(&shapes::event(&row))
-                        .expect("an event has string keys and no custom serializer");
-                    // JSON on one line: nothing from outside can end the field early.
-                    return Some(Event::default().id(row.row.to_string()).data(data));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "event stream waits for the database");
-                    tokio::select! {
-                        () = tokio::time::sleep(REST) => continue,
-                        () = self.api.ending.cancelled() => return None,
-                    }
-                }
-            }
-            tokio::select! {
-                announcement = self.announced.recv() => match announcement {
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return None,
-                },
-                // Whoever was let in may have been put out since.
-                () = tokio::time::sleep(KEEP_ALIVE) => {
-                    if !self.api.still_knows(&self.caller).await.unwrap_or(true) {
-                        return None;
-                    }
-                }
-                () = self.api.ending.cancelled() => return None,
             }
         }
     }
