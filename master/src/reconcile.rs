@@ -306,7 +306,10 @@ impl Reconciler {
                 return Ok(None);
             }
             TopologyAction::Await(text) => {
-                let failure = report.and_then(|report| report.failure.as_ref());
+                // What failed under an older fence is no news of this one.
+                let failure = report
+                    .filter(|report| report.fence == row.assignment.fence)
+                    .and_then(|report| report.failure.as_ref());
                 return Ok(Some(match failure {
                     Some(failure) => format!("{text} ({failure})"),
                     None => text.to_owned(),
