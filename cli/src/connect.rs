@@ -14,6 +14,8 @@ use crate::failure::{Exit, Failure};
 pub(crate) const ENDPOINTS: &str = "endpoints.json";
 /// The file of the operator's token, beside it.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
+/// The file of the first admin's one-time password, beside it.
+pub(crate) const ADMIN_PASSWORD: &str = "admin.password";
 /// Where a master of the system keeps its data.
 pub(crate) const SYSTEM_DIR: &str = "/var/lib/decnet";
 

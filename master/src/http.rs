@@ -128,6 +128,8 @@ struct HttpLimits {
     streams_of_one: usize,
     /// How long a client may leave unread what it was sent.
     unread: Duration,
+    /// How often it is looked whether the caller of a stream is still known.
+    recheck: Duration,
 }
 
 impl Default for HttpLimits {
@@ -139,6 +141,7 @@ impl Default for HttpLimits {
             streams: 64,
             streams_of_one: 32,
             unread: Duration::from_secs(60),
+            recheck: Duration::from_secs(5),
         }
     }
 }

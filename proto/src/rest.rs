@@ -10,8 +10,8 @@ use serde_json::Value;
 
 pub use self::access::{
     ApiTokenCreated, ApiTokenShape, ApiTokensQuery, ChangePassword, ChangeUser, CreateApiToken,
-    CreateUser, LoginRequest, Me, RoleShape, SessionOpened, SessionShape, SessionsQuery,
-    UserChanged, UserShape, UsersQuery,
+    CreateUser, LoginRequest, Me, RoleShape, SessionOpened, SessionOwnerQuery, SessionShape,
+    SessionsQuery, UserChanged, UserShape, UsersQuery,
 };
 pub use crate::topology_file::TopologyFile;
 

@@ -6,7 +6,7 @@ use proto::client::Client;
 use serde::Serialize;
 
 use super::attack;
-use crate::connect::ADMIN_TOKEN;
+use crate::connect::{ADMIN_PASSWORD, ADMIN_TOKEN};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -16,6 +16,9 @@ use crate::safe::safe;
 struct Ready {
     api: String,
     token_file: PathBuf,
+    /// Where the one-time password of the user `admin` is, until it is changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_file: Option<PathBuf>,
     fleet: String,
     topology: Option<String>,
     published: Vec<String>,
@@ -36,6 +39,7 @@ pub(super) async fn announce(
     let ready = Ready {
         api: client.base().to_string(),
         token_file: machine.directory().join(ADMIN_TOKEN),
+        password_file: Some(machine.directory().join(ADMIN_PASSWORD)).filter(|path| path.exists()),
         fleet: client.status().await?.master_url,
         topology: file.as_ref().map(|file| file.name.clone()),
         published: file.as_ref().map(attack::published).unwrap_or_default(),
@@ -53,6 +57,7 @@ fn ready_text(ready: &Ready, directory: &Path) -> String {
     let Ready {
         api,
         token_file,
+        password_file,
         fleet,
         topology,
         published,
@@ -64,6 +69,13 @@ fn ready_text(ready: &Ready, directory: &Path) -> String {
         format!("  token        in {}", token_file.display()),
         format!("  hosts dial   {fleet}"),
     ];
+    if let Some(file) = password_file {
+        let line = format!(
+            "  log in       as admin with the password in {}",
+            file.display()
+        );
+        lines.push(line);
+    }
     if let Some(topology) = topology {
         lines.push(format!("  topology     {topology}"));
     }
@@ -104,6 +116,7 @@ mod tests {
         let ready = Ready {
             api: "http://127.0.0.1:8080/".to_owned(),
             token_file: "/d/admin.token".into(),
+            password_file: Some("/d/admin.password".into()),
             fleet: "https://127.0.0.1:7443".to_owned(),
             topology: Some("office".to_owned()),
             published: attack::published(&file),
@@ -111,6 +124,7 @@ mod tests {
         };
         let text = ready_text(&ready, Path::new("/d"));
         assert!(text.contains("token        in /d/admin.token"), "{text}");
+        assert!(text.contains("the password in /d/admin.password"), "{text}");
         assert!(text.contains("ssh -p 2222 root@127.0.0.1"), "{text}");
     }
 }

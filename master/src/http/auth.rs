@@ -387,7 +387,15 @@ impl Caller {
         &self.seal
     }
 
-    /// Who it is among those that send idempotency keys or hold streams open.
+    /// Who it is among those that hold streams open: a user is one, with however many sessions.
+    pub(super) fn holder(&self) -> String {
+        match &self.principal {
+            Principal::User(id, _) => format!("user:{}", id.uuid()),
+            Principal::Local | Principal::Token(_) => self.owner(),
+        }
+    }
+
+    /// Whose idempotency keys it sends: those of its credential, which alone opens what is kept.
     pub(super) fn owner(&self) -> String {
         match &self.credential {
             Credential::Local => "local".to_owned(),

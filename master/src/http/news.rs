@@ -26,8 +26,8 @@ use time::OffsetDateTime;
 use super::auth::Caller;
 use super::extract::Malformed;
 use super::problem::ApiError;
-use super::stream::{KEEP_ALIVE, Places};
-use super::{Api, mutations, shapes, stream};
+use super::stream::{KEEP_ALIVE, Listener};
+use super::{Api, mutations, shapes};
 use crate::bus::Subscription;
 use crate::chain::Chain;
 use crate::db::queue::{MutationId, MutationPage};
@@ -48,7 +48,7 @@ pub(super) async fn stream(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let places = stream::places(&api, &caller)?;
+    let listener = Listener::admit(&api, caller)?;
     let id = api.topologies.find(&topology).await?.topology.id;
     // Before anything is read: what happens from here on is announced.
     let told = api.topologies.bus.subscribe(&format!("topology.{id}.>"));
@@ -65,8 +65,7 @@ pub(super) async fn stream(
         ready: VecDeque::new(),
         told,
         api,
-        caller,
-        _places: places,
+        listener,
     };
     match resumed.transpose()? {
         Some(at) => tail.at = at,
@@ -98,8 +97,7 @@ struct Tail {
     ready: VecDeque<Event>,
     told: Subscription,
     api: Arc<Api>,
-    caller: Caller,
-    _places: Places,
+    listener: Listener,
 }
 
 // === impl Place ===
@@ -182,7 +180,7 @@ impl Tail {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            if self.api.ending.is_cancelled() {
+            if self.api.ending.is_cancelled() || !self.listener.may_go_on(&self.api).await {
                 return None;
             }
             match self.read().await {
@@ -201,12 +199,7 @@ impl Tail {
             tokio::select! {
                 // One that was dropped says the same: read on.
                 _ = self.told.next() => {}
-                // Whoever was let in may have been put out since.
-                () = tokio::time::sleep(KEEP_ALIVE) => {
-                    if !self.api.still_knows(&self.caller).await.unwrap_or(true) {
-                        return None;
-                    }
-                }
+                () = tokio::time::sleep(self.api.limits.recheck) => {}
                 () = ending.cancelled() => return None,
             }
         }

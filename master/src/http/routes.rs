@@ -14,9 +14,9 @@ use proto::rest::{
     ApiTokenCreated, ApiTokenShape, ApiTokensQuery, AuditQuery, AuditShape, ChangePassword,
     ChangeUser, CreateApiToken, CreateTopology, CreateUser, DeployRequest, EnrollRequest,
     Enrollment, EventQuery, EventShape, Findings, HostShape, HostsQuery, LoginRequest, Me,
-    RemoveHostQuery, SessionOpened, SessionShape, SessionsQuery, StatusChangeShape, SystemStatus,
-    TeardownRequest, TokenShape, TokensQuery, TopologiesQuery, TopologyFile, TopologyShape,
-    TopologyState, UserChanged, UserShape, UsersQuery,
+    RemoveHostQuery, SessionOpened, SessionOwnerQuery, SessionShape, SessionsQuery,
+    StatusChangeShape, SystemStatus, TeardownRequest, TokenShape, TokensQuery, TopologiesQuery,
+    TopologyFile, TopologyShape, TopologyState, UserChanged, UserShape, UsersQuery,
 };
 
 use super::auth::Access;
@@ -102,9 +102,9 @@ pub(super) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| vec![
     route(GET, "/api/v1/sessions", VIEWER, |method| on(method, session::list))
         .says("List open sessions, newest first: one's own, or for an admin those of a user.").asks::<SessionsQuery>().lists::<SessionShape>().refuses(&[404, 409]),
     route(DELETE, "/api/v1/sessions", VIEWER, |method| on(method, session::end_all))
-        .says("End every session of oneself, or for an admin of a user.").asks::<SessionsQuery>().gives_nothing().refuses(&[404, 409]),
+        .says("End every session of oneself, or for an admin of a user.").asks::<SessionOwnerQuery>().gives_nothing().refuses(&[404, 409]),
     route(DELETE, "/api/v1/sessions/{session}", VIEWER, |method| on(method, session::end))
-        .says("End a session of oneself, or for an admin of a user.").asks::<SessionsQuery>().gives_nothing().refuses(&[409]),
+        .says("End a session of oneself, or for an admin of a user.").asks::<SessionOwnerQuery>().gives_nothing().refuses(&[409]),
 
     route(GET, "/api/v1/users", ADMIN, |method| on(method, users::list))
         .says("List users, by name.").asks::<UsersQuery>().lists::<UserShape>(),

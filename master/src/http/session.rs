@@ -9,7 +9,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use proto::line::format_time;
 use proto::rest::{
-    ChangePassword, LoginRequest, Me, Page, SessionOpened, SessionShape, SessionsQuery,
+    ChangePassword, LoginRequest, Me, Page, SessionOpened, SessionOwnerQuery, SessionShape,
+    SessionsQuery,
 };
 
 use super::Api;
@@ -107,7 +108,7 @@ pub(super) async fn list(
 pub(super) async fn end_all(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Params(query): Params<SessionsQuery>,
+    Params(query): Params<SessionOwnerQuery>,
 ) -> Result<StatusCode, ApiError> {
     let user = whose(&api, &caller, query.user.as_deref()).await?;
     let ended = api.store.end_sessions(user.id).await?;
@@ -127,7 +128,7 @@ pub(super) async fn end(
     State(api): State<Arc<Api>>,
     Path(session): Path<String>,
     caller: Caller,
-    Params(query): Params<SessionsQuery>,
+    Params(query): Params<SessionOwnerQuery>,
 ) -> Result<StatusCode, ApiError> {
     let user = whose(&api, &caller, query.user.as_deref()).await?;
     let open = api.store.sessions(user.id, (api.clock)()).await?;

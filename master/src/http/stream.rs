@@ -19,6 +19,7 @@ use proto::rest::EventQuery;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use super::auth::Caller;
 use super::events::{Reader, filter};
@@ -39,7 +40,7 @@ pub(super) async fn stream(
     Params(query): Params<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let places = places(&api, &caller)?;
+    let listener = Listener::admit(&api, caller)?;
     // Before the newest row is read: what is stored from here on is announced.
     let announced = api.ingest.subscribe();
     let filter = filter(&api, &query).await?;
@@ -62,8 +63,7 @@ pub(super) async fn stream(
         reader: Reader::new(filter, after),
         announced,
         api,
-        caller,
-        _places: places,
+        listener,
     };
     let events = unfold(tail, |mut tail| async move {
         let event = tail.next().await?;
@@ -76,21 +76,77 @@ struct Tail<T> {
     reader: Reader,
     announced: Receiver<T>,
     api: Arc<Api>,
-    caller: Caller,
-    _places: Places,
+    listener: Listener,
 }
 
-/// What an open stream holds: a place among all, and one among those of its caller.
-pub(super) struct Places(#[expect(dead_code, reason = "held")] (OwnedSemaphorePermit, Place));
+impl<T: Clone> Tail<T> {
+    /// The next event; none when the master ends, or the caller may not go on.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if self.api.ending.is_cancelled() || !self.listener.may_go_on(&self.api).await {
+                return None;
+            }
+            match self.reader.next(&self.api).await {
+                Ok(Some(row)) => {
+                    let data = serde_json::to_string(&shapes::event(&row))
+                        .expect("an event has string keys and no custom serializer");
+                    // JSON on one line: nothing from outside can end the field early.
+                    return Some(Event::default().id(row.row.to_string()).data(data));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "event stream waits for the database");
+                    tokio::select! {
+                        () = tokio::time::sleep(REST) => continue,
+                        () = self.api.ending.cancelled() => return None,
+                    }
+                }
+            }
+            tokio::select! {
+                announcement = self.announced.recv() => match announcement {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                () = tokio::time::sleep(self.api.limits.recheck) => {}
+                () = self.api.ending.cancelled() => return None,
+            }
+        }
+    }
+}
 
-/// The places of a further stream, or why there are none.
-pub(super) fn places(api: &Api, caller: &Caller) -> Result<Places, ApiError> {
-    let place = Arc::clone(&api.streams)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::TooManyStreams)?;
-    let own = Held::take(&api.held, caller.owner(), api.limits.streams_of_one)
-        .ok_or(ApiError::TooManyOfUser)?;
-    Ok(Places((place, own)))
+/// Who listens to a stream: a place among all streams and one among those of its caller, and
+/// whether the caller may still be told anything.
+pub(super) struct Listener {
+    caller: Caller,
+    /// When it was last looked whether the caller may still listen.
+    checked: Instant,
+    _places: (OwnedSemaphorePermit, Place),
+}
+
+impl Listener {
+    /// A further listener, or why there is no place for one.
+    pub(super) fn admit(api: &Api, caller: Caller) -> Result<Self, ApiError> {
+        let place = Arc::clone(&api.streams)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::TooManyStreams)?;
+        let own = Held::take(&api.held, caller.holder(), api.limits.streams_of_one)
+            .ok_or(ApiError::TooManyOfUser)?;
+        Ok(Self {
+            caller,
+            checked: Instant::now(),
+            _places: (place, own),
+        })
+    }
+
+    /// Whoever was let in may have been put out since: looked at now and then, in a busy stream too.
+    pub(super) async fn may_go_on(&mut self, api: &Api) -> bool {
+        if self.checked.elapsed() < api.limits.recheck {
+            return true;
+        }
+        self.checked = Instant::now();
+        // A database that is away for a moment ends no stream.
+        api.still_knows(&self.caller).await.unwrap_or(true)
+    }
 }
 
 /// How many streams each caller holds open: one is not to take the places of all.
@@ -125,46 +181,6 @@ impl Drop for Place {
             *count -= 1;
             if *count == 0 {
                 counts.remove(&self.owner);
-            }
-        }
-    }
-}
-
-impl<T: Clone> Tail<T> {
-    /// The next event; none when the master ends.
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            if self.api.ending.is_cancelled() {
-                return None;
-            }
-            match self.reader.next(&self.api).await {
-                Ok(Some(row)) => {
-                    let data = serde_json::to_string(&shapes::event(&row))
-                        .expect("an event has string keys and no custom serializer");
-                    // JSON on one line: nothing from outside can end the field early.
-                    return Some(Event::default().id(row.row.to_string()).data(data));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "event stream waits for the database");
-                    tokio::select! {
-                        () = tokio::time::sleep(REST) => continue,
-                        () = self.api.ending.cancelled() => return None,
-                    }
-                }
-            }
-            tokio::select! {
-                announcement = self.announced.recv() => match announcement {
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return None,
-                },
-                // Whoever was let in may have been put out since.
-                () = tokio::time::sleep(KEEP_ALIVE) => {
-                    if !self.api.still_knows(&self.caller).await.unwrap_or(true) {
-                        return None;
-                    }
-                }
-                () = self.api.ending.cancelled() => return None,
             }
         }
     }

@@ -139,6 +139,16 @@ pub struct SessionsQuery {
     pub cursor: Option<String>,
 }
 
+/// `DELETE /sessions` and `DELETE /sessions/{session}`, as query parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+pub struct SessionOwnerQuery {
+    /// Of this user, by name or id: for admins. One's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

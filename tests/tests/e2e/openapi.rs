@@ -153,9 +153,11 @@ fn venv() -> Result<PathBuf> {
         .context("DECNET_VENV is not set: run the tests by `make test`")
 }
 
-/// Where parameters come from: mostly from what is there, so that requests reach what is behind
-/// the look-up.
+/// Nothing is kept from run to run. Parameters come mostly from what is there, so that requests
+/// reach what is behind the look-up.
 const CONFIG: &str = r#"
+[cache]
+enabled = false
 [dictionaries.topology]
 values = ["office", "plant"]
 [dictionaries.host]

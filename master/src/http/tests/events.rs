@@ -304,6 +304,67 @@ async fn streams_are_capped_and_a_closed_one_makes_room() {
 }
 
 #[tokio::test]
+async fn a_user_has_so_many_streams_and_leaves_places_for_others() {
+    let sender = Sender::with(HttpLimits {
+        streams_of_one: 1,
+        ..HttpLimits::default()
+    })
+    .await;
+    let world = &sender.world;
+    let alice = world.session("alice", domain::role::Role::Viewer).await;
+    let ask = async |token: &str| {
+        let request = Request::builder()
+            .uri("/api/v1/events/stream")
+            .header(HOST, "localhost")
+            .header(AUTHORIZATION, format!("Bearer {token}"));
+        world
+            .send(request.body(Body::empty()).expect("a request"))
+            .await
+    };
+    let first = ask(&alice).await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let refused = ask(&alice).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(ask(VIEWER).await.status(), StatusCode::OK);
+    drop(first);
+    assert_eq!(ask(&alice).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_session_that_opened_it() {
+    let sender = Sender::with(HttpLimits {
+        recheck: Duration::from_millis(20),
+        ..HttpLimits::default()
+    })
+    .await;
+    let world = &sender.world;
+    let token = world.session("alice", domain::role::Role::Viewer).await;
+    let request = Request::builder()
+        .uri("/api/v1/events/stream")
+        .header(HOST, "localhost")
+        .header(AUTHORIZATION, format!("Bearer {token}"));
+    let response = world
+        .send(request.body(Body::empty()).expect("a request"))
+        .await;
+    sender.send(0..3).await;
+    let mut body = response.into_body().into_data_stream();
+    let first = body.next().await;
+    assert!(matches!(first, Some(Ok(_))), "{first:?}");
+    world
+        .as_(&token, Method::POST, "/api/v1/logout", None)
+        .await
+        .expect(204);
+    let ended = async {
+        while let Some(chunk) = body.next().await {
+            chunk.expect("ended, not cut");
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    ended.expect("the stream ends");
+}
+
+#[tokio::test]
 async fn the_end_of_the_server_ends_open_streams() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
