@@ -21,10 +21,11 @@ pub(crate) use self::show::{
 };
 use crate::args::{Format, WaitArgs};
 use crate::context::Context;
-use crate::document::{self, Source, Subject};
+use crate::document::{self, Loaded, Source, Subject};
 use crate::failure::{Exit, Failure};
 use crate::host::removed;
 use crate::output::yaml;
+use crate::safe::safe;
 use crate::wait::{Goal, follow_topology};
 
 /// Which of the two verbs that make a host carry a topology.
@@ -70,6 +71,7 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
     if let Some(name) = args.name {
         loaded.file.name = name;
     }
+    imported(&loaded, &args.file, context)?;
     let client = context.client()?;
     let request = CreateTopology {
         topology: loaded.file,
@@ -81,6 +83,21 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
         return output.say(&state.topology.id);
     }
     output.show(&state, |state| show::created_text(output.look, state))
+}
+
+/// Says what an import has changed; a document that was not read whole is not gone on with.
+fn imported(loaded: &Loaded, file: &str, context: &Context) -> Result<(), Failure> {
+    if loaded.findings.iter().any(Finding::is_error) {
+        return Err(Failure::say(format!("{file} cannot be taken whole"))
+            .findings(shapes(&loaded.findings))
+            .next("mend the document, or the system that wrote it"));
+    }
+    for finding in &loaded.findings {
+        context
+            .output
+            .note(&format!("warning: {}", safe(&finding.to_string())));
+    }
+    Ok(())
 }
 
 async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {

@@ -26,6 +26,17 @@ impl Malformed {
         }
     }
 
+    /// A fault at a line and a column, both from 1.
+    pub(super) fn at(line: usize, column: usize, path: String, text: &str) -> Self {
+        let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Self {
+            at: Some((number(line), number(column))),
+            path,
+            message: text.to_owned(),
+            hint: None,
+        }
+    }
+
     pub(super) fn of_json(error: &serde_json::Error, path: &Path) -> Self {
         let at = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let text = error.to_string();
