@@ -1,6 +1,8 @@
 //! Topology documents from files: reading them with errors that say where, and judging them
 //! without a master.
 
+#[cfg(test)]
+mod hostile;
 mod local;
 mod malformed;
 mod nmap;

@@ -4,6 +4,11 @@ use proto::settings;
 use serde_path_to_error::Path;
 
 use crate::failure::Failure;
+use crate::safe::clipped;
+
+/// Errors quote the document, and a document may hold one word of a megabyte.
+const MAX_MESSAGE: usize = 600;
+const MAX_PATH: usize = 200;
 
 /// A document that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,9 +89,9 @@ impl Malformed {
         }
         text.push_str(": ");
         if !self.path.is_empty() {
-            text.push_str(&format!("{}: ", self.path));
+            text.push_str(&format!("{}: ", clipped(&self.path, MAX_PATH)));
         }
-        text.push_str(&self.message);
+        text.push_str(&clipped(&self.message, MAX_MESSAGE));
         let next = self
             .hint
             .unwrap_or_else(|| "compare it with `decnet topology export T`".to_owned());
