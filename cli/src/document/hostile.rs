@@ -4,12 +4,14 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use domain::topology::draft::{Draft, resolve};
 use domain::topology::finding::{Finding, FindingCode};
+use domain::topology::validate::Limits;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::local::Judged;
-use super::{judge, parse_text};
+use super::{Counting, judge, parse_text};
 use crate::failure::Failure;
 use crate::output::yaml;
 
@@ -460,4 +462,31 @@ fn names_that_fold_into_one_are_one() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_large_edit_of_a_stored_topology_is_compared_soon() {
+    let limits = Limits::default();
+    let stored = include_str!("../../../examples/maze.yaml");
+    let stored = Draft::from(parse_text(stored, "t").expect("an example").file);
+    let stored = resolve(&stored, None, &limits, &mut Counting(0)).topology;
+    let mut draft = Draft::from(&stored);
+    let lan = draft.lans[0].clone();
+    draft.lans.resize(100_000, lan);
+    let edge = draft.deckies[0].edges[0].clone();
+    for decky in &mut draft.deckies {
+        decky.edges.resize(16, edge.clone());
+    }
+    draft.deckies[0].edges.resize(50_000, edge);
+    let decky = draft.deckies[1].clone();
+    draft.deckies.resize(2_100, decky);
+    let started = Instant::now();
+    let resolved = draft.resolve_onto(&stored, &limits, &mut Counting(0));
+    assert!(
+        resolved
+            .findings
+            .iter()
+            .any(|each| each.code == FindingCode::TooLarge)
+    );
+    assert!(started.elapsed() < SOON, "took {:?}", started.elapsed());
 }
