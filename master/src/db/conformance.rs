@@ -76,6 +76,7 @@ macro_rules! suite {
             queue: what_a_host_reports_settles_its_mutations,
             queue: only_what_is_pending_is_cancelled,
             queue: a_teardown_ends_what_is_queued,
+            queue: a_removed_topology_takes_its_mutations_along,
             queue: places_are_beside_the_topology,
             races: editors_lose_no_update_in_any_interleaving,
             races: editors_that_race_lose_no_update,
