@@ -7,6 +7,7 @@ mod clock;
 mod completion;
 mod connect;
 mod context;
+mod decky;
 mod doctor;
 mod document;
 mod down;
@@ -16,10 +17,13 @@ mod event;
 mod failure;
 mod host;
 mod machine;
+mod mutation;
 mod output;
 mod progress;
 mod safe;
 mod status;
+#[cfg(test)]
+mod stub;
 mod table;
 mod topology;
 mod up;
@@ -35,6 +39,8 @@ use crate::context::{Context, Environment, Token};
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
+    // A shell that asks for words gets them, and nothing else happens.
+    completion::answer(environment);
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context::new(&cli.global, &matches, environment());
@@ -84,6 +90,8 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Doctor => doctor::run(context).await,
             Command::Host(command) => host::run(command, context).await,
             Command::Topology(command) => topology::run(command, context).await,
+            Command::Mutation(command) => mutation::run(command, context).await,
+            Command::Decky(command) => decky::run(command, context).await,
             Command::Event(command) => event::run(command, context).await,
             Command::Service(command) => catalogue::service(&command, context),
             Command::Archetype(command) => catalogue::archetype(&command, context),
