@@ -405,7 +405,8 @@ fn raw_weight(sighting: &Sighting) -> u32 {
 /// About how many bytes a sighting holds while it waits.
 fn weight(payload: &Payload) -> u32 {
     let held = match payload {
-        Payload::Connect | Payload::Disconnect { .. } => 0,
+        // A mutation is the master's to tell.
+        Payload::Connect | Payload::Disconnect { .. } | Payload::Mutation(_) => 0,
         Payload::Auth {
             username, secret, ..
         } => username.bytes().len() + secret.bytes().len(),

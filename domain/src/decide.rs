@@ -164,10 +164,12 @@ fn decide_desired(view: &TopologyView<'_>) -> TopologyAction {
     if let Some(refusal) = &report.refusal
         && refusal.fence == view.assignment.fence
     {
-        return if deploying {
-            Settle(StatusEvent::ApplyFailed, refusal.failure.to_string())
-        } else {
-            Await("the host refuses its assignment")
+        return match view.status {
+            Is::Deploying => Settle(StatusEvent::ApplyFailed, refusal.failure.to_string()),
+            Is::Active => Settle(StatusEvent::Drifted, refusal.failure.to_string()),
+            Is::Degraded | Is::Pending | Is::Failed | Is::TearingDown | Is::TornDown => {
+                Await("the host refuses its assignment")
+            }
         };
     }
     if report.fence != view.assignment.fence || report.content != view.assignment.content {

@@ -157,6 +157,63 @@ impl Substrate {
     }
 }
 
+/// What has been told of the deckies of one topology: the last transition of each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    last: BTreeMap<DeckyId, DeckyMutated>,
+}
+
+impl Told {
+    /// Takes the next transition that was told.
+    pub fn take(&mut self, mutated: DeckyMutated) {
+        self.last.insert(mutated.decky, mutated);
+    }
+
+    /// Whether, as far as it was told, no decky serves anything any more.
+    pub fn is_over(&self) -> bool {
+        self.last.values().all(|last| last.new.is_empty())
+    }
+
+    /// What is to be told once a host holds `after`, or nothing of the topology where none is
+    /// given, in the order of the deckies' ids: each old set is the new one that was told before.
+    pub fn lacks(
+        &self,
+        after: Option<&Topology>,
+        cause: impl Fn(DeckyId) -> Cause,
+    ) -> Vec<DeckyMutated> {
+        let after = sets(after);
+        let gone = self.last.iter().filter_map(|(decky, last)| {
+            let stays = after.contains_key(decky) || last.trigger == Trigger::Retirement;
+            (!stays).then(|| DeckyMutated {
+                old: last.new.clone(),
+                new: BTreeSet::new(),
+                trigger: Trigger::Retirement,
+                actor: cause(*decky).actor,
+                ..last.clone()
+            })
+        });
+        let there = after.iter().map(|(decky, (name, new))| {
+            let last = self.last.get(decky);
+            let Cause { trigger, actor } = cause(*decky);
+            let is_new = last.is_none_or(|last| last.trigger == Trigger::Retirement);
+            DeckyMutated {
+                decky: *decky,
+                name: DeckyName::clone(name),
+                old: last.map(|last| last.new.clone()).unwrap_or_default(),
+                new: new.clone(),
+                trigger: if is_new { Trigger::Creation } else { trigger },
+                actor,
+            }
+        });
+        let mut lacking: Vec<_> = gone
+            .chain(there)
+            .filter(|mutated| mutated.old != mutated.new)
+            .collect();
+        lacking.sort_by_key(|mutated| mutated.decky);
+        lacking
+    }
+}
+
 /// Most services of a set that was chosen.
 const MOST: usize = 3;
 

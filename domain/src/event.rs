@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use time::OffsetDateTime;
 
+use crate::decky_mutation::DeckyMutated;
 use crate::id::{BootId, SessionId};
 use crate::service::ServiceKind;
 
@@ -239,6 +240,8 @@ pub enum Payload {
         /// Its value.
         value: Evidence,
     },
+    /// The service set of a decky changed. The master's own: no decky and no host can say it.
+    Mutation(Box<DeckyMutated>),
     /// A decky or its collection changed state.
     Lifecycle {
         /// `waiting` (for its network), `started`, `alive`, `reloaded`, `refused` (a
@@ -268,6 +271,7 @@ impl Payload {
             Self::Command { .. } => EventKind::Command,
             Self::Request { .. } => EventKind::Request,
             Self::Fingerprint { .. } => EventKind::Fingerprint,
+            Self::Mutation(_) => EventKind::Mutation,
             Self::Lifecycle { .. } => EventKind::Lifecycle,
             Self::Raw { .. } => EventKind::Raw,
         }

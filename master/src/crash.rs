@@ -10,6 +10,11 @@ pub const POINTS: &[&str] = &[
     "reconcile.settled",
     "report.recorded",
     "events.committed",
+    "mutation.enqueued",
+    "mutation.claimed",
+    "mutation.committed",
+    "mutation.settled",
+    "substrate.told",
 ];
 
 #[cfg(feature = "crash-points")]

@@ -21,15 +21,18 @@ use crate::db::Store;
 use crate::enroll::Enroll;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::mutate::MutationWaker;
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Waker};
-use crate::topology::Topologies;
+use crate::topology::{Editor, Topologies};
 
 pub mod auth;
 mod events;
 mod extract;
 mod guard;
 mod hosts;
+mod mutations;
+mod news;
 mod problem;
 mod routes;
 mod server;
@@ -57,6 +60,8 @@ pub struct ApiParts {
     pub bus: Arc<Bus>,
     /// Wakes the reconciler.
     pub waker: Waker,
+    /// Wakes who carries out mutations.
+    pub mutations: MutationWaker,
     /// What the reconciler awaits.
     pub conditions: Arc<Conditions>,
     /// What the reconciler counts.
@@ -134,7 +139,15 @@ impl Api {
         let advertised = parts.enroll.master_url().parse::<Uri>().ok();
         let advertised = advertised.as_ref().and_then(Uri::host);
         let names = KnownNames::loopback_and(advertised.into_iter().chain([address.as_str()]));
+        let editor = Editor {
+            store: Arc::clone(&parts.store),
+            bus: Arc::clone(&parts.bus),
+            waker: parts.mutations,
+            clock: Arc::clone(&parts.clock),
+            limits: Limits::default(),
+        };
         let topologies = Topologies {
+            editor,
             store: Arc::clone(&parts.store),
             fleet: Arc::clone(&parts.fleet),
             conditions: parts.conditions,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::db::{Actor, AuditEntry, EventBatch, Store, StoreError};
+use crate::db::{Actor, Appended, AuditEntry, EventBatch, Store, StoreError};
 use crate::task;
 
 mod refusals;
@@ -88,6 +88,9 @@ pub enum IngestError {
         /// The number.
         got: u64,
     },
+    /// A spool of the master's own, whose numbers no host may take.
+    #[error("no host has that spool")]
+    Foreign,
     /// The store failed, for this batch and for those that were merged with it.
     #[error("batch could not be stored")]
     Store(#[source] Arc<StoreError>),
@@ -166,6 +169,9 @@ impl Ingest {
         batch: Vec<Spooled>,
     ) -> Result<Receipt, IngestError> {
         check(&batch)?;
+        if crate::substrate::is_own(spool) {
+            return Err(IngestError::Foreign);
+        }
         let through = batch.last().map_or(0, |event| event.sequence);
         let now = (self.clock)();
         let (batch, refused) = self.own(host, batch).await?;
@@ -198,6 +204,20 @@ impl Ingest {
             stored: appended.stored,
             refused: count,
         })
+    }
+
+    /// Stores events that the master itself has to tell, and announces them.
+    pub(crate) async fn tell(&self, batch: EventBatch) -> Result<Appended, StoreError> {
+        let appended = self
+            .store
+            .append_batches(std::slice::from_ref(&batch))
+            .await?;
+        let appended = appended.first().copied().unwrap_or_default();
+        if appended.stored > 0 {
+            // Nobody listens: nobody has to be told.
+            drop(self.announcements.send(Arc::new(batch)));
+        }
+        Ok(appended)
     }
 
     /// Forgets which deckies were assigned to a host, so that the next batch reads it anew.

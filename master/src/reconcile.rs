@@ -11,7 +11,7 @@ use domain::decide::{
 };
 use domain::id::{HostId, TopologyId};
 use domain::revision::Fence;
-use domain::topology::status::StatusEvent;
+use domain::topology::status::{StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,11 @@ use crate::db::{
     Actor, HostRow, IntentError, LiveTopology, Settlement, Store, StoreError, Withdraw,
 };
 use crate::fleet::{AssignedDocument, Fleet, LiveHost, Order};
+use crate::mutate::MutationWaker;
+use crate::pipeline::Ingest;
+use crate::substrate::Teller;
+
+mod arrival;
 
 /// How long the reconciler rests when nothing is awaited and nobody wakes it.
 const REST: Duration = Duration::from_secs(30);
@@ -136,6 +141,18 @@ pub enum PassError {
         #[source]
         source: IntentError,
     },
+    /// What became of mutations could not be written.
+    #[error("could not settle the mutations of topology {topology}")]
+    Mutations {
+        /// The topology.
+        topology: TopologyId,
+        /// What the store says.
+        #[source]
+        source: StoreError,
+    },
+    /// What deckies have come to serve could not be told.
+    #[error("could not tell what the deckies serve")]
+    Substrate(#[source] StoreError),
     /// What a host has applied could not be written.
     #[error("could not record what was applied of topology {topology}")]
     Applied {
@@ -165,6 +182,10 @@ pub struct Reconciler {
     clock: Clock,
     back_offs: HashMap<HostId, BackOff>,
     recorded: HashMap<TopologyId, Fence>,
+    /// Up to which fence mutations have ended.
+    settled: HashMap<TopologyId, Fence>,
+    teller: Teller,
+    mutations: MutationWaker,
 }
 
 /// What a reconciler is made of.
@@ -181,6 +202,10 @@ pub struct ReconcilerParts {
     pub conditions: Arc<Conditions>,
     /// What it counts.
     pub counts: Arc<ReconcileCounts>,
+    /// Where events of its own are stored.
+    pub ingest: Arc<Ingest>,
+    /// Wakes who carries out mutations.
+    pub mutations: MutationWaker,
     /// The time.
     pub clock: Clock,
 }
@@ -195,9 +220,20 @@ impl Reconciler {
             waker,
             conditions,
             counts,
+            ingest,
+            mutations,
             clock,
         } = parts;
         Self {
+            teller: Teller::new(
+                Arc::clone(&store),
+                ingest,
+                Arc::clone(&bus),
+                mutations.clone(),
+                Arc::clone(&clock),
+            ),
+            mutations,
+            settled: HashMap::new(),
             store,
             fleet,
             bus,
@@ -260,11 +296,17 @@ impl Reconciler {
             let Some((row, live)) = hosts.get(&topology.host) else {
                 continue;
             };
-            if let Some(condition) = self.settle(topology, row, live).await? {
+            let (condition, after) = self.settle(topology, row, live).await?;
+            if let Some(condition) = condition {
                 awaits = Awaits::Something;
                 conditions.insert(topology.id, condition);
             }
+            self.arrived(topology.id, after, row, live).await?;
         }
+        self.teller
+            .sweep(&views.topologies)
+            .await
+            .map_err(PassError::Substrate)?;
         for (row, live) in hosts.values() {
             let status = row.assignment.content.and_then(|(assigned, _)| {
                 views
@@ -273,7 +315,7 @@ impl Reconciler {
                     .find(|topology| topology.id == assigned)
                     .map(|topology| topology.status)
                     // Assigned, and not live: it failed, and waits for an operator.
-                    .or(Some(domain::topology::status::TopologyStatus::Failed))
+                    .or(Some(TopologyStatus::Failed))
             });
             if self.drive(row, live, status).await? == Awaits::Something {
                 awaits = Awaits::Something;
@@ -283,13 +325,14 @@ impl Reconciler {
         Ok(awaits)
     }
 
-    /// Decides and writes the status of one topology; what is awaited of it, if anything.
+    /// Decides and writes the status of one topology; what is awaited of it, if anything, and
+    /// where it then stands.
     async fn settle(
         &mut self,
         topology: &LiveTopology,
         row: &HostRow,
         live: &LiveHost,
-    ) -> Result<Option<String>, PassError> {
+    ) -> Result<(Option<String>, TopologyStatus), PassError> {
         let now = (self.clock)();
         let report = live.report.as_deref();
         let action = decide_topology(&TopologyView {
@@ -303,14 +346,15 @@ impl Reconciler {
         let (event, reason, withdraw) = match action {
             TopologyAction::Rest => {
                 self.record_applied(topology, row, live).await?;
-                return Ok(None);
+                return Ok((None, topology.status));
             }
             TopologyAction::Await(text) => {
                 let failure = report.and_then(|report| report.failure.as_ref());
-                return Ok(Some(match failure {
+                let text = match failure {
                     Some(failure) => format!("{text} ({failure})"),
                     None => text.to_owned(),
-                }));
+                };
+                return Ok((Some(text), topology.status));
             }
             TopologyAction::Settle(event, reason) => (event, reason, Withdraw::Keep),
             TopologyAction::Withdraw(reason) => {
@@ -368,7 +412,9 @@ impl Reconciler {
         }
         // Whatever was written, the next pass decides from it: at once.
         self.waker.wake();
-        Ok(None)
+        // An active topology takes what was queued while it was none, and its deckies may be due.
+        self.mutations.wake();
+        Ok((None, after.unwrap_or(topology.status)))
     }
 
     /// After a restore the host may have applied under another fence than the one on record.
@@ -408,7 +454,7 @@ impl Reconciler {
         &mut self,
         row: &HostRow,
         live: &LiveHost,
-        status: Option<domain::topology::status::TopologyStatus>,
+        status: Option<TopologyStatus>,
     ) -> Result<Awaits, PassError> {
         let now = (self.clock)();
         let back_off = self

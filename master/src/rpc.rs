@@ -399,9 +399,9 @@ impl Rpc {
             .map_err(|error| {
                 let text = Chain(&error).to_string();
                 match error {
-                    IngestError::TooLarge { .. } | IngestError::Order { .. } => {
-                        Status::invalid_argument(text)
-                    }
+                    IngestError::TooLarge { .. }
+                    | IngestError::Order { .. }
+                    | IngestError::Foreign => Status::invalid_argument(text),
                     IngestError::Store { .. } | IngestError::Stopped => Status::unavailable(text),
                 }
             })?;

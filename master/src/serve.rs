@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::topology::validate::Limits;
 use pki::acceptor::{AcceptLimits, Connections, ServerTls, ServerTlsError, accept_loop};
 use pki::ca::{CaError, CertificateAuthority, IssueError, MasterName};
 use pki::file::{WriteFileError, write_public};
@@ -22,10 +23,12 @@ use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetParts};
 use crate::http::{self, Api, ApiParts};
 use crate::metrics::Metrics;
+use crate::mutate::{MutationWaker, Mutator};
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Reconciler, ReconcilerParts, Waker};
 use crate::rpc::Rpc;
 use crate::task;
+use crate::topology::Editor;
 
 /// How often it is stored when hosts were last heard.
 const FLUSH: Duration = Duration::from_secs(60);
@@ -144,6 +147,7 @@ pub async fn serve(
     let connections = Connections::new();
     let bus = Arc::new(Bus::default());
     let waker = Waker::default();
+    let mutations = MutationWaker::default();
     let conditions = Arc::new(Conditions::default());
     let counts = Arc::new(ReconcileCounts::default());
     let fleet = Fleet::open(FleetParts {
@@ -188,9 +192,21 @@ pub async fn serve(
             waker: waker.clone(),
             conditions: Arc::clone(&conditions),
             counts: Arc::clone(&counts),
+            ingest: Arc::clone(&ingest),
+            mutations: mutations.clone(),
             clock: Arc::clone(&clock),
         });
         reconciler.run(shutdown.clone())
+    });
+    spawn(&tracker, "mutate", {
+        let editor = Editor {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&bus),
+            waker: mutations.clone(),
+            clock: Arc::clone(&clock),
+            limits: Limits::default(),
+        };
+        Mutator::new(editor, waker.clone()).run(shutdown.clone())
     });
     spawn(
         &tracker,
@@ -244,6 +260,7 @@ pub async fn serve(
         ingest: Arc::clone(&ingest),
         bus: Arc::clone(&bus),
         waker,
+        mutations,
         conditions,
         counts,
         metrics,

@@ -19,10 +19,14 @@ use crate::entropy::OsEntropy;
 use crate::fleet::{Fleet, LiveHost};
 use crate::reconcile::{Conditions, Waker};
 
+mod canvas;
+mod edit;
 mod find;
 mod intent;
 
-pub use find::{FindError, find_host};
+pub use canvas::{CanvasError, Drawn};
+pub use edit::{Change, ChangeError, EditOrder, Edited, Editor, Mode, Outcome, RevertError};
+pub use find::{FindError, find_host, find_topology};
 pub use intent::{Attempt, DeployError, DeployOrder, TargetError, TeardownError};
 
 /// The host that carries a topology for which no host was named.
@@ -36,6 +40,8 @@ pub struct Topologies {
     pub fleet: Arc<Fleet>,
     /// What the reconciler awaits.
     pub conditions: Arc<Conditions>,
+    /// Edits what is stored.
+    pub editor: Editor,
     /// Wakes the reconciler.
     pub waker: Waker,
     /// Where changes are told.

@@ -17,6 +17,8 @@ pub mod codec;
 #[cfg(feature = "grpc")]
 pub mod convert;
 #[cfg(feature = "rest")]
+pub mod queued;
+#[cfg(feature = "rest")]
 pub mod rest;
 
 /// Generated from `decnet/v1/fleet.proto`. Only `convert` and the rpc and link modules of master

@@ -4,12 +4,16 @@
 //! that nothing is lost and nothing can end a line early. A line never exceeds
 //! [`domain::event::MAX_LINE`]; what would not fit is cut and marked.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use domain::decky_mutation::DeckyMutated;
 use domain::event::{Evidence, MAX_LINE, Payload, Position, Severity, Sighting};
 use domain::id::{BootId, SessionId};
+use domain::name::DeckyName;
 use domain::service::ServiceKind;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -113,6 +117,15 @@ enum WirePayload {
         of: String,
         value: Bytes,
     },
+    Mutation {
+        decky: String,
+        name: String,
+        old: Vec<String>,
+        new: Vec<String>,
+        trigger: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor: Option<String>,
+    },
     Lifecycle {
         state: String,
         config: String,
@@ -169,6 +182,19 @@ impl From<&Payload> for WirePayload {
                 of: of.clone(),
                 value: value.into(),
             },
+            Payload::Mutation(mutated) => {
+                let words = |set: &BTreeSet<ServiceKind>| {
+                    set.iter().map(|kind| kind.as_str().to_owned()).collect()
+                };
+                Self::Mutation {
+                    decky: mutated.decky.to_string(),
+                    name: mutated.name.to_string(),
+                    old: words(&mutated.old),
+                    new: words(&mutated.new),
+                    trigger: mutated.trigger.as_str().to_owned(),
+                    actor: mutated.actor.clone(),
+                }
+            }
             Payload::Lifecycle {
                 state,
                 config,
@@ -241,6 +267,31 @@ impl TryFrom<WirePayload> for Payload {
                 of,
                 value: value.evidence("value")?,
             },
+            WirePayload::Mutation {
+                decky,
+                name,
+                old,
+                new,
+                trigger,
+                actor,
+            } => {
+                fn parsed<T: FromStr>(text: &str, field: &'static str) -> Result<T, InvalidLine> {
+                    text.parse().map_err(|_| InvalidLine::Field { field })
+                }
+                let set = |words: Vec<String>, field| {
+                    let kinds = words.iter().map(|word| parsed(word, field));
+                    kinds.collect::<Result<BTreeSet<ServiceKind>, _>>()
+                };
+                Self::Mutation(Box::new(DeckyMutated {
+                    decky: parsed(&decky, "decky")?,
+                    name: DeckyName::parse(&name)
+                        .map_err(|_| InvalidLine::Field { field: "name" })?,
+                    old: set(old, "old")?,
+                    new: set(new, "new")?,
+                    trigger: parsed(&trigger, "trigger")?,
+                    actor,
+                }))
+            }
             WirePayload::Lifecycle {
                 state,
                 config,
@@ -355,6 +406,7 @@ fn shorten(payload: &Payload, keep: usize) -> Payload {
             of: text(of),
             value: cut(value),
         },
+        Payload::Mutation(mutated) => Payload::Mutation(mutated.clone()),
         Payload::Lifecycle {
             state,
             config,
@@ -419,6 +471,10 @@ pub fn decode(bytes: &[u8]) -> Result<Line, InvalidLine> {
     }
     const fn field(field: &'static str) -> InvalidLine {
         InvalidLine::Field { field }
+    }
+    if matches!(wire.data, WirePayload::Mutation { .. }) {
+        // Only the master knows what a decky was made to serve: on a line it is a forgery.
+        return Err(field("data"));
     }
     let sighting = Sighting {
         at: parse_time(&wire.at).ok_or(field("at"))?,

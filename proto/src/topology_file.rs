@@ -127,18 +127,20 @@ impl From<TopologyFile> for Draft {
     fn from(file: TopologyFile) -> Self {
         Self {
             name: file.name,
-            lans: file
-                .lans
-                .into_iter()
-                .map(|lan| DraftLan {
-                    name: lan.name,
-                    subnet: lan.subnet,
-                    subnet6: lan.subnet6,
-                    kind: lan.kind,
-                    driver: lan.driver,
-                })
-                .collect(),
+            lans: file.lans.into_iter().map(DraftLan::from).collect(),
             deckies: file.deckies.into_iter().map(DraftDecky::from).collect(),
+        }
+    }
+}
+
+impl From<FileLan> for DraftLan {
+    fn from(lan: FileLan) -> Self {
+        Self {
+            name: lan.name,
+            subnet: lan.subnet,
+            subnet6: lan.subnet6,
+            kind: lan.kind,
+            driver: lan.driver,
         }
     }
 }
@@ -197,18 +199,20 @@ impl From<Draft> for TopologyFile {
     fn from(draft: Draft) -> Self {
         Self {
             name: draft.name,
-            lans: draft
-                .lans
-                .into_iter()
-                .map(|lan| FileLan {
-                    name: lan.name,
-                    subnet: lan.subnet,
-                    subnet6: lan.subnet6,
-                    kind: lan.kind,
-                    driver: lan.driver,
-                })
-                .collect(),
+            lans: draft.lans.into_iter().map(FileLan::from).collect(),
             deckies: draft.deckies.into_iter().map(FileDecky::from).collect(),
+        }
+    }
+}
+
+impl From<DraftLan> for FileLan {
+    fn from(lan: DraftLan) -> Self {
+        Self {
+            name: lan.name,
+            subnet: lan.subnet,
+            subnet6: lan.subnet6,
+            kind: lan.kind,
+            driver: lan.driver,
         }
     }
 }

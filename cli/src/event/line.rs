@@ -1,9 +1,10 @@
 //! One event on one line, for people. Everything in it may come from an attacker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::event::{Evidence, Payload};
+use domain::service::ServiceKind;
 use proto::client::Client;
 use proto::line::payload_from_json;
 use proto::rest::EventShape;
@@ -128,6 +129,17 @@ fn summary(event: &EventShape) -> String {
             format!("{} {} -> {status}", text(method), text(target))
         }
         Payload::Fingerprint { of, value } => format!("{of} {}", text(value)),
+        Payload::Mutation(mutated) => {
+            let words = |set: &BTreeSet<ServiceKind>| {
+                let words: Vec<_> = set.iter().map(|kind| kind.as_str()).collect();
+                match words.as_slice() {
+                    [] => "nothing".to_owned(),
+                    words => words.join(", "),
+                }
+            };
+            let (old, new) = (words(&mutated.old), words(&mutated.new));
+            format!("{old} -> {new} ({})", mutated.trigger)
+        }
         Payload::Lifecycle {
             state,
             detail,

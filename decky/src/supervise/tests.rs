@@ -120,6 +120,7 @@ fn states(sightings: &[Sighting]) -> Vec<(String, String, bool)> {
             | Payload::Command { .. }
             | Payload::Request { .. }
             | Payload::Fingerprint { .. }
+            | Payload::Mutation(_)
             | Payload::Raw { .. } => None,
         })
         .collect()

@@ -201,10 +201,23 @@ proptest! {
         let decky = empty.deckies[0].id;
         let mut before: Option<Topology> = None;
         let mut history: Vec<(OffsetDateTime, DeckyMutated)> = Vec::new();
+        let mut known = Told::default();
         for (second, step) in (0_i64..).zip(steps) {
             let after = step.map(|services| serving(&empty, &services));
             let told = transitions(before.as_ref(), after.as_ref(), &by(Trigger::Scheduled));
             prop_assert!(told.len() <= 1);
+            // Who knows only what was told finds the same to be told.
+            let lacks = known.lacks(after.as_ref(), |_| by(Trigger::Scheduled));
+            let sets = |all: &[DeckyMutated]| -> Vec<_> {
+                all.iter().map(|it| (it.old.clone(), it.new.clone())).collect()
+            };
+            prop_assert_eq!(sets(&lacks), sets(&told));
+            for mutated in lacks {
+                prop_assert!(mutated.trigger != Trigger::Creation || mutated.old.is_empty());
+                prop_assert_eq!(mutated.trigger == Trigger::Retirement, after.is_none());
+                known.take(mutated);
+            }
+            prop_assert_eq!(known.lacks(after.as_ref(), |_| by(Trigger::Operator)), []);
             for mutated in told {
                 let last = history.last().map(|(_, last)| last.new.clone());
                 prop_assert_eq!(&mutated.old, &last.unwrap_or_default());

@@ -6,12 +6,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 use domain::assign::Assignment;
-use domain::id::TopologyId;
+use domain::id::{DeckyId, TopologyId};
+use domain::interval::Interval;
 use domain::revision::{Fence, Revision};
 use domain::topology::Topology;
 use domain::topology::hydrate::VersionHash;
 use domain::topology::mutation::state::MutationState;
 use domain::topology::status::TopologyStatus;
+use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -153,6 +155,8 @@ pub struct Application {
     pub hash: VersionHash,
     /// The hydrated document.
     pub hydrated: Vec<u8>,
+    /// What it has done and what undoes that, as JSON, in place of what was queued.
+    pub payload: String,
     /// The time.
     pub now: OffsetDateTime,
 }
@@ -188,18 +192,48 @@ pub enum CommitError {
     Store(#[source] StoreError),
 }
 
-/// A mutation that has failed.
+/// A mutation that is refused before it is committed.
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// The mutation.
     pub mutation: MutationId,
-    /// Who has claimed it, when it was refused before it was committed; none when its host could
-    /// not carry it out.
-    pub worker: Option<WorkerId>,
+    /// Who has claimed it.
+    pub worker: WorkerId,
     /// Why; findings are JSON.
     pub reason: String,
     /// The time.
     pub now: OffsetDateTime,
+}
+
+/// What a host says of the mutations that are on their way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// It holds what they have made.
+    Reported,
+    /// It could not carry them out, for that reason.
+    Failed(String),
+}
+
+/// Which mutations of a topology, newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MutationPage {
+    /// In this state.
+    pub state: Option<MutationState>,
+    /// Before this sequence number.
+    pub before: Option<u64>,
+}
+
+/// A decky that mutates by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Its topology, which a host holds.
+    pub topology: TopologyId,
+    /// The decky.
+    pub decky: DeckyId,
+    /// How often.
+    pub every: Interval,
+    /// When its services last changed, or were first there; none while that was not told.
+    pub last: Option<OffsetDateTime>,
 }
 
 /// Why a mutation was not cancelled.
@@ -276,14 +310,17 @@ pub trait Queue: Send + Sync {
     /// Stores the effect of a claimed mutation: the graph under the next revision, the host's
     /// assignment under the next generation, the mutation as applying, audit; all or nothing.
     async fn commit_mutation(&self, application: Application) -> Result<Committed, CommitError>;
-    /// Notes that a mutation has failed; whether it was there to fail.
+    /// From when on some mutation can be claimed; none when none is pending on a live topology.
+    async fn next_claim(&self) -> Result<Option<OffsetDateTime>, StoreError>;
+    /// Notes that a claimed mutation is refused; whether it was still the worker's to refuse.
     async fn fail_mutation(&self, failure: Failure) -> Result<bool, StoreError>;
-    /// Notes what a host has reported: those that are applying under that fence or an older one
-    /// are applied. Gives them, in their order.
+    /// Notes what a host has said: those that are applying under that fence or an older one have
+    /// ended. Gives them, in their order.
     async fn settle_mutations(
         &self,
         topology: TopologyId,
-        applied: Fence,
+        fence: Fence,
+        arrival: &Arrival,
         now: OffsetDateTime,
     ) -> Result<Vec<MutationRow>, StoreError>;
     /// Takes a pending mutation back, claimed or not.
@@ -295,16 +332,34 @@ pub trait Queue: Send + Sync {
     ) -> Result<(), CancelError>;
     /// One mutation.
     async fn mutation(&self, id: MutationId) -> Result<Option<MutationRow>, StoreError>;
-    /// Mutations of a topology, newest first, before that sequence number when one is given.
+    /// Mutations of a topology, newest first.
     async fn mutations(
         &self,
         topology: TopologyId,
-        before: Option<u64>,
+        page: MutationPage,
         limit: u32,
+    ) -> Result<Vec<MutationRow>, StoreError>;
+    /// How many mutations of a topology there are, in that state when one is given.
+    async fn count_mutations(
+        &self,
+        topology: TopologyId,
+        state: Option<MutationState>,
+    ) -> Result<u64, StoreError>;
+    /// Mutations of a topology whose state changed at or after that time, in the order in which
+    /// it did.
+    async fn mutations_since(
+        &self,
+        topology: TopologyId,
+        since: OffsetDateTime,
     ) -> Result<Vec<MutationRow>, StoreError>;
     /// The pending mutations of a topology, in the order in which they will be applied.
     async fn pending_mutations(&self, topology: TopologyId)
     -> Result<Vec<MutationRow>, StoreError>;
+
+    /// Every decky that mutates by itself and whose topology is active or degraded.
+    async fn scheduled(&self) -> Result<Vec<Scheduled>, StoreError>;
+    /// The ranges of the LANs of every topology that is not torn down.
+    async fn taken_subnets(&self) -> Result<Vec<Ipv4Net>, StoreError>;
 
     /// Where the objects of a topology are drawn.
     async fn places(&self, topology: TopologyId) -> Result<Vec<Place>, StoreError>;

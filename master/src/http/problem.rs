@@ -12,11 +12,15 @@ use proto::rest::{FindingShape, PROBLEM, Problem};
 
 use super::extract::Malformed;
 use crate::chain::Chain;
+use crate::db::queue::CancelError;
 use crate::db::{IntentError, StandingError, StoreError, TopologyError};
 use crate::enroll::MintError;
 use crate::topology::{
-    CreateError, DeleteError, DeployError, FindError, TargetError, TeardownError,
+    CanvasError, ChangeError, CreateError, DeleteError, DeployError, FindError, RevertError,
+    TargetError, TeardownError,
 };
+
+mod edit;
 
 /// Why a request is not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +90,18 @@ pub(super) enum ApiError {
     /// Of [`crate::topology::Topologies::delete`].
     #[error(transparent)]
     Delete(#[from] DeleteError),
+    /// Of [`crate::topology::Editor::edit`].
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// Of [`crate::topology::Editor::revert`].
+    #[error(transparent)]
+    Revert(#[from] RevertError),
+    /// Of [`crate::topology::Editor::cancel`].
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
+    /// Of layouts and suggestions.
+    #[error(transparent)]
+    Canvas(#[from] CanvasError),
     /// Of [`crate::fleet::Fleet::set_standing`].
     #[error(transparent)]
     Standing(#[from] StandingError),
@@ -193,6 +209,10 @@ impl ApiError {
             Self::Teardown(TeardownError::Intent(error)) => intent(error),
             Self::Delete(DeleteError::Find(error)) => find(error),
             Self::Delete(DeleteError::Delete(error)) => topology(error),
+            Self::Change(error) => edit::change(error),
+            Self::Revert(error) => edit::revert(error),
+            Self::Cancel(error) => edit::cancel(error),
+            Self::Canvas(error) => edit::canvas(error),
             Self::Standing(error) => standing(error),
             Self::Mint(error) => mint(error),
             Self::Store(error) => store(error),

@@ -7,7 +7,7 @@ use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Access, Role};
-use super::{Api, events, hosts, stream, system, tokens, topologies};
+use super::{Api, events, hosts, mutations, news, stream, system, tokens, topologies};
 
 /// One route.
 pub(super) struct Route {
@@ -50,6 +50,7 @@ const ADMIN: Access = Access::Needs(Role::Admin);
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
 const DELETE: Method = Method::DELETE;
 
 /// Every route. The next one goes beside those of its noun.
@@ -83,6 +84,20 @@ pub(super) const ROUTES: &[Route] = &[
     route(POST, "/api/v1/topologies/{topology}/deploy", OPERATOR, |method| on(method, topologies::deploy)),
     route(POST, "/api/v1/topologies/{topology}/retry", OPERATOR, |method| on(method, topologies::retry)),
     route(POST, "/api/v1/topologies/{topology}/teardown", OPERATOR, |method| on(method, topologies::teardown)),
+    route(POST, "/api/v1/topologies/{topology}/apply", OPERATOR, |method| on(method, mutations::apply)),
+    route(GET, "/api/v1/topologies/{topology}/mutations", VIEWER, |method| on(method, mutations::list)),
+    route(POST, "/api/v1/topologies/{topology}/mutations", OPERATOR, |method| on(method, mutations::edit)),
+    route(POST, "/api/v1/topologies/{topology}/mutate", OPERATOR, |method| on(method, mutations::mutate_all)),
+    route(POST, "/api/v1/topologies/{topology}/deckies/{decky}/mutate", OPERATOR, |method| on(method, mutations::mutate_decky)),
+    route(GET, "/api/v1/topologies/{topology}/layout", VIEWER, |method| on(method, mutations::layout)),
+    route(PUT, "/api/v1/topologies/{topology}/layout", OPERATOR, |method| on(method, mutations::put_layout)),
+    route(GET, "/api/v1/topologies/{topology}/next-subnet", VIEWER, |method| on(method, mutations::next_subnet)),
+    route(GET, "/api/v1/topologies/{topology}/lans/{lan}/next-address", VIEWER, |method| on(method, mutations::next_address)),
+    route(GET, "/api/v1/topologies/{topology}/events", VIEWER, |method| on(method, news::stream)),
+
+    route(GET, "/api/v1/mutations/{mutation}", VIEWER, |method| on(method, mutations::inspect)),
+    route(POST, "/api/v1/mutations/{mutation}/cancel", OPERATOR, |method| on(method, mutations::cancel)),
+    route(POST, "/api/v1/mutations/{mutation}/revert", OPERATOR, |method| on(method, mutations::revert)),
 
     route(GET, "/api/v1/events", VIEWER, |method| on(method, events::list)),
     route(GET, "/api/v1/events/stream", VIEWER, |method| on(method, stream::stream)),

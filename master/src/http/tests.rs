@@ -29,6 +29,7 @@ use crate::db::{Redemption, Store, TokenRow};
 use crate::enroll::Enroll;
 use crate::entropy::{random, uuid_v7};
 use crate::fleet::{Fleet, FleetParts, Session};
+use crate::mutate::MutationWaker;
 use crate::pipeline::Ingest;
 use crate::reconcile::{Conditions, ReconcileCounts, Waker};
 
@@ -135,6 +136,7 @@ impl World {
                 ingest: Arc::clone(&ingest),
                 bus: Arc::clone(&bus),
                 waker,
+                mutations: MutationWaker::default(),
                 conditions: Arc::new(Conditions::default()),
                 counts: Arc::new(ReconcileCounts::default()),
                 metrics: Arc::default(),

@@ -31,25 +31,30 @@ pub enum FindError {
 impl Topologies {
     /// The topology of that id or name.
     pub async fn find(&self, reference: &str) -> Result<TopologyRow, FindError> {
-        let failed = |source| FindError::Store {
-            noun: "topology",
-            source,
-        };
-        if let Ok(id) = reference.parse()
-            && let Some(row) = self.store.topology(id).await.map_err(failed)?
-        {
-            return Ok(row);
-        }
-        if let Some(id) = self.store.topology_named(reference).await.map_err(failed)?
-            && let Some(row) = self.store.topology(id).await.map_err(failed)?
-        {
-            return Ok(row);
-        }
-        Err(FindError::Unknown {
-            noun: "topology",
-            key: reference.to_owned(),
-        })
+        find_topology(self.store.as_ref(), reference).await
     }
+}
+
+/// The topology of that id or name.
+pub async fn find_topology(store: &dyn Store, reference: &str) -> Result<TopologyRow, FindError> {
+    let failed = |source| FindError::Store {
+        noun: "topology",
+        source,
+    };
+    if let Ok(id) = reference.parse()
+        && let Some(row) = store.topology(id).await.map_err(failed)?
+    {
+        return Ok(row);
+    }
+    if let Some(id) = store.topology_named(reference).await.map_err(failed)?
+        && let Some(row) = store.topology(id).await.map_err(failed)?
+    {
+        return Ok(row);
+    }
+    Err(FindError::Unknown {
+        noun: "topology",
+        key: reference.to_owned(),
+    })
 }
 
 /// The host of that id or name; a removed one only by its id.

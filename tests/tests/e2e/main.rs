@@ -17,6 +17,7 @@ mod evidence;
 mod failure;
 mod fence;
 mod join;
+mod live;
 mod native;
 mod postgres;
 mod restart;

@@ -1,12 +1,15 @@
 //! Laws of the table of events.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use domain::decky_mutation::{DeckyMutated, Trigger};
 use domain::event::{AuthMethod, AuthOutcome, EventKind, Evidence, Payload, Severity};
 use domain::id::{DeckyId, EventId, HostId, SessionId, TopologyId};
 use domain::service::ServiceKind;
+use domain::topology::Topology;
 use domain::topology::status::{StatusEvent, TopologyStatus};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::{at, deployed, enrolled, operator, settled, spool, topology, uuid};
 use crate::db::{EventBatch, EventFilter, EventPage, NewEvent, Store, StoreError};
@@ -31,6 +34,30 @@ pub(crate) fn event(sequence: u64) -> NewEvent {
         severity: Severity::Info,
         payload: Payload::Connect,
         raw: None,
+    }
+}
+
+/// The event that a decky of `topology` serves something else since then.
+pub(crate) fn mutated(
+    topology: &Topology,
+    decky: usize,
+    sequence: u64,
+    time: OffsetDateTime,
+) -> NewEvent {
+    let decky = &topology.deckies[decky];
+    NewEvent {
+        topology: topology.id,
+        decky: decky.id,
+        at: time,
+        payload: Payload::Mutation(Box::new(DeckyMutated {
+            decky: decky.id,
+            name: decky.name.clone(),
+            old: BTreeSet::new(),
+            new: BTreeSet::from([ServiceKind::Ssh, ServiceKind::Http]),
+            trigger: Trigger::Scheduled,
+            actor: Some("operator:ada".to_owned()),
+        })),
+        ..event(sequence)
     }
 }
 
@@ -70,6 +97,7 @@ pub(crate) async fn an_event_reads_back_as_it_was_stored(store: Arc<dyn Store>) 
         Payload::Raw {
             reason: "line is not a decky event".to_owned(),
         },
+        mutated(&topology(1, "maze", 1), 0, 0, at(1)).payload,
     ];
     let events: Vec<NewEvent> = (1..)
         .zip(payloads)
@@ -86,7 +114,7 @@ pub(crate) async fn an_event_reads_back_as_it_was_stored(store: Arc<dyn Store>) 
         .append_events(sender(1), spool(1), events.clone())
         .await
         .expect("stored");
-    assert_eq!(appended.stored, 8);
+    assert_eq!(appended.stored, 9);
 
     let page = EventPage::After { row: 0 };
     let rows = store

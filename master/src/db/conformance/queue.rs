@@ -14,9 +14,10 @@ use futures_util::future::join_all;
 use super::{at, deployed, drafted, enrolled, host, operator, settled, topology, uuid};
 use crate::db::Store;
 use crate::db::queue::{
-    Application, CancelError, CommitError, EditError, EnqueueError, Failure, MutationId,
-    MutationRow, NewMutation, Place, WorkerId,
+    Application, Arrival, CancelError, CommitError, EditError, EnqueueError, Failure, MutationId,
+    MutationPage, MutationRow, NewMutation, Place, Scheduled, WorkerId,
 };
+use crate::db::upkeep::Retention;
 
 pub(crate) fn worker(number: u128) -> WorkerId {
     WorkerId::new(uuid(0x7000 + number))
@@ -60,6 +61,7 @@ pub(crate) fn effect(claim: &MutationRow, worker: WorkerId, topology: Topology) 
         hash: hydrated.version_hash(),
         hydrated: proto::hydrated::encode(&hydrated),
         topology,
+        payload: "{\"done\":true}".to_owned(),
         now: at(60),
     }
 }
@@ -162,10 +164,20 @@ pub(crate) async fn mutations_queue_in_order_and_only_behind_what_was_seen(store
     let numbers = |rows: Vec<MutationRow>| rows.iter().map(|row| row.sequence).collect::<Vec<_>>();
     let pending = store.pending_mutations(maze.id).await.expect("answered");
     assert_eq!(numbers(pending), [1, 2, 3]);
-    let page = store.mutations(maze.id, None, 2).await.expect("answered");
+    let page = store
+        .mutations(maze.id, MutationPage::default(), 2)
+        .await
+        .expect("answered");
     assert_eq!(numbers(page), [3, 2]);
     let page = store
-        .mutations(maze.id, Some(2), 9)
+        .mutations(
+            maze.id,
+            MutationPage {
+                before: Some(2),
+                state: Some(MutationState::Pending),
+            },
+            9,
+        )
         .await
         .expect("answered");
     assert_eq!(numbers(page), [1]);
@@ -245,6 +257,7 @@ pub(crate) async fn a_commit_stores_everything_or_nothing(store: Arc<dyn Store>)
     let row = store.mutation(first.id).await.expect("answered");
     let row = row.expect("it is there");
     assert_eq!(row.state, MutationState::Applying);
+    assert_eq!(row.payload, "{\"done\":true}");
     assert_eq!(row.revision, Some(Revision::new(2)));
     assert_eq!(row.fence, Some(committed.assignment.fence));
     let again = store.commit_mutation(done).await;
@@ -280,7 +293,15 @@ pub(crate) async fn what_a_host_reports_settles_its_mutations(store: Arc<dyn Sto
         committed(&store).await,
         committed(&store).await,
     ];
-    let settle = |fence| store.settle_mutations(maze.id, fence, at(80));
+    let settle = |fence| {
+        let store = &store;
+        async move {
+            let arrival = Arrival::Reported;
+            store
+                .settle_mutations(maze.id, fence, &arrival, at(80))
+                .await
+        }
+    };
     let none = settle(Fence::new(1, 1)).await.expect("answered");
     assert_eq!(none, []);
     let fence = rows[1].fence.expect("it is committed");
@@ -294,6 +315,37 @@ pub(crate) async fn what_a_host_reports_settles_its_mutations(store: Arc<dyn Sto
     );
     assert_eq!(settle(fence).await.expect("answered"), []);
 
+    // What it could not carry out has failed; what has ended stays as it is.
+    let arrival = Arrival::Failed("no room".to_owned());
+    let fence = rows[2].fence.expect("it is committed");
+    let ended = store
+        .settle_mutations(maze.id, fence, &arrival, at(81))
+        .await
+        .expect("answered");
+    assert_eq!((ended.len(), ended[0].id), (1, rows[2].id));
+    assert_eq!(ended[0].reason, "no room");
+    assert_eq!(state(&store, rows[0].id).await, MutationState::Applied);
+    assert_eq!(state(&store, rows[2].id).await, MutationState::Failed);
+
+    let since = |time| store.mutations_since(maze.id, at(time));
+    let ids: Vec<_> = since(80)
+        .await
+        .expect("answered")
+        .iter()
+        .map(|row| row.sequence)
+        .collect();
+    assert_eq!(ids, [1, 2, 3]);
+    let last = since(81).await.expect("answered");
+    assert_eq!((last.len(), last[0].id), (1, rows[2].id));
+    for (state, count) in [
+        (None, 4),
+        (Some(MutationState::Applied), 2),
+        (Some(MutationState::Cancelled), 0),
+    ] {
+        let counted = store.count_mutations(maze.id, state).await;
+        assert_eq!(counted.expect("answered"), count);
+    }
+
     let failure = |mutation, worker| Failure {
         mutation,
         worker,
@@ -301,9 +353,11 @@ pub(crate) async fn what_a_host_reports_settles_its_mutations(store: Arc<dyn Sto
         now: at(81),
     };
     let fail = |failure| store.fail_mutation(failure);
-    assert!(!fail(failure(rows[0].id, None)).await.expect("answered"));
-    assert!(fail(failure(rows[2].id, None)).await.expect("answered"));
-    assert_eq!(state(&store, rows[2].id).await, MutationState::Failed);
+    assert!(
+        !fail(failure(rows[0].id, worker(1)))
+            .await
+            .expect("answered")
+    );
 
     // One that is refused before it is committed leaves the topology as it was.
     let before = stored(&store, maze.id).await;
@@ -312,16 +366,8 @@ pub(crate) async fn what_a_host_reports_settles_its_mutations(store: Arc<dyn Sto
         .await
         .expect("answered")
         .expect("the fourth");
-    assert!(
-        !fail(failure(claim.id, Some(worker(2))))
-            .await
-            .expect("answered")
-    );
-    assert!(
-        fail(failure(claim.id, Some(worker(1))))
-            .await
-            .expect("answered")
-    );
+    assert!(!fail(failure(claim.id, worker(2))).await.expect("answered"));
+    assert!(fail(failure(claim.id, worker(1))).await.expect("answered"));
     let row = store.mutation(claim.id).await.expect("answered");
     let row = row.expect("it is there");
     assert_eq!(
@@ -384,8 +430,13 @@ pub(crate) async fn a_teardown_ends_what_is_queued(store: Arc<dyn Store>) {
         .teardown(maze.id, "done".to_owned(), operator(), at(80))
         .await
         .expect("taken down");
-    assert_eq!(state(&store, first.id).await, MutationState::Failed);
-    assert_eq!(state(&store, second.id).await, MutationState::Cancelled);
+    for ended in [first.id, second.id] {
+        let row = store.mutation(ended).await.expect("answered");
+        let row = row.expect("it is there");
+        assert_eq!(row.state, MutationState::Cancelled);
+        assert_eq!(row.reason, "the topology is taken down");
+    }
+    assert_eq!(store.next_claim().await.expect("answered"), None);
     let claim = store.claim_mutation(worker(1), at(90), at(81)).await;
     assert_eq!(claim.expect("answered"), None);
     let late = store.enqueue_mutation(mutation(maze.id, 3)).await;
@@ -416,6 +467,88 @@ pub(crate) async fn a_removed_topology_takes_its_mutations_along(store: Arc<dyn 
         .expect("one that is torn down is removed");
     let row = store.mutation(waiting.id).await.expect("answered");
     assert_eq!(row.map(|row| row.id), None);
+}
+
+pub(crate) async fn a_failed_deploy_ends_what_is_queued(store: Arc<dyn Store>) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 2);
+    deployed(&store, &maze, edge).await;
+    let first = queued(&store, &maze, 1).await;
+    let second = queued(&store, &maze, 2).await;
+    committed(&store).await;
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::ApplyFailed,
+    )
+    .await;
+    assert_eq!(state(&store, first.id).await, MutationState::Failed);
+    assert_eq!(state(&store, second.id).await, MutationState::Failed);
+}
+
+pub(crate) async fn the_next_claim_is_known_without_claiming(store: Arc<dyn Store>) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 2);
+    deployed(&store, &maze, edge).await;
+    let next = || store.next_claim();
+    assert_eq!(next().await.expect("answered"), None);
+    queued(&store, &maze, 1).await;
+    queued(&store, &maze, 2).await;
+    let free = next().await.expect("answered").expect("one is pending");
+    assert!(free <= at(50));
+    store
+        .claim_mutation(worker(1), at(70), at(60))
+        .await
+        .expect("answered")
+        .expect("it is free");
+    // What is behind a leased one waits with it.
+    assert_eq!(next().await.expect("answered"), Some(at(70)));
+}
+
+pub(crate) async fn deckies_that_mutate_by_themselves_are_known_with_their_last_time(
+    store: Arc<dyn Store>,
+) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let mut maze = topology(1, "maze", 2);
+    maze.deckies[1].mutate_every = "30m".parse().ok();
+    deployed(&store, &maze, edge).await;
+    assert_eq!(store.scheduled().await.expect("answered"), []);
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::Converged,
+    )
+    .await;
+    let expected = |last| Scheduled {
+        topology: maze.id,
+        decky: maze.deckies[1].id,
+        every: maze.deckies[1].mutate_every.expect("it was set"),
+        last,
+    };
+    assert_eq!(store.scheduled().await.expect("answered"), [expected(None)]);
+    for (sequence, time) in [(1, 60), (2, 65)] {
+        let event = super::events::mutated(&maze, 1, sequence, at(time));
+        store
+            .append_events(edge, super::spool(1), vec![event])
+            .await
+            .expect("stored");
+    }
+    assert_eq!(
+        store.scheduled().await.expect("answered"),
+        [expected(Some(at(65)))]
+    );
+    // Retention leaves them: the fold of a decky's services begins at its creation.
+    let retention = Retention {
+        received_before: Some(at(1000)),
+        keep_newest: Some(0),
+        batch: 100,
+    };
+    assert_eq!(store.forget_events(retention).await.expect("answered"), 0);
+    let subnets = store.taken_subnets().await.expect("answered");
+    let expected: Vec<_> = maze.lans.iter().map(|lan| lan.subnet).collect();
+    assert_eq!(subnets, expected);
 }
 
 pub(crate) async fn places_are_beside_the_topology(store: Arc<dyn Store>) {

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use super::queue::{effect, mutation, renamed, stored, worker};
 use super::{at, deployed, drafted, enrolled, operator, topology};
 use crate::db::Store;
-use crate::db::queue::{CommitError, EditError, MutationRow, WorkerId};
+use crate::db::queue::{CommitError, EditError, MutationPage, MutationRow, WorkerId};
 use crate::metrics::Metrics;
 
 /// How many interleavings are tried, unless `DECNET_INTERLEAVINGS` says otherwise.
@@ -199,7 +199,10 @@ pub(crate) async fn each_mutation_is_committed_once_whoever_dies(store: Arc<dyn 
         read.deckies[0].hostname.as_str(),
         format!("srv-{MUTATIONS}")
     );
-    let mut rows = store.mutations(maze.id, None, 100).await.expect("answered");
+    let mut rows = store
+        .mutations(maze.id, MutationPage::default(), 100)
+        .await
+        .expect("answered");
     rows.reverse();
     assert!(
         rows.windows(2).all(|pair| pair[0].fence < pair[1].fence),

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use domain::id::{HostId, TopologyId};
 use domain::revision::{Fence, Revision};
 use domain::topology::Topology;
-use domain::topology::mutation::state::MutationState;
+use domain::topology::mutation::state::{MutationEvent, MutationState};
 use domain::topology::status::TopologyStatus;
+use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
 use super::assignments::{self, NewContent};
@@ -15,8 +16,8 @@ use super::retry::again;
 use super::statement::{Row, Tx, sql};
 use super::{SqlStore, edits, places, status};
 use crate::db::queue::{
-    Application, CancelError, CommitError, Committed, EditError, EnqueueError, Failure, MutationId,
-    MutationRow, NewMutation, Place, Queue, WorkerId,
+    Application, Arrival, CancelError, CommitError, Committed, EditError, EnqueueError, Failure,
+    MutationId, MutationPage, MutationRow, NewMutation, Place, Queue, Scheduled, WorkerId,
 };
 use crate::db::{Actor, StoreError};
 
@@ -30,6 +31,9 @@ macro_rules! columns {
          claims, revision, epoch, generation, reason"
     };
 }
+
+// Below the macro, which it uses.
+mod read;
 
 #[async_trait]
 impl Queue for SqlStore {
@@ -63,13 +67,18 @@ impl Queue for SqlStore {
         again(|| fail(self, &failure)).await
     }
 
+    async fn next_claim(&self) -> Result<Option<OffsetDateTime>, StoreError> {
+        read::next_claim(self).await
+    }
+
     async fn settle_mutations(
         &self,
         topology: TopologyId,
-        applied: Fence,
+        fence: Fence,
+        arrival: &Arrival,
         now: OffsetDateTime,
     ) -> Result<Vec<MutationRow>, StoreError> {
-        again(|| settle(self, topology, applied, now)).await
+        again(|| settle(self, (topology, fence), arrival, now)).await
     }
 
     async fn cancel_mutation(
@@ -82,52 +91,47 @@ impl Queue for SqlStore {
     }
 
     async fn mutation(&self, id: MutationId) -> Result<Option<MutationRow>, StoreError> {
-        let row = sql(concat!(
-            "SELECT ",
-            columns!(),
-            " FROM mutations WHERE id = $1"
-        ))
-        .bind(blob(id.uuid()))
-        .fetch_optional(&self.read)
-        .await
-        .map_err(failed(READ))?;
-        row.as_ref().map(mutation_row).transpose()
+        read::one(self, id).await
     }
 
     async fn mutations(
         &self,
         topology: TopologyId,
-        before: Option<u64>,
+        page: MutationPage,
         limit: u32,
     ) -> Result<Vec<MutationRow>, StoreError> {
-        let rows = sql(concat!(
-            "SELECT ",
-            columns!(),
-            " FROM mutations WHERE topology = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3"
-        ))
-        .bind(blob(topology.uuid()))
-        .bind(before.map_or(i64::MAX, int))
-        .bind(limit)
-        .fetch_all(&self.read)
-        .await
-        .map_err(failed(READ))?;
-        rows.iter().map(mutation_row).collect()
+        read::page(self, topology, page, limit).await
+    }
+
+    async fn count_mutations(
+        &self,
+        topology: TopologyId,
+        state: Option<MutationState>,
+    ) -> Result<u64, StoreError> {
+        read::count(self, topology, state).await
+    }
+
+    async fn mutations_since(
+        &self,
+        topology: TopologyId,
+        since: OffsetDateTime,
+    ) -> Result<Vec<MutationRow>, StoreError> {
+        read::since(self, topology, since).await
     }
 
     async fn pending_mutations(
         &self,
         topology: TopologyId,
     ) -> Result<Vec<MutationRow>, StoreError> {
-        let rows = sql(concat!(
-            "SELECT ",
-            columns!(),
-            " FROM mutations WHERE topology = $1 AND state = 'pending' ORDER BY sequence"
-        ))
-        .bind(blob(topology.uuid()))
-        .fetch_all(&self.read)
-        .await
-        .map_err(failed(READ))?;
-        rows.iter().map(mutation_row).collect()
+        read::pending(self, topology).await
+    }
+
+    async fn scheduled(&self) -> Result<Vec<Scheduled>, StoreError> {
+        read::scheduled(self).await
+    }
+
+    async fn taken_subnets(&self) -> Result<Vec<Ipv4Net>, StoreError> {
+        read::taken_subnets(self).await
     }
 
     async fn places(&self, topology: TopologyId) -> Result<Vec<Place>, StoreError> {
@@ -280,7 +284,9 @@ async fn claim(
         "UPDATE mutations SET worker = $1, lease_until = $2, claims = claims + 1
          WHERE state = 'pending' AND mutations.row = (
              SELECT m.row FROM mutations AS m
+             JOIN topologies AS t ON t.id = m.topology
              WHERE m.state = 'pending' AND (m.lease_until IS NULL OR m.lease_until <= $3)
+                   AND t.status IN ('deploying', 'active', 'degraded')
                    AND NOT EXISTS (SELECT 1 FROM mutations AS earlier
                                    WHERE earlier.topology = m.topology
                                          AND earlier.state = 'pending'
@@ -365,8 +371,8 @@ async fn write(tx: &mut Tx, effect: &Application, host: HostId) -> Result<Commit
     };
     let assignment = assignments::assign(tx, host, Some(content)).await?;
     let row = sql(concat!(
-        "UPDATE mutations SET state = 'applying', worker = NULL, lease_until = NULL,
-                changed_at = $2, revision = $3, epoch = $4, generation = $5
+        "UPDATE mutations SET state = $6, worker = NULL, lease_until = NULL,
+                changed_at = $2, revision = $3, epoch = $4, generation = $5, payload = $7
          WHERE id = $1 RETURNING ",
         columns!()
     ))
@@ -375,6 +381,8 @@ async fn write(tx: &mut Tx, effect: &Application, host: HostId) -> Result<Commit
     .bind(int(revision.get()))
     .bind(int(assignment.fence.epoch.get()))
     .bind(int(assignment.fence.generation.get()))
+    .bind(arrow(MutationState::Pending, MutationEvent::Committed)?.as_str())
+    .bind(&effect.payload)
     .fetch_one(&mut *tx)
     .await
     .map_err(failed(CHANGE))?;
@@ -391,29 +399,35 @@ async fn write(tx: &mut Tx, effect: &Application, host: HostId) -> Result<Commit
     })
 }
 
+/// The state after an event that was made sure of: another one is a fault of the caller's.
+fn arrow(from: MutationState, event: MutationEvent) -> Result<MutationState, StoreError> {
+    from.next(event).map_err(|_| StoreError::Malformed {
+        noun: "mutation",
+        column: "state",
+    })
+}
+
 async fn fail(store: &SqlStore, failure: &Failure) -> Result<bool, StoreError> {
+    let from = MutationState::Pending;
     let mut tx = store.writing(CHANGE).await?;
-    let (state, worker) = match failure.worker {
-        Some(worker) => (MutationState::Pending, Some(blob(worker.uuid()))),
-        None => (MutationState::Applying, None),
-    };
     let row = sql(concat!(
-        "UPDATE mutations SET state = 'failed', worker = NULL, lease_until = NULL,
+        "UPDATE mutations SET state = $5, worker = NULL, lease_until = NULL,
                 changed_at = $2, reason = $3
-         WHERE id = $1 AND state = $4 AND worker IS NOT DISTINCT FROM $5 RETURNING ",
+         WHERE id = $1 AND state = $4 AND worker = $6 RETURNING ",
         columns!()
     ))
     .bind(blob(failure.mutation.uuid()))
     .bind(nanos(failure.now))
     .bind(&failure.reason)
-    .bind(state.as_str())
-    .bind(worker)
+    .bind(from.as_str())
+    .bind(arrow(from, MutationEvent::Refused)?.as_str())
+    .bind(blob(failure.worker.uuid()))
     .fetch_optional(&mut tx)
     .await
     .map_err(failed(CHANGE))?;
     let Some(row) = row else { return Ok(false) };
     let row = mutation_row(&row)?;
-    let detail = format!("{} of {}, which was {state}", row.op, row.topology);
+    let detail = format!("{} of {}, which was {from}", row.op, row.topology);
     let told = (row.id, detail.as_str());
     tell(&mut tx, "mutation.fail", told, &row.actor, failure.now).await?;
     tx.commit().await.map_err(failed(CHANGE))?;
@@ -422,8 +436,8 @@ async fn fail(store: &SqlStore, failure: &Failure) -> Result<bool, StoreError> {
 
 async fn settle(
     store: &SqlStore,
-    topology: TopologyId,
-    applied: Fence,
+    (topology, fence): (TopologyId, Fence),
+    arrival: &Arrival,
     now: OffsetDateTime,
 ) -> Result<Vec<MutationRow>, StoreError> {
     // A steady host reports the same again and again: it must not take the writers' turn for that.
@@ -436,23 +450,37 @@ async fn settle(
     if !some {
         return Ok(Vec::new());
     }
+    let from = MutationState::Applying;
+    let (event, reason) = match arrival {
+        Arrival::Reported => (MutationEvent::Reported, ""),
+        Arrival::Failed(reason) => (MutationEvent::EngineFailed, reason.as_str()),
+    };
     let mut tx = store.writing(CHANGE).await?;
     let rows = sql(concat!(
-        "UPDATE mutations SET state = 'applied', changed_at = $4
-         WHERE topology = $1 AND state = 'applying'
+        "UPDATE mutations SET state = $5, changed_at = $4, reason = $7
+         WHERE topology = $1 AND state = $6
                AND (epoch < $2 OR (epoch = $2 AND generation <= $3)) RETURNING ",
         columns!()
     ))
     .bind(blob(topology.uuid()))
-    .bind(int(applied.epoch.get()))
-    .bind(int(applied.generation.get()))
+    .bind(int(fence.epoch.get()))
+    .bind(int(fence.generation.get()))
     .bind(nanos(now))
+    .bind(arrow(from, event)?.as_str())
+    .bind(from.as_str())
+    .bind(reason)
     .fetch_all(&mut tx)
     .await
     .map_err(failed(CHANGE))?;
-    tx.commit().await.map_err(failed(CHANGE))?;
     let mut settled: Vec<MutationRow> = rows.iter().map(mutation_row).collect::<Result<_, _>>()?;
     settled.sort_by_key(|row| row.sequence);
+    if matches!(arrival, Arrival::Failed(_)) {
+        for row in &settled {
+            let detail = format!("{} of {}, which was {from}", row.op, row.topology);
+            tell(&mut tx, "mutation.fail", (row.id, &detail), &row.actor, now).await?;
+        }
+    }
+    tx.commit().await.map_err(failed(CHANGE))?;
     Ok(settled)
 }
 
@@ -475,10 +503,11 @@ async fn cancel(
     .map_err(CancelError::Store)?
     .ok_or(CancelError::Unknown)?;
     let row = mutation_row(&row).map_err(CancelError::Store)?;
-    if row.state != MutationState::Pending {
-        return Err(CancelError::NotPending(row.state));
-    }
-    take_back(&mut tx, &row, actor, now)
+    let after = row
+        .state
+        .next(MutationEvent::CancelRequested)
+        .map_err(|illegal| CancelError::NotPending(illegal.from))?;
+    take_back(&mut tx, (&row, after), actor, now)
         .await
         .map_err(CancelError::Store)?;
     tx.commit()
@@ -489,17 +518,18 @@ async fn cancel(
 
 async fn take_back(
     tx: &mut Tx,
-    row: &MutationRow,
+    (row, after): (&MutationRow, MutationState),
     actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     sql(
-        "UPDATE mutations SET state = 'cancelled', worker = NULL, lease_until = NULL,
-                changed_at = $2
-         WHERE id = $1 AND state = 'pending'",
+        "UPDATE mutations SET state = $3, worker = NULL, lease_until = NULL, changed_at = $2
+         WHERE id = $1 AND state = $4",
     )
     .bind(blob(row.id.uuid()))
     .bind(nanos(now))
+    .bind(after.as_str())
+    .bind(row.state.as_str())
     .execute(&mut *tx)
     .await
     .map_err(failed(CHANGE))?;
@@ -507,23 +537,51 @@ async fn take_back(
     tell(tx, "mutation.cancel", (row.id, &detail), actor, now).await
 }
 
-/// Ends what a topology that goes has left: what is queued is cancelled, what is on its way will
-/// not arrive.
+/// Why what a topology has queued or on its way ends with it.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    /// It is taken down: nothing of it is wanted any more.
+    TornDown,
+    /// Its deploy has failed: it is a draft again, and is edited at once.
+    DeployFailed,
+}
+
+/// Ends what a topology has left that no host is to hold any more.
 pub(super) async fn end_all(
     tx: &mut Tx,
     topology: TopologyId,
+    end: End,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    sql(
-        "UPDATE mutations SET worker = NULL, lease_until = NULL, changed_at = $2,
-                state = CASE state WHEN 'pending' THEN 'cancelled' ELSE 'failed' END,
-                reason = 'the topology is taken down'
-         WHERE topology = $1 AND state IN ('pending', 'applying')",
-    )
-    .bind(blob(topology.uuid()))
-    .bind(nanos(now))
-    .execute(tx)
-    .await
-    .map_err(failed(CHANGE))?;
+    let (pending, applying, reason) = match end {
+        End::TornDown => (
+            MutationEvent::TornDown,
+            MutationEvent::TornDown,
+            "the topology is taken down",
+        ),
+        End::DeployFailed => (
+            MutationEvent::Refused,
+            MutationEvent::EngineFailed,
+            "the deploy of the topology has failed",
+        ),
+    };
+    for (from, event) in [
+        (MutationState::Pending, pending),
+        (MutationState::Applying, applying),
+    ] {
+        sql(
+            "UPDATE mutations SET worker = NULL, lease_until = NULL, changed_at = $2, state = $4,
+                    reason = $5
+             WHERE topology = $1 AND state = $3",
+        )
+        .bind(blob(topology.uuid()))
+        .bind(nanos(now))
+        .bind(from.as_str())
+        .bind(arrow(from, event)?.as_str())
+        .bind(reason)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(CHANGE))?;
+    }
     Ok(())
 }

@@ -5,10 +5,11 @@ use domain::id::{HostId, TopologyId};
 use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
 
+use super::SqlStore;
 use super::audit::{self, Entry};
 use super::cells::{Cells, actor_text, blob, failed, nanos};
+use super::queue::{self, End};
 use super::statement::{Tx, sql};
-use super::{SqlStore, queue};
 use crate::db::{Actor, IntentError, StatusChange, StoreError};
 
 const CHANGE: &str = "change a status";
@@ -135,11 +136,16 @@ async fn write(
     .execute(&mut *tx)
     .await
     .map_err(failed(CHANGE))?;
-    if matches!(
-        after,
-        TopologyStatus::TearingDown | TopologyStatus::TornDown
-    ) {
-        queue::end_all(tx, head.id, now).await?;
+    let end = match after {
+        TopologyStatus::TearingDown | TopologyStatus::TornDown => Some(End::TornDown),
+        TopologyStatus::Failed => Some(End::DeployFailed),
+        TopologyStatus::Pending
+        | TopologyStatus::Deploying
+        | TopologyStatus::Active
+        | TopologyStatus::Degraded => None,
+    };
+    if let Some(end) = end {
+        queue::end_all(tx, head.id, end, now).await?;
     }
     let subject = head.id.to_string();
     let detail = format!("{}: {before} to {after}: {reason}", head.name);

@@ -47,7 +47,8 @@ impl Upkeep for SqlStore {
 }
 
 /// Of the oldest rows those that were received before: rows are in the order of arrival, so that
-/// no index of the time of arrival is needed.
+/// no index of the time of arrival is needed. Mutations stay: what a decky serves is read from
+/// them.
 async fn forget_older(
     store: &SqlStore,
     before: OffsetDateTime,
@@ -56,6 +57,7 @@ async fn forget_older(
     let mut tx = store.appending(FORGET).await?;
     let gone = sql("DELETE FROM events WHERE events.row IN (
              SELECT oldest.row FROM (SELECT e.row, e.received_at FROM events AS e
+                                     WHERE e.kind <> 'mutation'
                                      ORDER BY e.row LIMIT $2) AS oldest
              WHERE oldest.received_at < $1)")
     .bind(nanos(before))
@@ -73,6 +75,7 @@ async fn forget_beyond(store: &SqlStore, newest: u64, batch: u32) -> Result<u64,
     let gone = sql("DELETE FROM events WHERE events.row IN (
              SELECT e.row FROM events AS e
              WHERE e.row <= (SELECT k.row FROM events AS k ORDER BY k.row DESC LIMIT 1 OFFSET $1)
+                   AND e.kind <> 'mutation'
              ORDER BY e.row LIMIT $2)")
     .bind(skipped)
     .bind(batch)

@@ -1,0 +1,267 @@
+//! `GET /topologies/{topology}/events`: what happens to one topology, as server-sent events.
+//!
+//! The database is the only source. What the bus says is no more than that it is time to read on:
+//! whoever falls behind loses nothing, and a stream that is resumed goes on where it was. An id
+//! says how far each of the three sources was read.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use domain::event::EventKind;
+use domain::id::TopologyId;
+use domain::topology::mutation::state::MutationState;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use proto::rest::mutation::TopologySnapshot;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::extract::Malformed;
+use super::problem::ApiError;
+use super::{Api, mutations, shapes};
+use crate::bus::Subscription;
+use crate::chain::Chain;
+use crate::db::queue::{MutationId, MutationPage};
+use crate::db::{EventFilter, EventPage, StoreError};
+
+/// How long a stream may be silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long to rest after a read that failed.
+const REST: Duration = Duration::from_secs(1);
+/// A change may be stored a little later than the time that it says: so far is read back. A
+/// stream that is resumed may thereby hear the last states again, which is better than not at all.
+const OVERLAP: time::Duration = time::Duration::seconds(5);
+/// Events that are read at once.
+const PAGE: u32 = 1000;
+
+/// `GET /topologies/{topology}/events`
+pub(super) async fn stream(
+    State(api): State<Arc<Api>>,
+    Path(topology): Path<String>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let place = Arc::clone(&api.streams)
+        .try_acquire_owned()
+        .map_err(|_| ApiError::TooManyStreams)?;
+    let id = api.topologies.find(&topology).await?.topology.id;
+    // Before anything is read: what happens from here on is announced.
+    let told = api.topologies.bus.subscribe(&format!("topology.{id}.>"));
+    let resumed = headers.get("last-event-id").map(|id| {
+        let id = id.to_str().ok().and_then(|id| id.parse().ok());
+        id.ok_or_else(|| {
+            ApiError::Malformed(Malformed::value("Last-Event-ID", "it is none of ours"))
+        })
+    });
+    let mut tail = Tail {
+        topology: id,
+        at: Place::default(),
+        seen: HashMap::new(),
+        ready: VecDeque::new(),
+        told,
+        api,
+        _place: place,
+    };
+    match resumed.transpose()? {
+        Some(at) => tail.at = at,
+        None => tail.snapshot().await?,
+    }
+    let events = unfold(tail, |mut tail| async move {
+        let event = tail.next().await?;
+        Some((Ok(event), tail))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// How far a stream has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Place {
+    /// Changes of the status.
+    status: usize,
+    /// When a mutation last changed, in nanoseconds.
+    mutation: i128,
+    /// The last row of events.
+    row: i64,
+}
+
+struct Tail {
+    topology: TopologyId,
+    at: Place,
+    /// The states of mutations that changed lately, as they were sent.
+    seen: HashMap<MutationId, MutationState>,
+    ready: VecDeque<Event>,
+    told: Subscription,
+    api: Arc<Api>,
+    _place: OwnedSemaphorePermit,
+}
+
+// === impl Place ===
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.status, self.mutation, self.row)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split('.');
+        let place = Self {
+            status: number(parts.next())?,
+            mutation: number(parts.next())?,
+            row: number(parts.next())?,
+        };
+        match parts.next() {
+            None => Ok(place),
+            Some(_) => Err(()),
+        }
+    }
+}
+
+fn number<T: FromStr>(text: Option<&str>) -> Result<T, ()> {
+    text.and_then(|text| text.parse().ok()).ok_or(())
+}
+
+// === impl Tail ===
+
+impl Tail {
+    /// Everything as it stands, before anything that changes.
+    async fn snapshot(&mut self) -> Result<(), ApiError> {
+        let store = Arc::clone(&self.api.store);
+        // The places first: what changes while the rest is read is sent again rather than lost.
+        self.at.row = store.newest_event_row().await?;
+        self.at.status = store.status_changes(self.topology).await?.len();
+        let newest = MutationPage::default();
+        for row in store.mutations(self.topology, newest, PAGE).await? {
+            self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
+            self.seen.insert(row.id, row.state);
+        }
+        let applying = MutationPage {
+            state: Some(MutationState::Applying),
+            before: None,
+        };
+        let mut open = store.mutations(self.topology, applying, PAGE).await?;
+        open.reverse();
+        open.extend(store.pending_mutations(self.topology).await?);
+        let inspection = self
+            .api
+            .topologies
+            .inspect(&self.topology.to_string())
+            .await?;
+        let snapshot = TopologySnapshot {
+            state: shapes::state(&inspection),
+            mutations: open.iter().map(mutations::shape).collect(),
+        };
+        self.push("snapshot", &snapshot);
+        Ok(())
+    }
+
+    fn push(&mut self, name: &str, data: &impl Serialize) {
+        let data = serde_json::to_string(data)
+            .expect("the shapes have string keys and no custom serializer");
+        // JSON on one line: nothing from outside can end the field early.
+        let event = Event::default()
+            .event(name)
+            .id(self.at.to_string())
+            .data(data);
+        self.ready.push_back(event);
+    }
+
+    /// The next message; none when the master ends or the topology is removed.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.api.ending.is_cancelled() {
+                return None;
+            }
+            match self.read().await {
+                Ok(Some(())) if !self.ready.is_empty() => continue,
+                Ok(Some(())) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "topology stream waits for the database");
+                    tokio::select! {
+                        () = tokio::time::sleep(REST) => continue,
+                        () = self.api.ending.cancelled() => return None,
+                    }
+                }
+            }
+            let ending = self.api.ending.clone();
+            tokio::select! {
+                // One that was dropped says the same: read on.
+                _ = self.told.next() => {}
+                () = ending.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Reads what has happened since; none when the topology is not there any more.
+    async fn read(&mut self) -> Result<Option<()>, StoreError> {
+        let store = Arc::clone(&self.api.store);
+        let changes = store.status_changes(self.topology).await?;
+        if changes.is_empty() && store.topology(self.topology).await?.is_none() {
+            return Ok(None);
+        }
+        for change in changes.iter().skip(self.at.status) {
+            self.at.status += 1;
+            self.push("status", &shapes::status_change(change));
+        }
+        let since = OffsetDateTime::from_unix_timestamp_nanos(self.at.mutation)
+            .ok()
+            .and_then(|since| since.checked_sub(OVERLAP))
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        for row in store.mutations_since(self.topology, since).await? {
+            let last = self.seen.insert(row.id, row.state);
+            if last == Some(row.state) {
+                continue;
+            }
+            self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
+            self.push("mutation", &mutations::shape(&row));
+        }
+        let filter = EventFilter {
+            topology: Some(self.topology),
+            kind: Some(EventKind::Mutation),
+            ..EventFilter::default()
+        };
+        loop {
+            let page = EventPage::After { row: self.at.row };
+            let rows = store.events(&filter, page, PAGE).await?;
+            if rows.is_empty() {
+                return Ok(Some(()));
+            }
+            for row in rows {
+                self.at.row = row.row;
+                self.push("decky_mutated", &shapes::event(&row));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let place = Place {
+            status: 3,
+            mutation: 1_900_000_000_000_000_000,
+            row: 17,
+        };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for text in ["", "1", "1.2", "1.2.3.4", "a.2.3", "1.2.-", "1..3"] {
+            assert_eq!(text.parse::<Place>(), Err(()), "{text}");
+        }
+    }
+}
