@@ -105,7 +105,23 @@ fn steps(topology: &HydratedTopology) -> Vec<StepShape> {
         .iter()
         .map(|each| (each.id, each))
         .collect();
-    plan(desired, &Inventory::default())
+    let mut planned = plan(desired, &Inventory::default());
+    // Those of one kind are made at the same time, so a person reads them by name.
+    planned.sort_by_key(|step| {
+        let depth = match step.action {
+            Action::CreateLan { depth, .. } => depth,
+            Action::RemoveDecky { .. }
+            | Action::Disconnect { .. }
+            | Action::RemoveLan { .. }
+            | Action::Connect { .. }
+            | Action::StartDecky { .. }
+            | Action::CreateDecky { .. }
+            | Action::Rewire { .. }
+            | Action::Configure { .. } => u32::MAX,
+        };
+        (depth, step.reason.object.clone())
+    });
+    planned
         .iter()
         .map(|step| {
             let detail = match &step.action {

@@ -460,6 +460,8 @@ fn every_command_in_the_documents_exists() -> Result<()> {
         let nouns = [
             "host",
             "topology",
+            "mutation",
+            "decky",
             "event",
             "service",
             "archetype",

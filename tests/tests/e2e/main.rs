@@ -22,5 +22,6 @@ mod native;
 mod postgres;
 mod restart;
 mod revoke;
+mod tour;
 mod up;
 mod walk;
