@@ -19,6 +19,7 @@ mod fence;
 mod join;
 mod live;
 mod native;
+mod operator;
 mod postgres;
 mod restart;
 mod revoke;
