@@ -111,6 +111,8 @@ struct HttpLimits {
     connections: usize,
     /// Most event streams.
     streams: usize,
+    /// How long a client may leave unread what it was sent.
+    unread: Duration,
 }
 
 impl Default for HttpLimits {
@@ -120,6 +122,7 @@ impl Default for HttpLimits {
             request: Duration::from_secs(30),
             connections: 512,
             streams: 64,
+            unread: Duration::from_secs(60),
         }
     }
 }

@@ -154,7 +154,7 @@ impl Mutator {
     }
 
     /// Queues what is due and carries out what is queued; when there will be more to do.
-    async fn turn(&mut self) -> Result<Option<OffsetDateTime>, StoreError> {
+    pub(crate) async fn turn(&mut self) -> Result<Option<OffsetDateTime>, StoreError> {
         let due = self.schedule.queue_due().await?;
         loop {
             let now = (self.clock)();

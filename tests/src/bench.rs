@@ -10,6 +10,7 @@ mod flock;
 mod joining;
 mod lines;
 mod litter;
+mod live;
 mod maze;
 mod memory;
 mod mend;
@@ -36,6 +37,8 @@ type Figure = (u32, &'static str, fn(&mut Report) -> Result<()>);
 const FIGURES: &[Figure] = &[
     (1, "deploy and teardown of 20 LANs and 100 deckies", maze::measure),
     (2, "the same without a daemon", bare::measure),
+    (3, "other services of a live decky", live::services),
+    (4, "a live decky joins and leaves a LAN", live::lans),
     (5, "one more decky on a live topology", mend::one_more),
     (6, "a removed decky comes back", mend::drift),
     (7, "join", joining::join),

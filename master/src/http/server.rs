@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,12 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
 async fn converse(stream: TcpStream, service: TowerToHyperService<axum::Router>, api: &Api) {
     // Without effect on what is sent, only on when: worth no more than trying.
     drop(stream.set_nodelay(true));
+    // A client that asks for a stream and never reads would hold its place for ever: nothing above
+    // the kernel can tell it from one to which nothing happens.
+    let unread = SockRef::from(&stream).set_tcp_user_timeout(Some(api.limits.unread));
+    if let Err(error) = unread {
+        tracing::debug!(%error, "clients that do not read are not cut off");
+    }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

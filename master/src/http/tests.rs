@@ -36,6 +36,8 @@ use crate::reconcile::{Conditions, ReconcileCounts, Waker};
 mod access;
 mod events;
 mod fleet;
+mod mutations;
+mod news;
 mod topologies;
 
 const VIEWER: &str = "dca_viewer";
@@ -214,8 +216,12 @@ impl World {
     }
 
     async fn post(&self, path: &str, body: Value) -> Answer {
+        self.with_body(Method::POST, path, body).await
+    }
+
+    async fn with_body(&self, method: Method, path: &str, body: Value) -> Answer {
         let request = self
-            .request(Method::POST, path)
+            .request(method, path)
             .header(CONTENT_TYPE, "application/json");
         self.answer(
             request

@@ -8,9 +8,9 @@ use proto::rest::EventShape;
 use proto::rest::mutation::{EditAnswer, EditOutcome, MutationShape};
 use proto::topology_file::TopologyFile;
 use serde_json::{Value, json};
+use tests::cli;
 use tests::converse::Conversation;
 use tests::engine::Engine;
-use tests::netns::Attacker;
 use tests::patience::{Look, eventually};
 use tests::shapes;
 use tests::slot::Slot;
@@ -87,38 +87,31 @@ fn maze(slot: &Slot) -> TopologyFile {
     file
 }
 
-/// A session that an attacker keeps open on the redis of `witness`.
-struct Session {
-    client: Conversation,
-    _attacker: Attacker,
-}
+/// A session with the redis of `witness`, kept open by somebody who owns `gate`.
+struct Session(Conversation);
 
 impl Session {
     fn open(world: &World) -> Result<Self> {
-        let network = world.network(HOST, &world.slot.subnet(0))?;
-        let attacker = Attacker::on_lan(&world.slot, &network, &world.slot.address(0, 200))?;
+        let pid = world.container(HOST, &world.slot.address(0, 10))?.pid;
         let target = world.slot.address(0, 40);
+        let pid = pid.to_string();
+        let from = ["--net", "--target", &pid, "nc"];
         eventually("the witness answers", SOON, || {
-            Ok(if attacker.reaches(&target, 6379)? {
-                Look::Seen(())
-            } else {
-                Look::NotYet("no".to_owned())
+            let look = [&from[..], &["-z", "-w", "2", &target, "6379"]].concat();
+            Ok(match cli::system("nsenter", &look, "")?.code {
+                Some(0) => Look::Seen(()),
+                code => Look::NotYet(format!("{code:?}")),
             })
         })?;
-        let namespace = attacker.namespace();
-        let client =
-            Conversation::start("ip", &["netns", "exec", namespace, "nc", &target, "6379"])?;
-        let mut session = Self {
-            client,
-            _attacker: attacker,
-        };
+        let client = [&from[..], &[&target, "6379"]].concat();
+        let mut session = Self(Conversation::start("nsenter", &client)?);
         session.lives("after it was opened")?;
         Ok(session)
     }
 
     fn lives(&mut self, when: &str) -> Result<()> {
-        self.client.say("PING")?;
-        self.client
+        self.0.say("PING")?;
+        self.0
             .expect("PONG")
             .with_context(|| format!("the session ended {when}"))
     }
