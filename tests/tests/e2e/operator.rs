@@ -314,3 +314,46 @@ fn scans_and_documents_of_the_original_are_stored_and_hostile_ones_refused() -> 
     ensure!(list.as_array().map(Vec::len) == Some(1), "{list}");
     world.done()
 }
+
+#[test]
+fn a_host_that_is_away_holds_up_nobody_elses_edits() -> Result<()> {
+    let mut world = World::with_host("edge-1")?;
+    world.add_host("edge-2")?;
+    world.deploy(&shapes::single(&world.slot, "first"), "edge-1")?;
+    let mut second = shapes::single(&world.slot, "second");
+    second.lans[0].subnet = world.slot.subnet(5);
+    second.deckies[0].edges[0].address = Some(world.slot.address(5, 10));
+    world.deploy(&second, "edge-2")?;
+    world.stop_agent("edge-1")?;
+
+    let edit = |topology: &str, services: &str, wait: &str| {
+        world.decnet_json(&[
+            "topology",
+            "mutate",
+            topology,
+            "update_decky",
+            "decky=web",
+            services,
+            wait,
+        ])
+    };
+    let waiting = edit("first", "services=ssh", "--no-wait")?;
+    // Both have decky `web`: each is meant within its own topology.
+    let done = edit("second", "services=redis", "--wait")?;
+    ensure!(done["mutation"]["state"] == "applied", "{done}");
+    let id = waiting["mutation"]["id"].as_str().context("an id")?;
+    let waiting = world.decnet_json(&["mutation", "inspect", id])?;
+    ensure!(waiting["state"] == "applying", "{waiting}");
+
+    world.start_agent("edge-1", &[])?;
+    let followed = world.decnet_json(&["mutation", "inspect", id, "--wait"])?;
+    ensure!(followed["state"] == "applied", "{followed}");
+    let said = world.decnet(&["decky", "inspect", "web"])?.refused(1)?;
+    ensure!(
+        said.contains("several topologies have a decky web"),
+        "{said}"
+    );
+    world.teardown("first")?;
+    world.teardown("second")?;
+    world.done()
+}
