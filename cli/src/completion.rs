@@ -4,13 +4,16 @@
 //! Completing never waits long, never says what went wrong and never changes anything: who has no
 //! master gets the words of the command line alone.
 
+use std::ffi::OsStr;
 use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use clap_complete::CompleteEnv;
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
+};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use proto::client::{Client, ClientError};
 
@@ -77,6 +80,19 @@ pub(crate) fn topologies() -> ArgValueCandidates {
                 .collect();
             Ok(names)
         })
+    })
+}
+
+/// Files, and names of topologies.
+pub(crate) fn subjects() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let mut candidates = PathCompleter::file().stdio().complete(current);
+        let begins = |candidate: &CompletionCandidate| {
+            let name = candidate.get_value().to_string_lossy();
+            name.starts_with(&*current.to_string_lossy())
+        };
+        candidates.extend(topologies().candidates().into_iter().filter(begins));
+        candidates
     })
 }
 

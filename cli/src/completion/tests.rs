@@ -50,6 +50,18 @@ fn every_noun_and_verb_is_offered() {
 }
 
 #[test]
+fn where_a_file_or_a_topology_is_meant_files_are_offered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("office.yaml"), "").expect("writable");
+    let begun = folder.path().join("off");
+    let found = offered(&["topology", "graph", &begun.to_string_lossy()]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("office.yaml"), "{found:?}");
+    let found = offered(&["topology", "create", &begun.to_string_lossy()]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
 fn without_a_master_no_name_is_offered_and_nothing_fails() {
     assert_eq!(offered(&["topology", "deploy", "off"]), [""; 0]);
     assert_eq!(offered(&["mutation", "cancel", "0"]), [""; 0]);

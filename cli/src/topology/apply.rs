@@ -19,7 +19,7 @@ a LAN or a decky that the document does not name is removed. See what it would d
 decnet topology plan FILE")]
 pub(crate) struct ApplyArgs {
     /// The document: YAML, JSON, or what `generate --from` takes; - for standard input.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: String,
     /// The host that is to carry a topology that is new, by name or id [default: local].
     #[arg(long, value_parser = reference)]

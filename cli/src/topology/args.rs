@@ -1,6 +1,6 @@
 //! The command line of `decnet topology`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::apply::ApplyArgs;
 use super::generate::GenerateArgs;
@@ -62,7 +62,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// The document: YAML, JSON, or what `generate --from` takes; - for standard input.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: String,
     /// The host that is to carry it, by name or id [default: local].
     #[arg(long, value_parser = reference, add = completion::hosts())]
@@ -143,14 +143,14 @@ pub(crate) struct TeardownArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SubjectArg {
     /// A file (- for standard input), or a stored topology by name or id.
-    #[arg(value_name = "FILE|TOPOLOGY", add = completion::topologies())]
+    #[arg(value_name = "FILE|TOPOLOGY", add = completion::subjects())]
     pub(super) subject: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The document, YAML or JSON; - for standard input.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: String,
     /// End with 4 when something differs.
     #[arg(long)]

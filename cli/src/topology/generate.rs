@@ -39,7 +39,7 @@ secret, and choose none that can be guessed.")]
 pub(crate) struct GenerateArgs {
     /// Convert this instead: a scan (`nmap -oX FILE`), the original system's JSON, or a document
     /// of ours; - for standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     #[arg(conflicts_with_all = ["depth", "branching", "deckies_per_lan", "forward_probability",
         "cross_probability", "seed", "subnet_base", "services", "archetype", "publish_offset",
         "with_seeds"])]
