@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::id::TopologyId;
 use domain::topology::Topology;
 use domain::topology::diff::Difference;
 use domain::topology::finding::{Finding, FindingCode};
@@ -96,6 +97,20 @@ pub(crate) fn tell(bus: &Bus, row: &MutationRow) {
     );
 }
 
+/// Tells of the mutations that ended together with a change of their topology's status, which was
+/// stored as of `at`.
+pub(crate) async fn tell_ended(
+    store: &dyn Store,
+    bus: &Bus,
+    topology: TopologyId,
+    at: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let rows = store.mutations_since(topology, at).await?;
+    let ended = rows.iter().filter(|row| row.state.is_final());
+    ended.for_each(|row| tell(bus, row));
+    Ok(())
+}
+
 // === impl Mutator ===
 
 impl Mutator {
@@ -163,7 +178,7 @@ impl Mutator {
                     .store
                     .claim_mutation(self.worker, now + LEASE, now)
                     .await?
-                    .map_or(Next::Again, Next::Claimed),
+                    .map_or(Next::Again, |claim| Next::Claimed(Box::new(claim))),
                 Some(at) => Next::At(at),
                 None => Next::Never,
             };
@@ -268,7 +283,7 @@ impl Mutator {
 }
 
 enum Next {
-    Claimed(MutationRow),
+    Claimed(Box<MutationRow>),
     Again,
     At(OffsetDateTime),
     Never,

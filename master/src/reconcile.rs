@@ -24,7 +24,7 @@ use crate::db::{
     Actor, HostRow, IntentError, LiveTopology, Settlement, Store, StoreError, Withdraw,
 };
 use crate::fleet::{AssignedDocument, Fleet, LiveHost, Order};
-use crate::mutate::MutationWaker;
+use crate::mutate::{MutationWaker, tell_ended};
 use crate::pipeline::Ingest;
 use crate::substrate::Teller;
 
@@ -412,6 +412,14 @@ impl Reconciler {
                     "reason": reason,
                 }),
             );
+        }
+        if event == StatusEvent::ApplyFailed {
+            tell_ended(self.store.as_ref(), &self.bus, topology.id, now)
+                .await
+                .map_err(|source| PassError::Mutations {
+                    topology: topology.id,
+                    source,
+                })?;
         }
         // Whatever was written, the next pass decides from it: at once.
         self.waker.wake();

@@ -291,7 +291,7 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
         Option<OffsetDateTime>,
         Option<StatusEvent>,
     );
-    let table: [Row<'_>; 21] = [
+    let table: [Row<'_>; 23] = [
         (
             "applied whole",
             Is::Deploying,
@@ -396,6 +396,22 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
             Some(refused(report(4, Phase::Idle, None), 5)),
             None,
             Some(ApplyFailed),
+        ),
+        (
+            "a change refused",
+            Is::Active,
+            &held,
+            Some(refused(report(4, Phase::Applied, content()), 5)),
+            None,
+            Some(Drifted),
+        ),
+        (
+            "still refused",
+            Is::Degraded,
+            &held,
+            Some(refused(report(4, Phase::Applied, content()), 5)),
+            None,
+            None,
         ),
         (
             "refused before",

@@ -8,11 +8,13 @@ use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use domain::topology::validate::validate;
 
 use super::{FindError, LOCAL, Topologies, find_host};
+use crate::chain::Chain;
 use crate::crash;
 use crate::db::{
     Actor, Deploy, Force, HostRow, IntentError, Replace, Settlement, StoreError, TopologyRow,
     Withdraw,
 };
+use crate::mutate::tell_ended;
 
 /// Why a topology is torn down before its host has said so.
 const FORCED: &str = "forced; cleaned if the host returns";
@@ -191,6 +193,11 @@ impl Topologies {
                 .await;
             let status = stored.map_err(TeardownError::Intent)?;
             self.tell(&row, status, reason);
+            // What a reader of the bus misses is in the database.
+            let told = tell_ended(self.store.as_ref(), &self.bus, id, now).await;
+            if let Err(error) = told {
+                tracing::warn!(error = %Chain(&error), "cancelled mutations could not be told");
+            }
             status
         };
         crash::point("teardown.stored");

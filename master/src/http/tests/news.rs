@@ -84,7 +84,7 @@ async fn a_stream_begins_with_a_snapshot_and_tells_everything_after_it() {
     live.mutator.turn().await.expect("answered");
     assert_eq!(reader.find("mutation").await.2["state"], "applying");
     live.arrive().await;
-    let mut seen = vec![reader.next().await, reader.next().await];
+    let mut seen = [reader.next().await, reader.next().await];
     seen.sort_by(|one, other| other.1.cmp(&one.1));
     assert_eq!(
         (seen[0].1.as_str(), &seen[0].2["state"]),
