@@ -12,7 +12,7 @@ cargo fetch --locked --quiet
 say "format"
 cargo fmt --all --check
 say "scripts"
-shellcheck --external-sources --source-path=scripts scripts/*.sh .ci/run
+shellcheck --external-sources --source-path=scripts scripts/*.sh examples/*.sh .ci/run
 say "lints, as tests are built"
 cargo clippy --locked --workspace --all-targets --features "$TEST_FEATURES" -- -D warnings
 say "lints, as a release is built"

@@ -8,9 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::access::{LoginCommand, TokenCommand, UserCommand};
 use crate::catalogue::{ArchetypeCommand, PersonaCommand, ServiceCommand};
 use crate::completion::CompletionCommand;
+use crate::decky::DeckyCommand;
 use crate::down::DownCommand;
 use crate::event::EventCommand;
 use crate::host::HostCommand;
+use crate::mutation::MutationCommand;
 use crate::topology::TopologyCommand;
 use crate::up::UpCommand;
 
@@ -120,6 +122,12 @@ pub(crate) enum Command {
     /// Networks of deckies.
     #[command(subcommand)]
     Topology(TopologyCommand),
+    /// Edits of topologies that a host holds.
+    #[command(subcommand)]
+    Mutation(MutationCommand),
+    /// The machines of all topologies.
+    #[command(subcommand)]
+    Decky(DeckyCommand),
     /// Evidence.
     #[command(subcommand)]
     Event(EventCommand),
@@ -137,7 +145,7 @@ pub(crate) enum Command {
 }
 
 /// Whether to follow what was started.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct WaitArgs {
     /// Follow until it is done (the default).
     #[arg(long, overrides_with = "no_wait")]
@@ -148,6 +156,15 @@ pub(crate) struct WaitArgs {
 }
 
 impl WaitArgs {
+    /// `--no-wait`.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self {
+            wait: false,
+            no_wait: true,
+        }
+    }
+
     pub(crate) fn waits(&self) -> bool {
         self.wait || !self.no_wait
     }

@@ -1,8 +1,11 @@
 //! Topology documents from files: reading them with errors that say where, and judging them
 //! without a master.
 
+#[cfg(test)]
+mod hostile;
 mod local;
 mod malformed;
+mod nmap;
 mod original;
 #[cfg(test)]
 mod tests;
@@ -11,6 +14,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use domain::name::MAX_NAME;
 use domain::topology::finding::Finding;
 use proto::topology_file::{MAX_FILE, TopologyFile};
 use serde::Deserialize;
@@ -19,6 +23,12 @@ use serde::de::IgnoredAny;
 pub(crate) use self::local::{Counting, judge};
 use self::malformed::Malformed;
 use crate::failure::Failure;
+
+/// Largest scan, in bytes: it says of each machine much that is of no use here.
+const MAX_SCAN: usize = 32 * 1024 * 1024;
+
+/// What a document from standard input is called.
+const STDIN: &str = "standard input";
 
 /// Where a document comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +66,7 @@ impl Source {
 
     fn name(&self) -> String {
         match self {
-            Self::Stdin => "standard input".to_owned(),
+            Self::Stdin => STDIN.to_owned(),
             Self::File(path) => path.display().to_string(),
         }
     }
@@ -74,7 +84,7 @@ impl Subject {
     }
 }
 
-/// Reads a document: ours as YAML or JSON, or the original system's as JSON.
+/// Reads a document: ours as YAML or JSON, the original system's as JSON, or a scan of nmap.
 pub(crate) fn load(source: &Source) -> Result<Loaded, Failure> {
     let name = source.name();
     let text = read(source, &name)?;
@@ -83,12 +93,12 @@ pub(crate) fn load(source: &Source) -> Result<Loaded, Failure> {
 
 /// Reads the text of a document that is called `name` in errors.
 pub(crate) fn parse_text(text: &str, name: &str) -> Result<Loaded, Failure> {
-    parse(text).map_err(|malformed| malformed.failure(name))
+    parse(text, name).map_err(|malformed| malformed.failure(name))
 }
 
 fn read(source: &Source, name: &str) -> Result<String, Failure> {
     // One byte more than allowed shows that there is more.
-    let limit = u64::try_from(MAX_FILE)
+    let limit = u64::try_from(MAX_SCAN)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
     let mut bytes = Vec::new();
@@ -99,12 +109,16 @@ fn read(source: &Source, name: &str) -> Result<String, Failure> {
         }
     };
     read.with_context(|| format!("could not read {name}"))?;
-    if bytes.len() > MAX_FILE {
-        return Err(Failure::say(format!(
-            "{name} is larger than {} MiB",
-            MAX_FILE / 1024 / 1024
-        ))
-        .next("split it into several topologies"));
+    let most = if bytes.trim_ascii_start().starts_with(b"<") {
+        MAX_SCAN
+    } else {
+        MAX_FILE
+    };
+    if bytes.len() > most {
+        return Err(
+            Failure::say(format!("{name} is larger than {} MiB", most / 1024 / 1024))
+                .next("split it into several topologies"),
+        );
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -117,23 +131,55 @@ fn read(source: &Source, name: &str) -> Result<String, Failure> {
     })
 }
 
+/// A name for a topology whose document has none: that of its file.
+fn named_after(file: &str) -> String {
+    if file == STDIN {
+        return "scan".to_owned();
+    }
+    let stem = Path::new(file)
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let letters = stem.chars().map(|character| {
+        if character.is_ascii_alphanumeric() {
+            character
+        } else {
+            '-'
+        }
+    });
+    let name: String = letters
+        .skip_while(|character| *character == '-')
+        .take(MAX_NAME)
+        .collect();
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "scan" } else { name }.to_owned()
+}
+
 /// What sets the original system's documents apart from ours.
 #[derive(Deserialize)]
 struct Marks {
     topology: Option<IgnoredAny>,
     edges: Option<IgnoredAny>,
+    hydrated: Option<IgnoredAny>,
 }
 
-fn parse(text: &str) -> Result<Loaded, Malformed> {
+fn parse(text: &str, name: &str) -> Result<Loaded, Malformed> {
     if text.trim().is_empty() {
         return Err(Malformed::empty());
     }
-    if let Ok(Marks {
-        topology: Some(_),
-        edges: Some(_),
-    }) = serde_json::from_str::<Marks>(text)
-    {
-        return original::convert(text);
+    if nmap::is_xml(text) {
+        return nmap::convert(text, &named_after(name));
+    }
+    match serde_json::from_str::<Marks>(text) {
+        Ok(Marks {
+            topology: Some(_),
+            edges: Some(_),
+            ..
+        }) => return original::convert(text),
+        Ok(Marks {
+            hydrated: Some(_), ..
+        }) => return original::convert_pushed(text),
+        Ok(_) | Err(_) => {}
     }
     let file = match json(text) {
         Some(outcome) => outcome?,

@@ -73,7 +73,7 @@ pub(crate) struct EnrollArgs {
 #[derive(Debug, Args)]
 pub(crate) struct HostArg {
     /// The host, by name or id.
-    #[arg(value_name = "HOST", value_parser = reference)]
+    #[arg(value_name = "HOST", value_parser = reference, add = crate::completion::hosts())]
     host: String,
 }
 

@@ -8,6 +8,7 @@ mod clock;
 mod completion;
 mod connect;
 mod context;
+mod decky;
 mod doctor;
 mod document;
 mod down;
@@ -17,10 +18,13 @@ mod event;
 mod failure;
 mod host;
 mod machine;
+mod mutation;
 mod output;
 mod progress;
 mod safe;
 mod status;
+#[cfg(test)]
+mod stub;
 mod table;
 mod topology;
 mod up;
@@ -36,6 +40,8 @@ use crate::context::{Context, Environment, Token};
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
+    // A shell that asks for words gets them, and nothing else happens.
+    completion::answer(environment);
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context::new(&cli.global, &matches, environment());
@@ -91,6 +97,8 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Token(command) => access::token(command, context).await,
             Command::Host(command) => host::run(command, context).await,
             Command::Topology(command) => topology::run(command, context).await,
+            Command::Mutation(command) => mutation::run(command, context).await,
+            Command::Decky(command) => decky::run(command, context).await,
             Command::Event(command) => event::run(command, context).await,
             Command::Service(command) => catalogue::service(&command, context),
             Command::Archetype(command) => catalogue::archetype(&command, context),

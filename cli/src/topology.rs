@@ -1,8 +1,14 @@
 //! `decnet topology`: networks of deckies, stored, deployed and taken down.
 
+mod apply;
 mod args;
+mod compose;
+mod dry;
+pub(crate) mod edit;
+mod explain;
 mod generate;
 mod graph;
+mod mutate;
 mod plan;
 mod show;
 
@@ -15,16 +21,20 @@ use proto::rest::{
 use serde_json::json;
 
 pub(crate) use self::args::TopologyCommand;
-use self::args::{CreateArgs, DeployArgs, ExportArgs, InspectArgs, SubjectArg, TeardownArgs};
+use self::args::{
+    CreateArgs, DeployArgs, ExportArgs, ExportFormat, InspectArgs, SubjectArg, TeardownArgs,
+};
 pub(crate) use self::show::{
     applied_text, desired_text, findings_table, observed_text, topologies_table,
 };
 use crate::args::{Format, WaitArgs};
 use crate::context::Context;
-use crate::document::{self, Source, Subject};
+use crate::document::{self, Loaded, Source, Subject};
 use crate::failure::{Exit, Failure};
 use crate::host::removed;
+use crate::mutation;
 use crate::output::yaml;
+use crate::safe::safe;
 use crate::wait::{Goal, follow_topology};
 
 /// Which of the two verbs that make a host carry a topology.
@@ -57,6 +67,10 @@ pub(crate) async fn run(command: TopologyCommand, context: &Context) -> Result<E
         TopologyCommand::Hash(args) => return hash(&args, context).await,
         TopologyCommand::Graph(args) => return graph::run(&args, context).await,
         TopologyCommand::Plan(args) => return plan::run(&args, context).await,
+        TopologyCommand::Apply(args) => return apply::run(args, context).await,
+        TopologyCommand::Mutate(args) => return mutate::run(*args, context).await,
+        TopologyCommand::Mutations(args) => return mutation::list(args, context).await,
+        TopologyCommand::Explain(args) => return explain::run(&args, context).await,
         TopologyCommand::StatusEvents(args) => {
             let changes = context.client()?.status_events(&args.topology).await?;
             output.list(&changes, |changes| show::changes_table(look, changes))?;
@@ -70,6 +84,7 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
     if let Some(name) = args.name {
         loaded.file.name = name;
     }
+    imported(&loaded, &args.file, context)?;
     let client = context.client()?;
     let request = CreateTopology {
         topology: loaded.file,
@@ -81,6 +96,21 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
         return output.say(&state.topology.id);
     }
     output.show(&state, |state| show::created_text(output.look, state))
+}
+
+/// Says what an import has changed; a document that was not read whole is not gone on with.
+fn imported(loaded: &Loaded, file: &str, context: &Context) -> Result<(), Failure> {
+    if loaded.findings.iter().any(Finding::is_error) {
+        return Err(Failure::say(format!("{file} cannot be taken whole"))
+            .findings(shapes(&loaded.findings))
+            .next("mend the document, or the system that wrote it"));
+    }
+    for finding in &loaded.findings {
+        context
+            .output
+            .note(&format!("warning: {}", safe(&finding.to_string())));
+    }
+    Ok(())
 }
 
 async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
@@ -106,16 +136,33 @@ async fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure> {
     if args.hydrated {
         return context.output.raw(&client.hydrated(name).await?);
     }
+    if args.format == Some(ExportFormat::Compose) {
+        let state = client.topology(name).await?;
+        let file = client.document(&state.topology.id).await?;
+        let text = yaml(&compose::compose(&state.topology.id, &file))?;
+        return context
+            .output
+            .raw(format!("{}{text}", compose::HEADING).as_bytes());
+    }
     let file = client.document(name).await?;
-    match context.output.format() {
-        Format::Table | Format::Yaml => context.output.raw(yaml(&file)?.as_bytes()),
-        Format::Json | Format::Ndjson => context.output.show(&file, |_| String::new()),
+    match (args.format, context.output.format()) {
+        (Some(ExportFormat::Json), Format::Table) => {
+            let text = serde_json::to_string_pretty(&file).map_err(Failure::new)?;
+            context.output.say(&text)
+        }
+        (Some(ExportFormat::Yaml), _) | (_, Format::Table | Format::Yaml) => {
+            context.output.raw(yaml(&file)?.as_bytes())
+        }
+        (_, Format::Json | Format::Ndjson) => context.output.show(&file, |_| String::new()),
     }
 }
 
 async fn start(verb: Verb, args: DeployArgs, context: &Context) -> Result<Exit, Failure> {
     let client = context.client()?;
     let name = &args.topology.topology;
+    if args.dry_run {
+        return dry::run(name, args.host.as_deref(), &client, context).await;
+    }
     let request = DeployRequest {
         replace: args.replace,
         host: args.host,

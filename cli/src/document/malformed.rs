@@ -4,6 +4,11 @@ use proto::settings;
 use serde_path_to_error::Path;
 
 use crate::failure::Failure;
+use crate::safe::clipped;
+
+/// Errors quote the document, and a document may hold one word of a megabyte.
+const MAX_MESSAGE: usize = 600;
+const MAX_PATH: usize = 200;
 
 /// A document that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +27,17 @@ impl Malformed {
             at: None,
             path: String::new(),
             message: "the document is empty".to_owned(),
+            hint: None,
+        }
+    }
+
+    /// A fault at a line and a column, both from 1.
+    pub(super) fn at(line: usize, column: usize, path: String, text: &str) -> Self {
+        let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Self {
+            at: Some((number(line), number(column))),
+            path,
+            message: text.to_owned(),
             hint: None,
         }
     }
@@ -73,9 +89,9 @@ impl Malformed {
         }
         text.push_str(": ");
         if !self.path.is_empty() {
-            text.push_str(&format!("{}: ", self.path));
+            text.push_str(&format!("{}: ", clipped(&self.path, MAX_PATH)));
         }
-        text.push_str(&self.message);
+        text.push_str(&clipped(&self.message, MAX_MESSAGE));
         let next = self
             .hint
             .unwrap_or_else(|| "compare it with `decnet topology export T`".to_owned());

@@ -201,6 +201,26 @@ fn documents_of_the_original_are_taken() {
     assert!(said.contains("lans[0].is_dmz"), "{said}");
 }
 
+#[test]
+fn a_document_of_the_original_becomes_this_one() {
+    let text = include_str!("vectors/original.json");
+    let loaded = parse_text(text, "t.json").expect("a document");
+    let document = to_yaml(&loaded.file).expect("it can be written");
+    let findings = judge(loaded).findings;
+    let lines = findings
+        .iter()
+        .map(|finding| format!("{} {finding}\n", finding.severity.as_str()));
+    insta::assert_snapshot!(format!("{document}---\n{}", lines.collect::<String>()));
+
+    // What is pushed to an agent is the same document with its hash beside it.
+    let pushed = format!("{{\"version_hash\": \"00\", \"hydrated\": {text}}}");
+    let again = parse_text(&pushed, "t.json").expect("a document");
+    let first = parse_text(text, "t.json").expect("a document");
+    assert_eq!(again.file, first.file);
+    let said = refusal(&pushed.replace("\"is_dmz\": true", "\"is_dmz\": 7"));
+    assert!(said.contains("hydrated.lans[0].is_dmz"), "{said}");
+}
+
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         // Words that YAML takes for something else when they stand bare.

@@ -1,9 +1,12 @@
 //! The command line of `decnet topology`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::apply::ApplyArgs;
 use super::generate::GenerateArgs;
+use super::mutate::MutateArgs;
 use crate::args::{WaitArgs, reference};
+use crate::{completion, mutation};
 
 /// `decnet topology VERB`.
 #[derive(Debug, Subcommand)]
@@ -44,17 +47,25 @@ Examples:
     Graph(GraphArgs),
     /// Say what a file would change of the stored topology of its name.
     Plan(PlanArgs),
+    /// Make a topology be what a file says: create it, or change what differs.
+    Apply(ApplyArgs),
+    /// Change one thing of a topology, also while a host holds it.
+    Mutate(Box<MutateArgs>),
+    /// List a topology's mutations, the newest first.
+    Mutations(mutation::ListArgs),
+    /// Say why a topology stands as it does, and what to do about it.
+    Explain(TopologyArg),
     /// List how a topology's status has changed.
     StatusEvents(TopologyArg),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// The document, YAML or JSON; - for standard input.
-    #[arg(value_name = "FILE")]
+    /// The document: YAML, JSON, or what `generate --from` takes; - for standard input.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: String,
     /// The host that is to carry it, by name or id [default: local].
-    #[arg(long, value_parser = reference)]
+    #[arg(long, value_parser = reference, add = completion::hosts())]
     pub(super) host: Option<String>,
     /// Another name than the document's.
     #[arg(long)]
@@ -65,6 +76,7 @@ pub(crate) struct CreateArgs {
 pub(crate) struct TopologyArg {
     /// The topology, by name or id.
     #[arg(value_name = "TOPOLOGY", value_parser = reference)]
+    #[arg(add = completion::topologies())]
     pub(super) topology: String,
 }
 
@@ -82,8 +94,22 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(super) topology: TopologyArg,
     /// Print the canonical document instead: the very bytes that are hashed, and nothing more.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     pub(super) hydrated: bool,
+    /// As what; `compose` prints what the original system would have run [default: yaml].
+    #[arg(long, value_enum)]
+    pub(super) format: Option<ExportFormat>,
+}
+
+/// How a topology is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The file that `create` and `apply` take.
+    Yaml,
+    /// The same as JSON.
+    Json,
+    /// A Compose file.
+    Compose,
 }
 
 #[derive(Debug, Args)]
@@ -91,8 +117,11 @@ pub(crate) struct DeployArgs {
     #[command(flatten)]
     pub(super) topology: TopologyArg,
     /// Another host than the stored one, by name or id.
-    #[arg(long, value_parser = reference)]
+    #[arg(long, value_parser = reference, add = completion::hosts())]
     pub(super) host: Option<String>,
+    /// Only print the steps that a host that holds nothing would take; change no status.
+    #[arg(long, conflicts_with_all = ["wait", "no_wait"])]
+    pub(super) dry_run: bool,
     /// Take the place of a topology that the host carries.
     #[arg(long)]
     pub(super) replace: bool,
@@ -114,14 +143,14 @@ pub(crate) struct TeardownArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SubjectArg {
     /// A file (- for standard input), or a stored topology by name or id.
-    #[arg(value_name = "FILE|TOPOLOGY")]
+    #[arg(value_name = "FILE|TOPOLOGY", add = completion::subjects())]
     pub(super) subject: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The document, YAML or JSON; - for standard input.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: String,
     /// End with 4 when something differs.
     #[arg(long)]

@@ -1,5 +1,5 @@
-//! `decnet topology generate`: a topology document from a few numbers and a seed. No master is
-//! asked, and nothing is stored.
+//! `decnet topology generate`: a topology document from a few numbers and a seed, or from a
+//! document of another kind. No master is asked, and nothing is stored.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -19,9 +19,11 @@ use proto::topology_file::TopologyFile;
 
 use crate::args::Format;
 use crate::context::Context;
+use crate::document::{self, Source};
 use crate::entropy;
 use crate::failure::{Exit, Failure};
 use crate::output::yaml;
+use crate::safe::safe;
 
 /// What a topology is generated from. Bounds are the domain's, which says them when one is left.
 #[derive(Debug, Args)]
@@ -35,9 +37,16 @@ knows that seed recognises it. The document leaves those seeds out, and the mast
 it stores the topology. With --with-seeds they are in the document, drawn from --seed: keep both
 secret, and choose none that can be guessed.")]
 pub(crate) struct GenerateArgs {
-    /// The topology's name.
-    #[arg(long, default_value = "maze")]
-    name: String,
+    /// Convert this instead: a scan (`nmap -oX FILE`), the original system's JSON, or a document
+    /// of ours; - for standard input.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["depth", "branching", "deckies_per_lan", "forward_probability",
+        "cross_probability", "seed", "subnet_base", "services", "archetype", "publish_offset",
+        "with_seeds"])]
+    from: Option<String>,
+    /// The topology's name [default: maze, or that of the document].
+    #[arg(long)]
+    name: Option<String>,
     /// Levels of LANs below the DMZ, 1 to 16.
     #[arg(long, value_name = "N", default_value_t = 3)]
     depth: u32,
@@ -144,6 +153,10 @@ fn probability(text: &str) -> Result<Probability, String> {
 }
 
 impl GenerateArgs {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("maze")
+    }
+
     fn parameters(&self, seed: u64) -> Parameters {
         let services = match (&self.services, self.archetype.as_slice()) {
             (Services::Random, []) => ServiceChoice::random(),
@@ -154,7 +167,7 @@ impl GenerateArgs {
             }
         };
         Parameters {
-            name: self.name.clone(),
+            name: self.name().to_owned(),
             depth: self.depth,
             branching: self.branching,
             deckies_min: self.deckies_per_lan.min,
@@ -173,7 +186,7 @@ impl GenerateArgs {
         let Span { min, max } = self.deckies_per_lan;
         let part = |of: Probability| f64::from(of.millionths()) / 1_000_000.0;
         let mut words = vec![
-            format!("decnet topology generate --name {}", self.name),
+            format!("decnet topology generate --name {}", self.name()),
             format!("--depth {} --branching {}", self.depth, self.branching),
             format!("--deckies-per-lan {min}-{max}"),
             format!("--forward-probability {}", part(self.forward_probability)),
@@ -205,44 +218,87 @@ impl GenerateArgs {
 }
 
 pub(super) fn run(args: &GenerateArgs, context: &Context) -> Result<Exit, Failure> {
+    if let Some(from) = &args.from {
+        return convert(from, args, context);
+    }
     let output = &context.output;
     let seed = args.seed.unwrap_or_else(entropy::seed);
-    let file = document(args, seed)?;
+    let file = generated(args, seed)?;
     let command = args.command(seed);
-    let text = match output.format() {
-        Format::Table | Format::Yaml => format!("# {command}\n{}", yaml(&file)?),
-        // JSON has no comments: the command is said beside it.
-        Format::Json => {
-            output.note(&command);
-            json(serde_json::to_string_pretty(&file))?
-        }
-        Format::Ndjson => {
-            output.note(&command);
-            json(serde_json::to_string(&file))?
-        }
-    };
+    let text = written(&file, &command, context)?;
     if args.with_seeds {
         output.note(
             "the document and its --seed yield the keys of every decky: let nobody else read them",
         );
     }
-    match &args.output_file {
-        None => output.raw(text.as_bytes())?,
-        Some(path) => {
-            write(path, &text)?;
-            output.note(&format!(
-                "{} LANs and {} deckies in {path}; next: decnet topology create {path}",
-                file.lans.len(),
-                file.deckies.len(),
-                path = path.display(),
-            ));
-        }
-    }
+    put(&file, &text, args, context)?;
     Ok(Exit::Done)
 }
 
-/// The document; pure, so that it is the same for the same arguments.
-fn document(args: &GenerateArgs, seed: u64) -> Result<TopologyFile, Failure> {
+/// Prints another document as one of ours, with what is wrong with it or was changed beside it.
+/// A document with errors is printed all the same: an operator mends it in this form.
+fn convert(from: &str, args: &GenerateArgs, context: &Context) -> Result<Exit, Failure> {
+    let source = Source::new(from);
+    let mut loaded = document::load(&source)?;
+    if let Some(name) = &args.name {
+        loaded.file.name.clone_from(name);
+    }
+    let file = loaded.file.clone();
+    let heading = format!("converted from {}", safe(from));
+    let text = written(&file, &heading, context)?;
+    put(&file, &text, args, context)?;
+    let findings = document::judge(loaded).findings;
+    for finding in &findings {
+        let severity = finding.severity.as_str();
+        let text = finding.to_string();
+        context.output.note(&format!("{severity}: {}", safe(&text)));
+    }
+    Ok(if findings.iter().any(Finding::is_error) {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
+}
+
+/// The text of a document. JSON has no comments: the heading is said beside it.
+fn written(file: &TopologyFile, heading: &str, context: &Context) -> Result<String, Failure> {
+    let output = &context.output;
+    Ok(match output.format() {
+        Format::Table | Format::Yaml => format!("# {heading}\n{}", yaml(file)?),
+        Format::Json => {
+            output.note(heading);
+            json(serde_json::to_string_pretty(file))?
+        }
+        Format::Ndjson => {
+            output.note(heading);
+            json(serde_json::to_string(file))?
+        }
+    })
+}
+
+/// Puts a document where it is wanted.
+fn put(
+    file: &TopologyFile,
+    text: &str,
+    args: &GenerateArgs,
+    context: &Context,
+) -> Result<(), Failure> {
+    let output = &context.output;
+    let Some(path) = &args.output_file else {
+        return output.raw(text.as_bytes());
+    };
+    write(path, text)?;
+    output.note(&format!(
+        "{} LANs and {} deckies in {path}; next: decnet topology create {path}",
+        file.lans.len(),
+        file.deckies.len(),
+        path = path.display(),
+    ));
+    Ok(())
+}
+
+/// The generated document; pure, so that it is the same for the same arguments.
+fn generated(args: &GenerateArgs, seed: u64) -> Result<TopologyFile, Failure> {
     let parameters = args.parameters(seed);
     let faults = parameters.check();
     if !faults.is_empty() {

@@ -54,8 +54,17 @@ pub(super) async fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Fail
     Ok(exit(&plan, args.detailed_exitcode))
 }
 
-/// The stored topology of that name; one that was torn down leaves the name to the next.
+/// The stored topology of that name.
 async fn stored(client: &Client, name: &str) -> Result<Option<TopologyFile>, Failure> {
+    match stored_id(client, name).await? {
+        // By id: the name may be another's by now.
+        Some(id) => Ok(Some(client.document(&id).await?)),
+        None => Ok(None),
+    }
+}
+
+/// The id of the stored topology of that name; one that was torn down leaves the name to the next.
+pub(super) async fn stored_id(client: &Client, name: &str) -> Result<Option<String>, Failure> {
     let state = match client.topology(name).await {
         Ok(state) => state.topology,
         Err(error) if is_unknown(&error) => return Ok(None),
@@ -64,8 +73,7 @@ async fn stored(client: &Client, name: &str) -> Result<Option<TopologyFile>, Fai
     if state.status == TopologyStatus::TornDown.as_str() {
         return Ok(None);
     }
-    // By id: the name may be another's by now.
-    Ok(Some(client.document(&state.id).await?))
+    Ok(Some(state.id))
 }
 
 /// Whether a master says so: any other server says 404 to whatever it is asked.

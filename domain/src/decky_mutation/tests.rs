@@ -236,3 +236,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_decky_without_an_interval_mutates_when_it_is_asked() {
+    let topology = topology(&[ServiceKind::Ssh]);
+    assert_eq!(topology.deckies[0].mutate_every, None);
+    let mutation = next_mutation(&topology.deckies[0], [7; 32]).expect("there are other sets");
+    let after = mutation
+        .apply(&topology, Regime::Live, &Limits::default())
+        .expect("it applies")
+        .topology;
+    assert_ne!(after.deckies[0].services, topology.deckies[0].services);
+}

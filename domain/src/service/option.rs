@@ -101,6 +101,16 @@ impl fmt::Display for OptionValue {
     }
 }
 
+impl OptionValue {
+    /// As much of it as a message quotes: a document may hold a text of megabytes.
+    fn clipped(self) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(text.chars().take(64).collect()),
+            Self::Integer(_) | Self::Boolean(_) => self,
+        }
+    }
+}
+
 impl OptionRule {
     /// Whether `value` keeps the rule.
     pub fn admits(&self, value: &OptionValue) -> bool {
@@ -173,7 +183,7 @@ impl ServiceOptions {
                 service,
                 name: schema.name,
                 expected: schema.rule,
-                got: value,
+                got: value.clipped(),
             });
         }
         self.0.insert(schema.name, value);

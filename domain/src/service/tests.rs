@@ -65,3 +65,12 @@ fn a_value_outside_its_rule_is_refused_with_field_expectation_and_value() {
     );
     assert_eq!(set, ServiceOptions::default());
 }
+
+#[test]
+fn a_refused_value_is_quoted_in_part() {
+    let text = OptionValue::Text("x".repeat(1_000_000));
+    let error = ServiceOptions::default()
+        .set(ServiceKind::Ssh, "banner", text)
+        .expect_err("too long");
+    assert!(error.to_string().len() < 300, "{error}");
+}

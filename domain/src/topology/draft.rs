@@ -103,6 +103,15 @@ pub fn resolve(
         .map(|lan| (lan.name.folded(), (lan.id, lan.subnet)))
         .collect();
 
+    // Also those that could not be read. By a look-up: a document may hold a hundred thousand LANs
+    // and as many edges that lead to none of them.
+    let mut written_lans: BTreeMap<String, &DraftLan> = BTreeMap::new();
+    for lan in &draft.lans {
+        written_lans
+            .entry(lan.name.to_ascii_lowercase())
+            .or_insert(lan);
+    }
+
     let mut deckies = Vec::new();
     let mut decky_places = Vec::new();
     let mut pending: Vec<PendingEdge> = Vec::new();
@@ -121,7 +130,8 @@ pub fn resolve(
             let path = format!("deckies[{index}].edges[{number}]");
             let target = format!("decky {}", decky.name);
             let Some((lan, subnet)) = by_name.get(&edge.lan.to_ascii_lowercase()).copied() else {
-                this.findings.extend(nowhere(draft, edge, &path, target));
+                let lan = written_lans.get(&edge.lan.to_ascii_lowercase()).copied();
+                this.findings.extend(nowhere(lan, edge, &path, target));
                 this.incomplete.insert(decky.id);
                 continue;
             };
@@ -225,10 +235,14 @@ pub fn resolve(
     }
 }
 
-/// What is wrong with an edge whose LAN was not read.
-fn nowhere(draft: &Draft, edge: &DraftEdge, path: &str, target: String) -> Option<Finding> {
-    let named = |lan: &&DraftLan| lan.name.eq_ignore_ascii_case(&edge.lan);
-    let Some(lan) = draft.lans.iter().find(named) else {
+/// What is wrong with an edge whose LAN was not read, be it written or not.
+fn nowhere(
+    lan: Option<&DraftLan>,
+    edge: &DraftEdge,
+    path: &str,
+    target: String,
+) -> Option<Finding> {
+    let Some(lan) = lan else {
         return Some(Finding::error(
             Code::EdgeUnknown,
             target,

@@ -108,6 +108,8 @@ codes! {
     HomeLan = "HOME_LAN",
     /// A change that a live topology cannot take.
     ChangeRefused = "CHANGE_REFUSED",
+    /// Something of a foreign document that its import left out, changed or assumed.
+    ImportChanged = "IMPORT_CHANGED",
 }
 
 /// One thing that is wrong. Findings are ordered by severity, code and place.

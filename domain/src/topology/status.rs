@@ -202,6 +202,17 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_word_that_is_no_status_is_refused() {
+        for status in TopologyStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+        }
+        for word in ["", "Active", "running", "pending ", "torn-down"] {
+            let error = word.parse::<TopologyStatus>().expect_err("no status");
+            assert_eq!(error.to_string(), format!("{word:?} is no topology status"));
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_is_active_without_a_report_and_nothing_leaves_torn_down(

@@ -82,7 +82,8 @@ pub fn check(resolved: &Resolved) -> Vec<Finding> {
             | Code::EdgeUnknown
             | Code::TooLarge
             | Code::ReferenceUnknown
-            | Code::ChangeRefused => false,
+            | Code::ChangeRefused
+            | Code::ImportChanged => false,
         };
         if secondary {
             continue;

@@ -76,6 +76,7 @@ macro_rules! suite {
             queue: what_a_host_reports_settles_its_mutations,
             queue: only_what_is_pending_is_cancelled,
             queue: a_teardown_ends_what_is_queued,
+            queue: a_removed_topology_takes_its_mutations_along,
             queue: a_failed_deploy_ends_what_is_queued,
             queue: the_next_claim_is_known_without_claiming,
             queue: deckies_that_mutate_by_themselves_are_known_with_their_last_time,

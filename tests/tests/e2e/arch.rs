@@ -171,6 +171,22 @@ fn a_decky_links_no_identity_database_engine_or_rpc() -> Result<()> {
     Ok(())
 }
 
+/// What a host can do is asked of its agent; and whatever an engine takes minutes for, the API
+/// answers meanwhile.
+#[test]
+fn the_master_links_no_engine_and_runs_no_program() -> Result<()> {
+    let linked = links("master")?;
+    for name in ["agent", "bollard", "netlink-sys", "netlink-packet-route"] {
+        ensure!(!linked.contains(name), "master links {name}");
+    }
+    for (path, text) in crate_sources("master")? {
+        for word in ["process::Command", "Command::new("] {
+            ensure!(!text.contains(word), "{path} starts programs: {word}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn there_is_one_tls_provider() -> Result<()> {
     let lock = std::fs::read_to_string(repository().join("Cargo.lock"))?;
@@ -444,6 +460,8 @@ fn every_command_in_the_documents_exists() -> Result<()> {
         let nouns = [
             "host",
             "topology",
+            "mutation",
+            "decky",
             "event",
             "service",
             "archetype",

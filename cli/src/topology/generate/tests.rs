@@ -17,7 +17,7 @@ fn args(words: &str) -> GenerateArgs {
 fn text(words: &str) -> String {
     let args = args(words);
     let seed = args.seed.expect("given");
-    let file = document(&args, seed).expect("sound parameters");
+    let file = generated(&args, seed).expect("sound parameters");
     format!(
         "# {}\n{}",
         args.command(seed),
@@ -26,7 +26,7 @@ fn text(words: &str) -> String {
 }
 
 fn refused(words: &str) -> (Exit, String) {
-    let failure = document(&args(words), 1).expect_err("out of bounds");
+    let failure = generated(&args(words), 1).expect_err("out of bounds");
     (failure.exit(), failure.lines().join("\n"))
 }
 
@@ -83,9 +83,9 @@ fn what_is_generated_is_taken_and_has_no_error() {
 
 #[test]
 fn seeds_of_deckies_are_there_only_on_demand() {
-    let bare = document(&args("--seed 5"), 5).expect("sound");
+    let bare = generated(&args("--seed 5"), 5).expect("sound");
     assert!(bare.deckies.iter().all(|decky| decky.seed.is_none()));
-    let mut whole = document(&args("--seed 5 --with-seeds"), 5).expect("sound");
+    let mut whole = generated(&args("--seed 5 --with-seeds"), 5).expect("sound");
     assert!(whole.deckies.iter().all(|decky| decky.seed.is_some()));
     for decky in &mut whole.deckies {
         decky.seed = None;

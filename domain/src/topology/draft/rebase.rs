@@ -20,10 +20,13 @@ impl Draft {
         entropy: &mut dyn Entropy,
     ) -> Resolved {
         let mut draft = self.clone();
-        for decky in &mut draft.deckies {
+        // What is beyond the limits is not read, so nothing is sought for it.
+        let lans = &self.lans[..self.lans.len().min(limits.lans)];
+        for decky in draft.deckies.iter_mut().take(limits.deckies) {
             let same = |known: &&Decky| known.name.as_str().eq_ignore_ascii_case(&decky.name);
             if let Some(known) = current.deckies.iter().find(same) {
-                fill(decky, known, current, &self.lans);
+                let most = decky.edges.len().min(limits.edges_per_decky);
+                fill(decky, most, (known, current), lans);
             }
         }
         let mut resolved = resolve(&draft, current.host, limits, entropy);
@@ -33,7 +36,12 @@ impl Draft {
 }
 
 /// Takes what is left out of `decky` from `known`.
-fn fill(decky: &mut DraftDecky, known: &Decky, current: &Topology, lans: &[super::DraftLan]) {
+fn fill(
+    decky: &mut DraftDecky,
+    edges: usize,
+    (known, current): (&Decky, &Topology),
+    lans: &[super::DraftLan],
+) {
     decky.seed.get_or_insert_with(|| known.seed.hex());
     decky
         .hostname
@@ -49,7 +57,7 @@ fn fill(decky: &mut DraftDecky, known: &Decky, current: &Topology, lans: &[super
         .edges_of(known.id)
         .find(|edge| edge.home)
         .and_then(|edge| current.lan(edge.lan));
-    for edge in &mut decky.edges {
+    for edge in &mut decky.edges[..edges] {
         let Some(lan) = current
             .lans
             .iter()

@@ -86,3 +86,22 @@ proptest! {
         }
     }
 }
+
+/// The original strips words such as `version` and `x` wherever they stand, a service's options
+/// included, and keeps `state`.
+#[test]
+fn an_option_counts_whatever_it_is_called() {
+    use crate::testkit::{draft, topology};
+    let topology = topology(&draft(0, &[(0, false, vec![ServiceKind::Dns])]));
+    let with = |version: &str| {
+        let mut edited = topology.clone();
+        let options = edited.deckies[0].services.get_mut(&ServiceKind::Dns);
+        let options = options.expect("it serves dns");
+        let version = OptionValue::Text(version.to_owned());
+        let set = options.set(ServiceKind::Dns, "version", version);
+        set.expect("the option exists");
+        hydrate(&edited).version_hash()
+    };
+    assert_ne!(with("9.16"), with("9.18"));
+    assert_ne!(with("9.16"), hydrate(&topology).version_hash());
+}

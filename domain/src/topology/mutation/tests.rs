@@ -540,6 +540,32 @@ fn references_are_ids_or_names_without_regard_to_case() {
 }
 
 #[test]
+fn an_id_of_another_topology_is_unknown() {
+    let before = sample();
+    let foreign = uuid::Uuid::from_u128(u128::MAX - 1).to_string();
+    let unknown = |op| {
+        let codes: Vec<_> = refused(&before, op)
+            .into_iter()
+            .map(|(code, _)| code)
+            .collect();
+        assert_eq!(codes, ["REFERENCE_UNKNOWN"]);
+    };
+    unknown(update(&foreign, DeckyPatchDraft::default()));
+    unknown(detach(&foreign, "lan-0"));
+    unknown(attach("decky-3", on(&foreign)));
+    unknown(OpDraft::RemoveDecky {
+        decky: foreign.clone(),
+    });
+    unknown(OpDraft::RemoveLan {
+        lan: foreign.clone(),
+    });
+    unknown(OpDraft::UpdateLan {
+        lan: foreign,
+        patch: LanPatchDraft::default(),
+    });
+}
+
+#[test]
 fn a_mutation_is_checked_after_what_is_queued_before_it() {
     let before = sample();
     let limits = Limits::default();

@@ -449,6 +449,26 @@ pub(crate) async fn a_teardown_ends_what_is_queued(store: Arc<dyn Store>) {
     );
 }
 
+pub(crate) async fn a_removed_topology_takes_its_mutations_along(store: Arc<dyn Store>) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 2);
+    deployed(&store, &maze, edge).await;
+    let (deploying, active) = (TopologyStatus::Deploying, TopologyStatus::Active);
+    settled(&store, &maze, deploying, StatusEvent::Converged).await;
+    let waiting = queued(&store, &maze, 1).await;
+    settled(&store, &maze, active, StatusEvent::TeardownRequested).await;
+    let going = TopologyStatus::TearingDown;
+    settled(&store, &maze, going, StatusEvent::HostIsEmpty).await;
+    let row = store.mutation(waiting.id).await.expect("answered");
+    assert!(row.is_some(), "it is kept as long as its topology");
+    store
+        .delete_topology(maze.id, false, operator(), at(90))
+        .await
+        .expect("one that is torn down is removed");
+    let row = store.mutation(waiting.id).await.expect("answered");
+    assert_eq!(row.map(|row| row.id), None);
+}
+
 pub(crate) async fn a_failed_deploy_ends_what_is_queued(store: Arc<dyn Store>) {
     let edge = enrolled(&store, 1, "edge").await;
     let maze = topology(1, "maze", 2);

@@ -411,3 +411,23 @@ async fn the_end_of_the_server_ends_open_streams() {
         String::from_utf8_lossy(&rest)
     );
 }
+
+/// Addresses are written into logs and histories.
+#[tokio::test]
+async fn a_token_in_the_address_opens_nothing() {
+    let world = World::new().await;
+    for path in [
+        "/api/v1/events/stream",
+        "/api/v1/events",
+        "/api/v1/topologies",
+    ] {
+        for name in ["token", "access_token", "authorization"] {
+            let request = Request::builder()
+                .uri(format!("{path}?{name}={}", world.admin))
+                .header(HOST, "localhost:8080")
+                .body(Body::empty());
+            let answer = world.answer(request.expect("a request")).await;
+            answer.problem(401, "unauthenticated");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What became of an edit, followed and shown: the end of `mutate`, `apply`, `revert` and
+//! `decky mutate`.
+
+use proto::client::{Client, ClientError};
+use proto::rest::mutation::{EditAnswer, EditOutcome, MutationShape};
+
+use super::findings_table;
+use crate::args::WaitArgs;
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::safe::safe;
+use crate::table::Look as Style;
+use crate::wait::{Followed, Look, describe, follow};
+
+/// Follows an edit that was queued, when that is wanted, and shows what became of it.
+pub(crate) async fn finish(
+    mut answer: EditAnswer,
+    wait: &WaitArgs,
+    client: &Client,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    if context.output.is_table() {
+        context
+            .output
+            .raw(text(context.output.look, &answer).as_bytes())?;
+    }
+    if let Some(queued) = answer.mutation.take() {
+        let followed = if wait.waits() {
+            follow_mutation(context, client, &queued).await?
+        } else {
+            (queued, Exit::Done)
+        };
+        exit = followed.1;
+        if context.output.is_table() {
+            context.output.note(&standing(&followed.0));
+        }
+        answer.mutation = Some(followed.0);
+    }
+    if !context.output.is_table() {
+        context.output.show(&answer, |_| String::new())?;
+    }
+    Ok(exit)
+}
+
+/// What an edit changes, in words, and what became of it.
+pub(super) fn text(look: Style, answer: &EditAnswer) -> String {
+    let mut text = lines(&answer.words);
+    match answer.outcome {
+        EditOutcome::Applied => {
+            text.push_str(&format!("stored as revision {}\n", answer.revision));
+        }
+        EditOutcome::Unchanged => text.push_str("nothing to change\n"),
+        EditOutcome::Planned => text.push_str("nothing was changed\n"),
+        EditOutcome::Queued => {
+            if let Some(MutationShape { sequence, id, .. }) = &answer.mutation {
+                text.push_str(&format!("queued as mutation {sequence} ({})\n", safe(id)));
+            }
+        }
+    }
+    if !answer.findings.is_empty() {
+        text.push('\n');
+        text.push_str(&findings_table(look, &answer.findings));
+    }
+    text
+}
+
+pub(crate) fn lines(words: &str) -> String {
+    words
+        .lines()
+        .map(|line| format!("{}\n", safe(line)))
+        .collect()
+}
+
+/// Where a mutation stands, in one line.
+pub(crate) fn standing(mutation: &MutationShape) -> String {
+    let MutationShape {
+        sequence,
+        op,
+        state,
+        revision,
+        generation,
+        reason,
+        ..
+    } = mutation;
+    let mut text = format!("mutation {sequence} ({}): {}", safe(op), safe(state));
+    if let Some(revision) = revision {
+        text.push_str(&format!(", revision {revision}"));
+    }
+    if let Some(generation) = generation {
+        text.push_str(&format!(", generation {generation}"));
+    }
+    if !reason.is_empty() {
+        text.push_str(&format!(": {}", safe(reason)));
+    }
+    text
+}
+
+/// Whether a mutation has ended.
+pub(crate) fn judge(mutation: &MutationShape) -> Look {
+    match mutation.state.as_str() {
+        "applied" => Look::Done,
+        "failed" => Look::Failed(format!("failed: {}", mutation.reason)),
+        "cancelled" => Look::Failed(format!("was cancelled: {}", mutation.reason)),
+        _ => Look::Pending(standing(mutation)),
+    }
+}
+
+/// Follows a mutation until it has ended, step by step.
+pub(crate) async fn follow_mutation(
+    context: &Context,
+    client: &Client,
+    queued: &MutationShape,
+) -> Result<(MutationShape, Exit), Failure> {
+    let MutationShape { id, topology, .. } = queued;
+    let again = format!("follow it with: decnet mutation inspect {id} --wait");
+    let followed = follow(
+        context,
+        context.patience,
+        || look(client, id, topology),
+        |(mutation, awaited)| match judge(mutation) {
+            Look::Pending(text) => Look::Pending(awaited.clone().unwrap_or(text)),
+            ended @ (Look::Done | Look::Failed(_)) => ended,
+        },
+    );
+    match followed.await? {
+        Followed::Done((mutation, _)) => Ok((mutation, Exit::Done)),
+        Followed::Failed((mutation, _), why) => Err(Failure::say(format!(
+            "mutation {} {why}",
+            mutation.sequence
+        ))
+        .findings(mutation.findings)
+        .next(format!("decnet topology explain {topology}"))),
+        Followed::TimedOut((mutation, _), awaited) => {
+            let seconds = context.patience.as_secs();
+            let text = format!("still running after {seconds} s: {awaited}");
+            context.output.note(&text);
+            context.output.note(&again);
+            Ok((mutation, Exit::StillRunning))
+        }
+        Followed::Detached => {
+            context.output.note(&format!("detached; {again}"));
+            Ok((queued.clone(), Exit::StillRunning))
+        }
+    }
+}
+
+/// A mutation and, while its host is at work, how far that is.
+async fn look(
+    client: &Client,
+    id: &str,
+    topology: &str,
+) -> Result<(MutationShape, Option<String>), ClientError> {
+    let mutation = client.mutation(id).await?;
+    if mutation.state != "applying" {
+        return Ok((mutation, None));
+    }
+    // Beside the point when it is not answered: the mutation is what is followed.
+    let state = client.topology(topology).await.ok();
+    let awaited = state.map(|state| format!("{}; {}", standing(&mutation), describe(&state)));
+    Ok((mutation, awaited))
+}
+
+#[cfg(test)]
+mod tests;
