@@ -76,6 +76,7 @@ impl Stub {
                 token_file: None,
                 token: Some(crate::context::Token("dna_secret".to_owned())),
                 fallbacks: Vec::new(),
+                sessions: None,
             },
             patience,
         }

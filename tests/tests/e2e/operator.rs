@@ -200,7 +200,7 @@ fn a_topology_is_edited_by_its_file_and_by_hand() -> Result<()> {
     ensure!(hosts.iter().any(|name| name == HOST), "{hosts:?}");
     let deckies = offered(&world, &["decky", "inspect", ""])?;
     ensure!(
-        deckies.iter().any(|offered| *offered == name),
+        deckies.contains(&name),
         "{deckies:?}"
     );
     let mutations = offered(&world, &["mutation", "revert", ""])?;
