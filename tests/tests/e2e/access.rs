@@ -49,7 +49,17 @@ impl<'a> Person<'a> {
 
 #[test]
 fn the_first_admin_logs_in_and_lets_others_in_on_the_command_line() -> Result<()> {
-    let world = World::with_master()?;
+    from_the_first_login_to_the_last_logout(World::with_master()?)
+}
+
+#[test]
+fn the_same_with_the_store_on_postgresql() -> Result<()> {
+    let mut world = World::on_postgres()?;
+    world.start_master(&[])?;
+    from_the_first_login_to_the_last_logout(world)
+}
+
+fn from_the_first_login_to_the_last_logout(world: World) -> Result<()> {
     let file = world.master_dir().join("admin.password");
     let first = std::fs::read_to_string(&file).context("the first start leaves a password")?;
     ensure!(std::fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600);
