@@ -17,6 +17,7 @@ mod mend;
 mod probe;
 mod raw;
 mod report;
+mod scale;
 mod screen;
 mod streams;
 
@@ -46,6 +47,8 @@ const FIGURES: &[Figure] = &[
     (9, "heartbeats", fleet::heartbeats),
     (10, "1,000 agents", fleet::thousand),
     (12, "events", evidence::measure),
+    (15, "200 LANs and 996 deckies", scale::large),
+    (16, "the API under readers", scale::asked),
     (17, "idle memory of the daemons", memory::daemons),
     (18, "a decky with five services", memory::decky),
     (19, "decnet --help", screen::help),

@@ -74,8 +74,9 @@ impl Terminal {
         let failed = |error: std::io::Error| {
             Failure::new(error).context("could not ask for a password at the terminal")
         };
-        self.0.write_all(prompt.as_bytes()).map_err(failed)?;
+        // Quiet before it asks: whoever answers at once, a paste or a program, is not shown either.
         let quiet = Quiet::new(&self.0).map_err(|error| failed(error.into()))?;
+        (&self.0).write_all(prompt.as_bytes()).map_err(failed)?;
         let typed = line(&mut &self.0);
         drop(quiet);
         self.0.write_all(b"\n").map_err(failed)?;

@@ -61,6 +61,14 @@ impl IfMatch {
         }
     }
 
+    /// The revision that the request may be carried out on, of which the one that was just read is
+    /// what is known: for a use case that compares once more where it stores. None without a
+    /// condition.
+    pub(super) fn expected(&self, current: Revision) -> Result<Option<Revision>, ApiError> {
+        self.check(current)?;
+        Ok(self.0.is_some().then_some(current))
+    }
+
     /// Whether there is no condition.
     pub(super) const fn is_absent(&self) -> bool {
         self.0.is_none()

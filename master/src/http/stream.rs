@@ -154,13 +154,14 @@ impl Listener {
 pub(super) struct Held(Mutex<HashMap<String, usize>>);
 
 /// A caller's place for a stream, free again when it is dropped.
-struct Place {
+pub(super) struct Place {
     held: Arc<Held>,
     owner: String,
 }
 
 impl Held {
-    fn take(held: &Arc<Self>, owner: String, most: usize) -> Option<Place> {
+    /// A place for one more stream of that owner, unless it has as many as one may have.
+    pub(super) fn take(held: &Arc<Self>, owner: String, most: usize) -> Option<Place> {
         let mut counts = held.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(owner.clone()).or_default();
         if *count >= most {

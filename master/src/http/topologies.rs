@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use domain::revision::Revision;
 use domain::topology::draft::Draft;
 use domain::topology::status::TopologyStatus;
 use proto::rest::{
@@ -145,8 +146,8 @@ pub(super) async fn deploy(
     condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<DeployRequest>,
 ) -> Result<Response, ApiError> {
-    let topology = unchanged(&api, topology, &condition).await?;
-    begin(&api, &topology, &caller, request, Attempt::Any).await
+    let meant = unchanged(&api, topology, &condition).await?;
+    begin(&api, meant, &caller, request, Attempt::Any).await
 }
 
 /// `POST /topologies/{topology}/retry`
@@ -157,13 +158,13 @@ pub(super) async fn retry(
     condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<DeployRequest>,
 ) -> Result<Response, ApiError> {
-    let topology = unchanged(&api, topology, &condition).await?;
-    begin(&api, &topology, &caller, request, Attempt::Retry).await
+    let meant = unchanged(&api, topology, &condition).await?;
+    begin(&api, meant, &caller, request, Attempt::Retry).await
 }
 
 async fn begin(
     api: &Api,
-    topology: &str,
+    meant: Meant,
     caller: &Caller,
     request: DeployRequest,
     attempt: Attempt,
@@ -177,10 +178,11 @@ async fn begin(
         attempt,
         replace,
         host: request.host,
+        expected: meant.expected,
     };
     let id = api
         .topologies
-        .deploy(topology, order, caller.actor())
+        .deploy(&meant.reference, order, caller.actor())
         .await?;
     accepted(api, &id.to_string()).await
 }
@@ -193,11 +195,11 @@ pub(super) async fn teardown(
     condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<TeardownRequest>,
 ) -> Result<Response, ApiError> {
-    let topology = unchanged(&api, topology, &condition).await?;
+    let meant = unchanged(&api, topology, &condition).await?;
     let force = if request.force { Force::Yes } else { Force::No };
     let id = api
         .topologies
-        .teardown(&topology, force, caller.actor())
+        .teardown(&meant.reference, force, caller.actor())
         .await?;
     accepted(&api, &id.to_string()).await
 }
@@ -209,20 +211,33 @@ pub(super) async fn remove(
     caller: Caller,
     condition: IfMatch,
 ) -> Result<StatusCode, ApiError> {
-    let topology = unchanged(&api, topology, &condition).await?;
-    api.topologies.delete(&topology, caller.actor()).await?;
+    let meant = unchanged(&api, topology, &condition).await?;
+    api.topologies
+        .delete(&meant.reference, caller.actor())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The topology that is meant, if it is at the revision that is meant.
-async fn unchanged(api: &Api, reference: String, condition: &IfMatch) -> Result<String, ApiError> {
+/// The topology that is meant, and at which revision, if the caller has said.
+struct Meant {
+    reference: String,
+    expected: Option<Revision>,
+}
+
+/// What is meant, if it is at the revision that is meant.
+async fn unchanged(api: &Api, reference: String, condition: &IfMatch) -> Result<Meant, ApiError> {
     if condition.is_absent() {
-        return Ok(reference);
+        return Ok(Meant {
+            reference,
+            expected: None,
+        });
     }
     let row = api.topologies.find(&reference).await?;
-    condition.check(row.topology.revision)?;
-    // Under its name another one may stand a moment later.
-    Ok(row.topology.id.to_string())
+    Ok(Meant {
+        expected: condition.expected(row.topology.revision)?,
+        // Under its name another one may stand a moment later.
+        reference: row.topology.id.to_string(),
+    })
 }
 
 /// The intent is stored; its outcome is read from the topology.

@@ -2,6 +2,7 @@
 
 use domain::host::{HostState, Standing};
 use domain::id::TopologyId;
+use domain::revision::Revision;
 use domain::topology::finding::{Finding, FindingCode};
 use domain::topology::hydrate::hydrate;
 use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
@@ -28,6 +29,8 @@ pub struct DeployOrder {
     pub replace: Replace,
     /// Another host than the stored one, by name or id.
     pub host: Option<String>,
+    /// At which revision it is meant, if that was said: at another one nothing is deployed.
+    pub expected: Option<Revision>,
 }
 
 /// Which deploy it is.
@@ -112,7 +115,15 @@ impl Topologies {
             attempt,
             replace,
             host,
+            expected,
         } = order;
+        let current = row.topology.revision;
+        if let Some(expected) = expected.filter(|expected| *expected != current) {
+            return Err(DeployError::Intent(IntentError::StaleRevision {
+                expected,
+                current,
+            }));
+        }
         may_deploy(row.status, attempt).map_err(DeployError::Illegal)?;
         let topology = &row.topology;
         let mut findings = validate(topology);

@@ -2,7 +2,7 @@
 //! of each when it is over.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -49,7 +49,17 @@ impl<'a> Person<'a> {
 
 #[test]
 fn the_first_admin_logs_in_and_lets_others_in_on_the_command_line() -> Result<()> {
-    let world = World::with_master()?;
+    from_the_first_login_to_the_last_logout(World::with_master()?)
+}
+
+#[test]
+fn the_same_with_the_store_on_postgresql() -> Result<()> {
+    let mut world = World::on_postgres()?;
+    world.start_master(&[])?;
+    from_the_first_login_to_the_last_logout(world)
+}
+
+fn from_the_first_login_to_the_last_logout(world: World) -> Result<()> {
     let file = world.master_dir().join("admin.password");
     let first = std::fs::read_to_string(&file).context("the first start leaves a password")?;
     ensure!(std::fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600);
@@ -154,5 +164,59 @@ fn an_admin_that_nobody_knows_the_password_of_is_reset_while_the_master_rests() 
     person
         .decnet(&["login", "--password-stdin"], &input)?
         .ok()?;
+    world.done()
+}
+
+/// Types into `decnet` on a terminal: each answer once its question stands there.
+const TYPIST: &str = r#"
+import os, pty, sys
+program, answers = sys.argv[1], sys.argv[2:]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(program, [program, "login"])
+seen = b""
+try:
+    for answer in answers:
+        mark = len(seen)
+        while b": " not in seen[mark:]:
+            seen += os.read(terminal, 1024)
+        os.write(terminal, answer.encode() + b"\r")
+    while True:
+        seen += os.read(terminal, 1024)
+except OSError:
+    pass
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn a_password_is_asked_for_at_the_terminal_and_never_shown() -> Result<()> {
+    let world = World::with_master()?;
+    let first = std::fs::read_to_string(world.master_dir().join("admin.password"))?;
+    let program = binary("decnet")?;
+    let program = program.to_string_lossy();
+    let home = world.root().join("home");
+    let home = home.to_string_lossy();
+    let environment = [
+        ("DECNET_URL", world.api()?.base()),
+        ("XDG_CONFIG_HOME", &*home),
+        ("NO_COLOR", "1"),
+    ];
+    let typed = |answers: &[&str]| {
+        let arguments = [&["-c", TYPIST, &*program], answers].concat();
+        run(Path::new("python3"), &arguments, &environment, "")
+    };
+    let wrong = typed(&["not the password"])?;
+    ensure!(wrong.code == Some(1), "{wrong:?}");
+    let broken_off = typed(&["half\u{3}"])?;
+    ensure!(broken_off.stdout.contains("broken off"), "{broken_off:?}");
+    let chosen = "four words of mine";
+    let unlike = typed(&[first.trim(), chosen, "four words of yours"])?;
+    ensure!(unlike.stdout.contains("not the same"), "{unlike:?}");
+    let done = typed(&[first.trim(), chosen, chosen])?.ok()?;
+    for text in [first.trim(), chosen] {
+        ensure!(!done.stdout.contains(text), "it shows {text:?}: {done:?}");
+    }
+    ensure!(done.stdout.contains("logged in"), "{done:?}");
     world.done()
 }

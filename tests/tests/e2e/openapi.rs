@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tests::cli::system;
+use tests::cli::{Outcome, system};
 use tests::shapes;
 use tests::world::World;
 
@@ -74,7 +74,61 @@ fn seed(world: &World) -> Result<String> {
     Ok(secret.to_owned())
 }
 
+#[test]
+fn an_answer_that_the_document_does_not_know_is_noticed() -> Result<()> {
+    let world = World::with_master()?;
+    let mut document: Value = world.api()?.get("/api/openapi.json")?;
+    let responses = document
+        .pointer_mut("/paths/~1api~1v1~1hosts~1{host}/get/responses")
+        .and_then(Value::as_object_mut)
+        .context("the route is documented")?;
+    responses.remove("404");
+    let path = world.root().join("openapi.json");
+    std::fs::write(&path, document.to_string())?;
+    let admin = world.api()?.token().to_owned();
+    let asker = Asker {
+        name: "admin",
+        token: Some(&admin),
+        seconds: "5",
+    };
+    let only = ["--include-path", "/api/v1/hosts/{host}"];
+    let outcome = run(&world, &path, &asker, &only)?;
+    ensure!(
+        outcome.code == Some(1) && outcome.stdout.contains("404"),
+        "it was not noticed: {outcome:?}"
+    );
+    world.done()
+}
+
+/// Asks for as long as it was said, and takes nothing but what the document says.
 fn ask(world: &World, document: &Path, asker: &Asker<'_>) -> Result<()> {
+    // They never end; `stream` and `news` have tests of their own.
+    let all = [
+        "--exclude-path",
+        "/api/v1/events/stream",
+        "--exclude-path",
+        "/api/v1/topologies/{topology}/events",
+    ];
+    let outcome = run(world, document, asker, &all)?;
+    ensure!(
+        outcome.code == Some(0),
+        "as {}, schemathesis found:\n{}\n{}",
+        asker.name,
+        outcome.stdout,
+        outcome.stderr
+    );
+    // That it ran and found nothing is not that it asked something.
+    let asked = asked(&outcome.stdout)
+        .with_context(|| format!("it does not say what it did:\n{}", outcome.stdout))?;
+    ensure!(
+        asked > 100,
+        "as {} it made only {asked} requests",
+        asker.name
+    );
+    Ok(())
+}
+
+fn run(world: &World, document: &Path, asker: &Asker<'_>, which: &[&str]) -> Result<Outcome> {
     let config = world.root().join(format!("{}.toml", asker.name));
     std::fs::write(&config, CONFIG)?;
     let document = document.to_string_lossy();
@@ -103,11 +157,6 @@ fn ask(world: &World, document: &Path, asker: &Asker<'_>) -> Result<()> {
         "10",
         "--max-time",
         asker.seconds,
-        // They never end; `stream` and `news` have tests of their own.
-        "--exclude-path",
-        "/api/v1/events/stream",
-        "--exclude-path",
-        "/api/v1/topologies/{topology}/events",
         "--continue-on-failure",
         "--no-shrink",
         "--request-timeout",
@@ -121,23 +170,8 @@ fn ask(world: &World, document: &Path, asker: &Asker<'_>) -> Result<()> {
     if let Some(bearer) = &bearer {
         arguments.extend(["--header", bearer]);
     }
-    let outcome = system("env", &arguments, "")?;
-    ensure!(
-        outcome.code == Some(0),
-        "as {}, schemathesis found:\n{}\n{}",
-        asker.name,
-        outcome.stdout,
-        outcome.stderr
-    );
-    // That it ran and found nothing is not that it asked something.
-    let asked = asked(&outcome.stdout)
-        .with_context(|| format!("it does not say what it did:\n{}", outcome.stdout))?;
-    ensure!(
-        asked > 100,
-        "as {} it made only {asked} requests",
-        asker.name
-    );
-    Ok(())
+    arguments.extend(which);
+    system("env", &arguments, "")
 }
 
 /// How many requests were made, as the summary says: `1234 generated, 1234 passed`.
