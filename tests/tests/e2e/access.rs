@@ -120,6 +120,14 @@ fn from_the_first_login_to_the_last_logout(world: World) -> Result<()> {
     let said = ci.with_token(&token, &["status"], "")?.refused(1)?;
     ensure!(said.contains("known bearer token"), "{said}");
 
+    let audit: Value = world
+        .api()?
+        .get("/api/v1/audit?actor=operator:admin&action=api_token.create")?;
+    ensure!(
+        audit["total"] == 1 && audit["items"][0]["origin"] == "127.0.0.1",
+        "{audit}"
+    );
+
     // One's own password: the session goes on, every other one has ended.
     let second = Person::new(&world, "second-home");
     let login = ["login", "--password-stdin"];
