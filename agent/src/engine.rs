@@ -25,6 +25,7 @@ mod image;
 pub mod liveness;
 pub mod name;
 pub mod native;
+mod parent;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
 mod subnet;

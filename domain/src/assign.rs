@@ -168,9 +168,7 @@ impl FailureCode {
                 "stop what listens on the port of the host or publish another, then retry"
             }
             Self::ImageMissing => "install the decnet-decky binary beside decnet-agent, then retry",
-            Self::EngineRefused => {
-                "read the message of the Docker daemon, mend its cause, then retry"
-            }
+            Self::EngineRefused => "mend what the engine complains of on the host, then retry",
             Self::Store => "free space in the agent's data directory, then retry",
             Self::HostShort => {
                 "free what the host is short of or deploy to another host, then retry"

@@ -349,7 +349,10 @@ impl Reconciler {
                 return Ok((None, topology.status));
             }
             TopologyAction::Await(text) => {
-                let failure = report.and_then(|report| report.failure.as_ref());
+                // What failed under an older fence is no news of this one.
+                let failure = report
+                    .filter(|report| report.fence == row.assignment.fence)
+                    .and_then(|report| report.failure.as_ref());
                 let text = match failure {
                     Some(failure) => format!("{text} ({failure})"),
                     None => text.to_owned(),

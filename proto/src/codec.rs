@@ -9,8 +9,8 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// What a heartbeat needs, and a little more. Buffers grow with what is sent.
-const BUFFER: usize = 512;
+/// What a heartbeat needs. Buffers grow with what is sent.
+const BUFFER: usize = 128;
 /// tonic's own: how much is gathered before it is handed to the connection.
 const YIELD: usize = 32 * 1024;
 

@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::cli::system;
+
 /// Label of every object of a host.
 pub const HOST: &str = "decnet.host.id";
 /// Label of the decky on a container.
@@ -29,6 +31,20 @@ pub fn docker(arguments: &[&str]) -> Result<String> {
         );
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Ends the programs that hold a published port, found by what they were started with.
+pub fn unpublish(port: u16) -> Result<()> {
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains("docker-proxy") && line.contains(&format!("-host-port {port} ")) {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            system("kill", &["-KILL", &pid], "")?.ok()?;
+        }
+    }
+    Ok(())
 }
 
 /// Fails unless a daemon answers: tests of the real thing are never skipped.

@@ -140,6 +140,14 @@ impl Engine {
         Ok((kept, most))
     }
 
+    /// Takes a published port away from the host, and nothing else.
+    pub fn unpublish(self, seat: &Seat, port: u16) -> Result<()> {
+        match self {
+            Self::Docker => docker::unpublish(port),
+            Self::Native => native::unpublish(&seat.id),
+        }
+    }
+
     /// Removes a network.
     pub fn remove_network(self, network: &Network) -> Result<()> {
         match self {

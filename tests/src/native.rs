@@ -148,6 +148,11 @@ pub fn networks(data: &Path) -> Result<Vec<Network>> {
             labels,
             id,
         };
+        // One on a real network is made with its deckies: it stands as long as it is on record.
+        if record["driver"] != "bridge" {
+            all.push(network);
+            continue;
+        }
         let links = ip(&fabric(&network)?, &["link"]).unwrap_or_default();
         if links.iter().any(|link| link["ifname"] == *network.bridge) {
             all.push(network);
@@ -276,6 +281,12 @@ pub fn nudge(network: &Network) -> Result<()> {
         }
         system("nsenter", &arguments, "")?.ok()?;
     }
+    Ok(())
+}
+
+/// Takes away what hands the published ports of a host on to deckies.
+pub fn unpublish(host: &str) -> Result<()> {
+    system("nft", &["delete", "table", "inet", &table(host)], "")?.ok()?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ tests::on_each_engine! {
     a_removed_network_is_made_anew,
     a_disconnected_container_is_connected_again_and_not_restarted,
     what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted,
+    a_published_port_that_vanished_is_published_again,
 }
 
 /// Ids by address, of the containers that run.
@@ -243,9 +244,8 @@ fn what_is_altered_in_a_namespace_is_mended_and_nothing_is_restarted(engine: Eng
     world.done()
 }
 
-#[test]
-fn a_published_port_that_vanished_is_published_again() -> Result<()> {
-    let world = World::with_host("edge-1")?;
+fn a_published_port_that_vanished_is_published_again(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, "edge-1")?;
     let port = world.slot.port(1);
     let mut file = shapes::small(&world.slot, "maze");
     for decky in &mut file.deckies {
@@ -258,16 +258,7 @@ fn a_published_port_that_vanished_is_published_again() -> Result<()> {
     let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     ensure!(answers(), "it is published");
 
-    // The programs that hold the port, found by what they were started with.
-    for entry in std::fs::read_dir("/proc")? {
-        let entry = entry?;
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains("docker-proxy") && line.contains(&format!("-host-port {port} ")) {
-            let pid = entry.file_name().to_string_lossy().into_owned();
-            cli::system("kill", &["-KILL", &pid], "")?.ok()?;
-        }
-    }
+    engine.unpublish(world.seat("edge-1")?, port)?;
     ensure!(!answers(), "nobody holds it");
     eventually("the port answers again", LOOKED_AT, || {
         Ok(if answers() {

@@ -17,6 +17,7 @@ tests::on_each_engine! {
     a_taken_port_rolls_back_and_a_retry_works,
     a_missing_image_rolls_back_and_a_retry_works,
     a_failed_repair_leaves_what_runs_and_goes_on_until_the_cause_is_gone,
+    a_lan_on_an_interface_or_a_driver_that_the_host_lacks_is_named,
 }
 
 /// Deploys, which must fail with this word, and gives what the operator is told.
@@ -42,9 +43,8 @@ fn fails(world: &World, name: &str, word: &str) -> Result<String> {
     Ok(said)
 }
 
-#[test]
-fn a_lan_on_an_interface_or_a_driver_that_the_host_lacks_is_named() -> Result<()> {
-    let world = World::with_host(HOST)?;
+fn a_lan_on_an_interface_or_a_driver_that_the_host_lacks_is_named(engine: Engine) -> Result<()> {
+    let world = World::with_host_on(engine, HOST)?;
     let card = format!("dnc{}", world.slot.number());
     let gone = format!("{card}gone");
     let mut cases = vec![("no-card", format!("macvlan:{gone}"), gone)];

@@ -1,8 +1,5 @@
 //! Networks: made so that their deckies route among themselves and the host adds nothing.
 
-use std::io;
-use std::path::Path;
-
 use bollard::query_parameters as query;
 use domain::id::HostId;
 use domain::observe::Handle;
@@ -13,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::DockerEngine;
 use super::client::{message, refused, status, within};
-use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user, subnet};
-use crate::{netns, task};
+use crate::engine::{
+    EngineError, EngineErrorKind, Origin, label, name, parent, route_user, subnet,
+};
+use crate::task;
 
-/// The host's interfaces.
-const INTERFACES: &str = "/sys/class/net";
 /// The option that names a network's bridge.
 const BRIDGE: &str = "com.docker.network.bridge.name";
 
@@ -36,7 +33,7 @@ impl DockerEngine {
         if let Some(parent) = lan.driver.parent() {
             // The daemon would say so, if at all, when the first container is started there.
             let (driver, parent) = (driver, parent.as_str().to_owned());
-            task::blocking(move || possible(driver, &parent))
+            task::blocking(move || parent::possible(driver, &parent))
                 .await
                 .map_err(|source| EngineError {
                     kind: EngineErrorKind::Refused,
@@ -115,36 +112,6 @@ impl DockerEngine {
             }
         }
         Ok(subnets)
-    }
-}
-
-/// Why a LAN on a real network cannot be made.
-#[derive(Debug, thiserror::Error)]
-enum Impossible {
-    #[error("this host has no interface {parent}")]
-    NoParent { parent: String },
-    #[error(
-        "this host's kernel has no {driver} driver: load it (modprobe {driver}) or take another one"
-    )]
-    NoDriver { driver: &'static str },
-    #[error("could not ask the kernel for its {driver} driver")]
-    Unknown {
-        driver: &'static str,
-        #[source]
-        source: io::Error,
-    },
-}
-
-fn possible(driver: &'static str, parent: &str) -> Result<(), Impossible> {
-    // A name of an interface has no slash: the domain has seen to it.
-    if !Path::new(INTERFACES).join(parent).exists() {
-        let parent = parent.to_owned();
-        return Err(Impossible::NoParent { parent });
-    }
-    match netns::has_driver(driver) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Impossible::NoDriver { driver }),
-        Err(source) => Err(Impossible::Unknown { driver, source }),
     }
 }
 
@@ -271,20 +238,5 @@ mod tests {
             { "Subnet": "fd00:1::/64", "Gateway": "fd00:1::1" },
         ]);
         assert_eq!(body["IPAM"]["Config"], ranges);
-    }
-
-    #[test]
-    fn what_the_host_lacks_is_named() {
-        let refusal = possible("macvlan", "decnet-nowhere").expect_err("there is none");
-        assert_eq!(
-            refusal.to_string(),
-            "this host has no interface decnet-nowhere"
-        );
-        let refusal = possible("decnet-nonesuch", "lo").expect_err("there is none");
-        assert!(matches!(refusal, Impossible::NoDriver { .. }), "{refusal}");
-        assert!(
-            refusal.to_string().contains("modprobe decnet-nonesuch"),
-            "{refusal}"
-        );
     }
 }

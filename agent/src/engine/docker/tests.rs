@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use bollard::Docker;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::chain::Chain;
@@ -272,6 +273,57 @@ async fn a_daemon_that_hangs_is_a_timeout() {
     drop(listener);
     let error = engine.inventory().await.expect_err("nobody listens");
     assert_eq!(error.kind, EngineErrorKind::Unreachable);
+}
+
+/// Answers every request with one status and `{}`, one request a connection.
+fn daemon_that_says(status: &'static str) -> (tempfile::TempDir, DockerEngine) {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let socket = directory.path().join("docker.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("the path is free");
+    let answers = async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
+                 Connection: close\r\n\r\n{{}}"
+            );
+            drop(stream.write_all(answer.as_bytes()).await);
+        }
+    };
+    crate::task::spawn("daemon", tracing::Span::none(), answers);
+    let config = DockerConfig {
+        host: HostId::new(sample::unique()),
+        decky_binary: "/nowhere".into(),
+        data_dir: directory.path().into(),
+        socket: Some(socket),
+        call_timeout: Duration::from_secs(5),
+    };
+    let engine = DockerEngine::connect(config, LivenessBoard::new());
+    (directory, engine)
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_be_looked_at_is_not_taken_for_right() {
+    let running = [(
+        Handle::new("a-container".to_owned()),
+        DeckyId::new(sample::unique()),
+    )];
+    let (_directory, failing) = daemon_that_says("500 Internal Server Error");
+    let seen = failing.look_at(&running).await;
+    assert_eq!(
+        seen.get(&running[0].0),
+        Some(&domain::wiring::ObservedWiring::default())
+    );
+
+    let (_directory, unknowing) = daemon_that_says("404 Not Found");
+    let seen = unknowing.look_at(&running).await;
+    assert!(seen.is_empty(), "it is gone: {seen:?}");
 }
 
 #[tokio::test]

@@ -40,6 +40,15 @@ impl Wired {
     }
 }
 
+/// What the daemon's word about a container leads to.
+enum Lookup {
+    Found(Wired),
+    /// It has no namespace any more.
+    Ended,
+    /// It runs, as far as is known, and nothing of it can be read.
+    Unreadable,
+}
+
 /// Why a container's namespace could not be found.
 #[derive(Debug, thiserror::Error)]
 enum Unfound {
@@ -97,7 +106,15 @@ impl DockerEngine {
             .buffer_unordered(LOOKUPS)
             .collect()
             .await;
-        let (more, gone) = task::blocking(move || look(found)).await;
+        let mut wired = Vec::new();
+        for (handle, decky, lookup) in found {
+            match lookup {
+                Lookup::Found(found) => wired.push((handle, decky, Some(found))),
+                Lookup::Ended => {}
+                Lookup::Unreadable => drop(seen.insert(handle, ObservedWiring::default())),
+            }
+        }
+        let (more, gone) = task::blocking(move || look(wired)).await;
         seen.extend(more);
         if !gone.is_empty() {
             tracing::debug!(
@@ -119,13 +136,17 @@ impl DockerEngine {
         self.wired(|all| all.remove(handle));
     }
 
-    async fn find(&self, handle: &Handle, decky: DeckyId) -> Option<Wired> {
+    async fn find(&self, handle: &Handle, decky: DeckyId) -> Lookup {
         let attempt = format!("could not look up container {}", brief(handle));
         let (pid, namespace) = match self.namespace(handle, &attempt).await {
             Ok(found) => found,
-            Err(error) => {
+            Err(error) if error.kind == EngineErrorKind::NotFound => {
                 tracing::debug!(error = %Chain(&error), "a container has no namespace to look at");
-                return None;
+                return Lookup::Ended;
+            }
+            Err(error) => {
+                tracing::warn!(decky.id = %decky, error = %Chain(&error), "a decky's network cannot be found");
+                return Lookup::Unreadable;
             }
         };
         let seal = self.files.read_seal(decky).await;
@@ -135,10 +156,10 @@ impl DockerEngine {
             seal: seal.as_deref().and_then(Seal::decode),
         };
         self.wired(|all| all.insert(handle.clone(), wired.clone()));
-        Some(wired)
+        Lookup::Found(wired)
     }
 
-    /// The first process of a container, and its namespace.
+    /// The first process of a container, and its namespace; one that does not run is not found.
     async fn namespace(
         &self,
         handle: &Handle,
@@ -153,17 +174,25 @@ impl DockerEngine {
             .and_then(|pid| u32::try_from(pid).ok())
             .filter(|pid| *pid > 0);
         let Some(pid) = pid else {
-            return Err(refused(attempt, Unfound::NotRunning));
+            return Err(unfound(attempt, Unfound::NotRunning.into()));
         };
         let container = handle.as_str().to_owned();
         task::blocking(move || enter(pid, &container))
             .await
             .map(|namespace| (pid, namespace))
-            .map_err(|source| EngineError {
-                kind: EngineErrorKind::Refused,
-                attempt: attempt.to_owned(),
-                source: Some(source),
-            })
+            .map_err(|source| unfound(attempt, source))
+    }
+}
+
+fn unfound(attempt: &str, source: Boxed) -> EngineError {
+    let kind = match source.downcast_ref() {
+        Some(Unfound::NotRunning) => EngineErrorKind::NotFound,
+        Some(Unfound::Reused { .. }) | None => EngineErrorKind::Refused,
+    };
+    EngineError {
+        kind,
+        attempt: attempt.to_owned(),
+        source: Some(source),
     }
 }
 

@@ -19,8 +19,10 @@ use super::publish::Uplinks;
 use super::record::{DeckyRecord, Labels, LanRecord, is_of};
 use super::rtnl::{Link, Peer, Rtnl};
 use super::{Shared, disk, refused};
-use crate::engine::{EngineError, EngineErrorKind, Origin, label, name, route_user, subnet};
-use crate::netns::{self, Namespace};
+use crate::engine::{
+    EngineError, EngineErrorKind, Origin, label, name, parent, route_user, subnet,
+};
+use crate::netns::Namespace;
 use crate::task;
 
 impl Shared {
@@ -44,8 +46,17 @@ impl Shared {
             this.places
                 .prepare()
                 .map_err(disk("could not make the directories of the engine"))?;
+            if let Some(parent) = lan.driver.parent() {
+                parent::possible(lan.driver.as_str(), parent.as_str()).map_err(|source| {
+                    EngineError {
+                        kind: EngineErrorKind::Refused,
+                        attempt: attempt(&lan),
+                        source: Some(Box::new(source)),
+                    }
+                })?;
+            }
             let handle = this.claim_subnet(&lan, depth, &record)?;
-            this.build(&handle, origin.topology, &lan, &record)?;
+            this.build(origin.topology, &lan, &record)?;
             Ok::<_, EngineError>(handle)
         })
         .await?;
@@ -64,7 +75,7 @@ impl Shared {
         depth: u32,
         record: &LanRecord,
     ) -> Result<String, EngineError> {
-        let attempt = format!("could not make a network with subnet {}", lan.subnet);
+        let attempt = attempt(lan);
         let on_disk = disk(&attempt);
         let _locked = self.subnets.lock().map_err(&on_disk)?;
         let claims = self.subnets.all::<SubnetClaim>().map_err(&on_disk)?;
@@ -120,32 +131,15 @@ impl Shared {
 
     fn build(
         &self,
-        handle: &str,
         topology: TopologyId,
         lan: &HydratedLan,
         record: &LanRecord,
     ) -> Result<(), EngineError> {
-        let attempt = format!("could not make a network with subnet {}", lan.subnet);
-        if let Some(parent) = lan.driver.parent() {
-            let failed = |source: io::Error| refused(&attempt, source);
-            let host = Rtnl::here().map_err(failed)?;
-            let found = host.index_of(parent.as_str()).map_err(failed)?;
-            let kind = lan.driver.as_str();
-            let obstacle = if found.is_none() {
-                format!("this host has no interface {parent}")
-            } else if !netns::has_driver(kind).map_err(failed)? {
-                format!("this kernel cannot make links of the kind {kind}")
-            } else {
-                return Ok(());
-            };
-            self.lans.remove(handle).map_err(disk(&attempt))?;
-            self.subnets.give_up(handle).map_err(disk(&attempt))?;
-            return Err(EngineError {
-                kind: EngineErrorKind::Refused,
-                attempt,
-                source: Some(obstacle.into()),
-            });
+        if lan.driver.parent().is_some() {
+            // Its links are made with the deckies.
+            return Ok(());
         }
+        let attempt = attempt(lan);
         // One at a time: whoever starts a decky may be at the same.
         let _raising = self.raising.lock().unwrap_or_else(PoisonError::into_inner);
         let made = self.build_bridge(topology, record);
@@ -399,4 +393,8 @@ pub(super) fn outer_address(decky: &DeckyRecord, lans: &[(String, LanRecord)]) -
             .find(|(handle, _)| *handle == interface.network)?;
         (lan.dmz && lan.driver() == Some(LanDriver::Bridge)).then_some(interface.address)
     })
+}
+
+fn attempt(lan: &HydratedLan) -> String {
+    format!("could not make a network with subnet {}", lan.subnet)
 }
