@@ -2,7 +2,7 @@
 //!
 //! The database is the only source. What the bus says is no more than that it is time to read on:
 //! whoever falls behind loses nothing, and a stream that is resumed goes on where it was. An id
-//! says how far each of the three sources was read.
+//! says how far each of them was read.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -16,10 +16,11 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use domain::event::EventKind;
 use domain::id::TopologyId;
+use domain::topology::mutation::Regime;
 use domain::topology::mutation::state::MutationState;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use proto::rest::mutation::TopologySnapshot;
+use proto::rest::mutation::{TopologyEdited, TopologySnapshot};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,7 +28,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::extract::Malformed;
 use super::problem::ApiError;
 use super::{Api, mutations, shapes};
-use crate::bus::Subscription;
+use crate::bus::{Delivery, Subscription};
 use crate::chain::Chain;
 use crate::db::queue::{MutationId, MutationPage};
 use crate::db::{EventFilter, EventPage, StoreError};
@@ -63,6 +64,7 @@ pub(super) async fn stream(
     let mut tail = Tail {
         topology: id,
         at: Place::default(),
+        edited: true,
         seen: HashMap::new(),
         ready: VecDeque::new(),
         told,
@@ -89,11 +91,15 @@ struct Place {
     mutation: i128,
     /// The last row of events.
     row: i64,
+    /// The revision.
+    revision: u64,
 }
 
 struct Tail {
     topology: TopologyId,
     at: Place,
+    /// Whether the revision of a draft may be another one.
+    edited: bool,
     /// The states of mutations that changed lately, as they were sent.
     seen: HashMap<MutationId, MutationState>,
     ready: VecDeque<Event>,
@@ -106,7 +112,13 @@ struct Tail {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.status, self.mutation, self.row)
+        let Self {
+            status,
+            mutation,
+            row,
+            revision,
+        } = self;
+        write!(f, "{status}.{mutation}.{row}.{revision}")
     }
 }
 
@@ -119,6 +131,7 @@ impl FromStr for Place {
             status: number(parts.next())?,
             mutation: number(parts.next())?,
             row: number(parts.next())?,
+            revision: number(parts.next())?,
         };
         match parts.next() {
             None => Ok(place),
@@ -157,6 +170,7 @@ impl Tail {
             .topologies
             .inspect(&self.topology.to_string())
             .await?;
+        self.at.revision = inspection.row.topology.revision.get();
         let snapshot = TopologySnapshot {
             state: shapes::state(&inspection),
             mutations: open.iter().map(mutations::shape).collect(),
@@ -199,8 +213,13 @@ impl Tail {
             }
             let ending = self.api.ending.clone();
             tokio::select! {
-                // One that was dropped says the same: read on.
-                _ = self.told.next() => {}
+                told = self.told.next() => {
+                    self.edited |= match told {
+                        Delivery::Message(message) => message.subject.ends_with(".edit"),
+                        // Whatever it was: read on.
+                        Delivery::Dropped(_) => true,
+                    };
+                }
                 () = ending.cancelled() => return None,
             }
         }
@@ -210,8 +229,20 @@ impl Tail {
     async fn read(&mut self) -> Result<Option<()>, StoreError> {
         let store = Arc::clone(&self.api.store);
         let changes = store.status_changes(self.topology).await?;
-        if changes.is_empty() && store.topology(self.topology).await?.is_none() {
-            return Ok(None);
+        // A topology is large: it is read only when it may say something new.
+        if self.edited || changes.is_empty() {
+            let Some(row) = store.topology(self.topology).await? else {
+                return Ok(None);
+            };
+            let revision = row.topology.revision.get();
+            let is_draft = Regime::of(row.status) == Some(Regime::Pending);
+            if self.at.revision < revision {
+                self.at.revision = revision;
+                if is_draft {
+                    self.push("edited", &TopologyEdited { revision });
+                }
+            }
+            self.edited = false;
         }
         for change in changes.iter().skip(self.at.status) {
             self.at.status += 1;
@@ -258,9 +289,18 @@ mod tests {
             status: 3,
             mutation: 1_900_000_000_000_000_000,
             row: 17,
+            revision: 4,
         };
         assert_eq!(place.to_string().parse(), Ok(place));
-        for text in ["", "1", "1.2", "1.2.3.4", "a.2.3", "1.2.-", "1..3"] {
+        for text in [
+            "",
+            "1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "a.2.3.4",
+            "1.2.-.4",
+            "1..3.4",
+        ] {
             assert_eq!(text.parse::<Place>(), Err(()), "{text}");
         }
     }

@@ -66,6 +66,7 @@ impl NewsStream {
             let data = frame.data.as_str();
             let news = match frame.name.as_str() {
                 "snapshot" => serde_json::from_str(data).map(TopologyNews::Snapshot),
+                "edited" => serde_json::from_str(data).map(TopologyNews::Edited),
                 "status" => serde_json::from_str(data).map(TopologyNews::Status),
                 "mutation" => serde_json::from_str(data).map(TopologyNews::Mutation),
                 "decky_mutated" => serde_json::from_str(data).map(TopologyNews::DeckyMutated),

@@ -378,11 +378,20 @@ pub struct TopologySnapshot {
     pub mutations: Vec<MutationShape>,
 }
 
+/// `edited`: a draft has another revision. What is live is edited by mutations, which are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyEdited {
+    /// The revision that is stored.
+    pub revision: u64,
+}
+
 /// One message of `GET /topologies/{id}/events`, by the name of its event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TopologyNews {
     /// `snapshot`: how everything stands.
     Snapshot(Box<TopologySnapshot>),
+    /// `edited`: a draft has another revision.
+    Edited(TopologyEdited),
     /// `status`: the status has changed.
     Status(StatusChangeShape),
     /// `mutation`: a mutation is new or its state has changed.

@@ -145,11 +145,17 @@ async fn a_resumed_stream_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_topology_that_is_removed_ends_its_stream() {
+async fn a_draft_tells_its_revisions_and_ends_the_stream_when_it_is_removed() {
     let world = World::new().await;
     world.topology("maze").await;
     let mut reader = Reader::open(&world, None).await;
     assert_eq!(reader.next().await.1, "snapshot");
+    // Two who draw the same draft see each other.
+    let body = json!({ "ops": services("db", &["ftp"]) });
+    let path = "/api/v1/topologies/maze/mutations";
+    world.post(path, body).await.expect(200);
+    let (_, name, edited) = reader.next().await;
+    assert_eq!((name.as_str(), &edited["revision"]), ("edited", &json!(2)));
     world.delete("/api/v1/topologies/maze").await.expect(204);
     let end = tokio::time::timeout(Duration::from_secs(20), reader.body.next()).await;
     assert!(end.expect("it ends").is_none());
