@@ -214,6 +214,7 @@ impl Engine for DockerEngine {
         network: &Handle,
         interface: &HydratedInterface,
     ) -> Result<(), EngineError> {
+        self.make_way(decky, interface).await?;
         self.join(decky, network, interface, false).await
     }
 

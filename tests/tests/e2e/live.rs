@@ -139,6 +139,16 @@ fn each_of_the_eight_operations_touches_only_what_it_must(engine: Engine) -> Res
                      "address": slot.address(2, 30), "forwards_l3": true }]),
             &[],
         ),
+        // To this one a route leads already, over the gateway.
+        (
+            json!([{ "op": "attach_decky", "decky": "witness", "lan": "lan-1",
+                     "address": slot.address(1, 40) }]),
+            &[],
+        ),
+        (
+            json!([{ "op": "detach_decky", "decky": "witness", "lan": "lan-1" }]),
+            &[],
+        ),
         (
             json!([{ "op": "update_decky", "decky": "cache",
                      "patch": { "services": ["redis", "ftp"] } }]),

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 
 use bollard::query_parameters as query;
 use domain::id::DeckyId;
 use domain::observe::Handle;
+use domain::topology::hydrate::HydratedInterface;
 use domain::wiring::{ObservedWiring, Wiring};
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -79,6 +81,47 @@ impl DockerEngine {
             tracing::warn!(decky.id = %decky, error = %Chain(&error), "a seal is not kept");
         }
         Ok(())
+    }
+
+    /// Takes the routes of a container away that lead to a network which it is to join: the daemon
+    /// gives no address on a network to which there is a route. Rewiring makes those that are still
+    /// wanted.
+    pub(super) async fn make_way(
+        &self,
+        handle: &Handle,
+        interface: &HydratedInterface,
+    ) -> Result<(), EngineError> {
+        let attempt = format!(
+            "could not make way for {} in container {}",
+            interface.address,
+            brief(handle)
+        );
+        let known = self.wired(|all| all.get(handle).and_then(Wired::namespace));
+        let namespace = match known {
+            Some(namespace) => namespace,
+            None => match self.namespace(handle, &attempt).await {
+                Ok((_, namespace)) => namespace,
+                // One that does not run has no routes; of everything else the daemon says more.
+                Err(_) => return Ok(()),
+            },
+        };
+        let addresses: Vec<IpAddr> = std::iter::once(interface.address.into())
+            .chain(interface.address6.map(IpAddr::from))
+            .collect();
+        let clear = move || {
+            netns::within(&namespace, |inside| {
+                for route in inside.routes()? {
+                    let leads_there = addresses.iter().any(|address| route.to.contains(address));
+                    if leads_there && !route.of_address && route.to.prefix_len() > 0 {
+                        inside.remove_route(&route)?;
+                    }
+                }
+                Ok::<_, io::Error>(())
+            })
+        };
+        task::blocking(clear)
+            .await
+            .map_err(|source| refused(&attempt, source))
     }
 
     /// How the namespaces of running containers look. One that has ended meanwhile is left out; one
