@@ -1,10 +1,10 @@
 #!/bin/sh
-# A tour of DECNET in ten commands or so. It wants a master with a ready host, which this starts:
+# A tour of topologies: one is made, deployed, changed while it runs, and gone again. It wants a
+# master with a ready host, which this starts:
 #
 #   decnet up --no-topology
 #
 # and then, in another terminal: DECNET_DATA_DIR=… sh examples/tour.sh
-# Everything that it makes is gone at its end.
 set -eu
 
 # Ranges and ports that nothing else on the host may use.

@@ -161,8 +161,11 @@ fn decide_desired(view: &TopologyView<'_>) -> TopologyAction {
             Rest
         };
     };
+    // A host that holds what it is to hold has refused something else under that fence.
+    let holds = report.fence == view.assignment.fence && report.content == view.assignment.content;
     if let Some(refusal) = &report.refusal
         && refusal.fence == view.assignment.fence
+        && !holds
     {
         return match view.status {
             Is::Deploying => Settle(StatusEvent::ApplyFailed, refusal.failure.to_string()),
@@ -172,7 +175,7 @@ fn decide_desired(view: &TopologyView<'_>) -> TopologyAction {
             }
         };
     }
-    if report.fence != view.assignment.fence || report.content != view.assignment.content {
+    if !holds {
         if overdue {
             return Withdraw("the host did not take the assignment before the deadline".to_owned());
         }

@@ -291,7 +291,7 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
         Option<OffsetDateTime>,
         Option<StatusEvent>,
     );
-    let table: [Row<'_>; 23] = [
+    let table: [Row<'_>; 24] = [
         (
             "applied whole",
             Is::Deploying,
@@ -404,6 +404,14 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
             Some(refused(report(4, Phase::Applied, content()), 5)),
             None,
             Some(Drifted),
+        ),
+        (
+            "refused, and not what it is to hold",
+            Is::Active,
+            &held,
+            Some(refused(report(5, Phase::Applied, content()), 5)),
+            None,
+            None,
         ),
         (
             "still refused",

@@ -50,6 +50,7 @@ macro_rules! suite {
             hosts: the_audit_log_is_read_newest_first,
             topologies: a_topology_reads_back_as_it_was_stored,
             topologies: a_name_is_one_name_in_any_case_until_torn_down,
+            topologies: subnets_are_taken_until_their_topology_is_torn_down,
             topologies: the_list_is_newest_first_with_counts,
             topologies: only_what_no_host_holds_is_removed,
             topologies: deckies_of_a_host_outlive_their_topology,

@@ -199,10 +199,7 @@ fn a_topology_is_edited_by_its_file_and_by_hand() -> Result<()> {
     let hosts = offered(&world, &["host", "inspect", ""])?;
     ensure!(hosts.iter().any(|name| name == HOST), "{hosts:?}");
     let deckies = offered(&world, &["decky", "inspect", ""])?;
-    ensure!(
-        deckies.contains(&name),
-        "{deckies:?}"
-    );
+    ensure!(deckies.contains(&name), "{deckies:?}");
     let mutations = offered(&world, &["mutation", "revert", ""])?;
     ensure!(mutations.contains(&id), "{mutations:?}");
 

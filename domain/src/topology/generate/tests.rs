@@ -347,6 +347,13 @@ fn topology(draft: &Draft) -> (Topology, Vec<Finding>) {
     (resolved.topology, findings)
 }
 
+#[test]
+fn another_seed_gives_another_topology() {
+    let made = |seed| text(&draft(&Parameters::new("t", 3, 3, seed)));
+    let all: std::collections::BTreeSet<String> = (0..50).map(made).collect();
+    assert_eq!(all.len(), 50);
+}
+
 proptest! {
     #[test]
     fn whatever_is_generated_validates_and_keeps_its_promises(

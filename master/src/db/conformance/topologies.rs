@@ -62,6 +62,36 @@ pub(crate) async fn a_name_is_one_name_in_any_case_until_torn_down(store: Arc<dy
     );
 }
 
+pub(crate) async fn subnets_are_taken_until_their_topology_is_torn_down(store: Arc<dyn Store>) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 2);
+    let taken = async || {
+        let taken = store.taken_subnets().await.expect("answered");
+        maze.lans
+            .iter()
+            .filter(|lan| taken.contains(&lan.subnet))
+            .count()
+    };
+    assert_eq!(taken().await, 0);
+    drafted(&store, &maze).await;
+    assert_eq!(taken().await, maze.lans.len(), "a draft has its own");
+    store
+        .delete_topology(maze.id, false, operator(), at(90))
+        .await
+        .expect("a pending one is removed");
+    assert_eq!(taken().await, 0);
+
+    deployed(&store, &maze, edge).await;
+    let (deploying, active) = (TopologyStatus::Deploying, TopologyStatus::Active);
+    settled(&store, &maze, deploying, StatusEvent::Converged).await;
+    assert_eq!(taken().await, maze.lans.len());
+    settled(&store, &maze, active, StatusEvent::TeardownRequested).await;
+    assert_eq!(taken().await, maze.lans.len(), "its host may still hold it");
+    let going = TopologyStatus::TearingDown;
+    settled(&store, &maze, going, StatusEvent::HostIsEmpty).await;
+    assert_eq!(taken().await, 0);
+}
+
 pub(crate) async fn the_list_is_newest_first_with_counts(store: Arc<dyn Store>) {
     assert_eq!(store.topologies().await.expect("answered"), []);
     let edge = enrolled(&store, 1, "edge").await;
