@@ -167,6 +167,7 @@ impl Api {
             waker: parts.mutations,
             clock: Arc::clone(&parts.clock),
             limits: Limits::default(),
+            allocating: Arc::default(),
         };
         let topologies = Topologies {
             editor,

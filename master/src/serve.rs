@@ -236,6 +236,7 @@ pub async fn serve(
             waker: mutations.clone(),
             clock: Arc::clone(&clock),
             limits: Limits::default(),
+            allocating: Arc::default(),
         };
         Mutator::new(editor, waker.clone()).run(shutdown.clone())
     });

@@ -355,6 +355,8 @@ pub trait Queue: Send + Sync {
     /// The pending mutations of a topology, in the order in which they will be applied.
     async fn pending_mutations(&self, topology: TopologyId)
     -> Result<Vec<MutationRow>, StoreError>;
+    /// The pending mutations of every topology.
+    async fn every_pending_mutation(&self) -> Result<Vec<MutationRow>, StoreError>;
 
     /// Every decky that mutates by itself and whose topology is active or degraded.
     async fn scheduled(&self) -> Result<Vec<Scheduled>, StoreError>;

@@ -83,7 +83,7 @@ impl Topologies {
         base: SubnetBase,
     ) -> Result<Ipv4Net, CanvasError> {
         self.find(reference).await?;
-        let taken = self.store.taken_subnets().await;
+        let taken = self.editor.taken_subnets().await;
         let taken = taken.map_err(CanvasError::Store)?;
         SubnetAllocator::new(base, taken)
             .next_free()

@@ -17,8 +17,10 @@ use domain::topology::mutation::{self, Mutation, Op, Regime};
 use domain::topology::status::TopologyStatus;
 use domain::topology::validate::Limits;
 use domain::topology::{Decky, Topology};
+use ipnet::Ipv4Net;
 use proto::difference::changes;
 use proto::queued::{InvalidQueued, Queued};
+use tokio::sync::Mutex;
 
 use super::find::{FindError, find_topology};
 use crate::bus::Bus;
@@ -47,6 +49,9 @@ pub struct Editor {
     pub clock: Clock,
     /// How large a topology may be.
     pub limits: Limits,
+    /// Held from the look at which subnets are taken until one is: two edits of two topologies
+    /// would find the same one free.
+    pub allocating: Arc<Mutex<()>>,
 }
 
 /// An edit that is asked for.
@@ -185,6 +190,14 @@ struct Base {
 impl Editor {
     /// Makes an edit, or says why not. Others may edit meanwhile: it is then read anew.
     pub async fn edit(&self, order: &EditOrder<'_>) -> Result<Edited, ChangeError> {
+        let _alone = match order.change {
+            Change::Ops(draft) if wants_subnet(draft) => Some(self.allocating.lock().await),
+            Change::Ops(_)
+            | Change::File(_)
+            | Change::Exactly(_)
+            | Change::Decky(_)
+            | Change::Deckies => None,
+        };
         for _ in 0..ATTEMPTS {
             let base = self.base(order).await?;
             if let Some(edited) = self.attempt(&base, order).await? {
@@ -341,10 +354,35 @@ impl Editor {
         }
     }
 
+    /// The ranges of every LAN of a topology that is not torn down, those that are only queued among
+    /// them.
+    pub(super) async fn taken_subnets(&self) -> Result<Vec<Ipv4Net>, StoreError> {
+        // Queued first: one that is committed between the two reads is then seen twice, not never.
+        let queued = self.store.every_pending_mutation().await?;
+        let mut taken = self.store.taken_subnets().await?;
+        for row in queued {
+            // One that cannot be read will be refused when its turn comes.
+            let Ok(queued) = Queued::from_json(&row.payload) else {
+                continue;
+            };
+            let ops = queued.mutation.ops().iter();
+            taken.extend(ops.filter_map(|op| match op {
+                Op::AddLan(lan) => Some(lan.subnet),
+                Op::RemoveLan { .. }
+                | Op::UpdateLan { .. }
+                | Op::AddDecky(_)
+                | Op::RemoveDecky { .. }
+                | Op::UpdateDecky { .. }
+                | Op::AttachDecky { .. }
+                | Op::DetachDecky { .. } => None,
+            }));
+        }
+        Ok(taken)
+    }
+
     async fn read_ops(&self, base: &Base, draft: &MutationDraft) -> Result<Mutation, ChangeError> {
         let mut taken = if wants_subnet(draft) {
-            let taken = self.store.taken_subnets().await;
-            taken.map_err(ChangeError::Read)?
+            self.taken_subnets().await.map_err(ChangeError::Read)?
         } else {
             Vec::new()
         };

@@ -157,9 +157,8 @@ struct Asked {
 
 impl Asked {
     fn by_many(at: &str, token: &str, path: &str) -> Result<Self> {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {token}\r\n\r\n"
-        );
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {token}\r\n\r\n");
         let start = Instant::now();
         let times: Vec<Result<Vec<f64>>> = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
@@ -208,7 +207,10 @@ fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<()> {
         let more = stream.read(&mut buffer[have..])?;
         ensure!(more > 0, "the master closed the connection");
         have += more;
-        if let Some(end) = buffer[..have].windows(4).position(|four| four == b"\r\n\r\n") {
+        if let Some(end) = buffer[..have]
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+        {
             let head = std::str::from_utf8(&buffer[..end])?;
             ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
             let length = head

@@ -164,6 +164,8 @@ pub(crate) async fn mutations_queue_in_order_and_only_behind_what_was_seen(store
     let numbers = |rows: Vec<MutationRow>| rows.iter().map(|row| row.sequence).collect::<Vec<_>>();
     let pending = store.pending_mutations(maze.id).await.expect("answered");
     assert_eq!(numbers(pending), [1, 2, 3]);
+    let every = store.every_pending_mutation().await.expect("answered");
+    assert_eq!(numbers(every), [1, 2, 3]);
     let page = store
         .mutations(maze.id, MutationPage::default(), 2)
         .await

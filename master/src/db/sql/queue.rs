@@ -126,6 +126,10 @@ impl Queue for SqlStore {
         read::pending(self, topology).await
     }
 
+    async fn every_pending_mutation(&self) -> Result<Vec<MutationRow>, StoreError> {
+        read::every_pending(self).await
+    }
+
     async fn scheduled(&self) -> Result<Vec<Scheduled>, StoreError> {
         read::scheduled(self).await
     }

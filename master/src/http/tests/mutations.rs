@@ -222,6 +222,33 @@ async fn one_call_edits_a_draft_at_once_and_queues_for_what_is_live() {
 }
 
 #[tokio::test]
+async fn edits_that_race_never_find_one_subnet_free() {
+    let live = Live::new().await;
+    let world = &live.world;
+    for name in ["one", "two"] {
+        world.topology(name).await;
+    }
+    // Of the live one it is only queued, of the others it is stored at once.
+    let queued = live
+        .queue(json!([{ "op": "add_lan", "name": "queued" }]))
+        .await;
+    let words = live.mutation(&queued).await["words"].to_string();
+    let add = |name: String| async move {
+        let body = json!({ "ops": [{ "op": "add_lan", "name": "more" }] });
+        let path = format!("/api/v1/topologies/{name}/mutations");
+        let answer = world.post(&path, body).await.expect(200);
+        answer["words"].to_string()
+    };
+    let (one, two) = tokio::join!(add("one".to_owned()), add("two".to_owned()));
+    let subnet = |words: &str| {
+        let part = words.split_whitespace().find(|word| word.contains("/24"));
+        part.expect("its range is said").to_owned()
+    };
+    let subnets: std::collections::BTreeSet<_> = [&words, &one, &two].map(|it| subnet(it)).into();
+    assert_eq!(subnets.len(), 3, "{words} {one} {two}");
+}
+
+#[tokio::test]
 async fn an_edit_is_checked_against_everything_that_is_queued_before_it() {
     let mut live = Live::new().await;
     let first = live

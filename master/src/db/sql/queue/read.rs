@@ -113,6 +113,15 @@ pub(super) async fn pending(
     all(store, query.bind(blob(topology.uuid()))).await
 }
 
+pub(super) async fn every_pending(store: &SqlStore) -> Result<Vec<MutationRow>, StoreError> {
+    let query = sql(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM mutations WHERE state = 'pending' ORDER BY topology, sequence"
+    ));
+    all(store, query).await
+}
+
 pub(super) async fn next_claim(store: &SqlStore) -> Result<Option<OffsetDateTime>, StoreError> {
     // A queue whose first is leased waits for that lease, whatever is behind it.
     let row = sql(
