@@ -15,6 +15,10 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
                       response_headers_conformance,response_schema_conformance,\
                       unsupported_method,missing_required_header";
 
+/// A run that made fewer requests has asked for hardly more than each route once. A machine that is
+/// busy makes a few hundred in the time that is given, an idle one thousands.
+const ENOUGH: u32 = 100;
+
 /// Somebody who asks.
 struct Asker<'a> {
     name: &'a str,
@@ -121,7 +125,7 @@ fn ask(world: &World, document: &Path, asker: &Asker<'_>) -> Result<()> {
     let asked = asked(&outcome.stdout)
         .with_context(|| format!("it does not say what it did:\n{}", outcome.stdout))?;
     ensure!(
-        asked > 100,
+        asked > ENOUGH,
         "as {} it made only {asked} requests",
         asker.name
     );
