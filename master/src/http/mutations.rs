@@ -26,6 +26,7 @@ use super::events::MOST;
 use super::extract::{Body, BodyOrDefault, Malformed, Params};
 use super::precondition::IfMatch;
 use super::problem::ApiError;
+use super::topologies::{Meant, unchanged};
 use super::{Api, shapes};
 use crate::db::queue::{MutationId, MutationPage, MutationRow};
 use crate::mutate::mutation_id;
@@ -44,10 +45,9 @@ pub(super) async fn edit(
     condition: IfMatch,
     Body(request): Body<EditRequest>,
 ) -> Answered {
-    let (topology, expected) =
-        expect(&api, topology, &condition, request.expected_revision).await?;
+    let on = meant(&api, topology, &condition, request.expected_revision).await?;
     let draft = MutationDraft::from(request);
-    let order = order(&topology, Change::Ops(&draft), expected, &caller);
+    let order = order(&on, Change::Ops(&draft), &caller);
     answer(api.topologies.editor.edit(&order).await?)
 }
 
@@ -59,8 +59,7 @@ pub(super) async fn apply(
     condition: IfMatch,
     Body(request): Body<ApplyRequest>,
 ) -> Answered {
-    let (topology, expected) =
-        expect(&api, topology, &condition, request.expected_revision).await?;
+    let on = meant(&api, topology, &condition, request.expected_revision).await?;
     let draft = Draft::from(request.topology);
     let mode = if request.dry_run {
         Mode::Plan
@@ -69,7 +68,7 @@ pub(super) async fn apply(
     };
     let order = EditOrder {
         mode,
-        ..order(&topology, Change::File(&draft), expected, &caller)
+        ..order(&on, Change::File(&draft), &caller)
     };
     answer(api.topologies.editor.edit(&order).await?)
 }
@@ -82,9 +81,8 @@ pub(super) async fn mutate_all(
     condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<NowRequest>,
 ) -> Answered {
-    let (topology, expected) =
-        expect(&api, topology, &condition, request.expected_revision).await?;
-    let order = order(&topology, Change::Deckies, expected, &caller);
+    let on = meant(&api, topology, &condition, request.expected_revision).await?;
+    let order = order(&on, Change::Deckies, &caller);
     answer(api.topologies.editor.edit(&order).await?)
 }
 
@@ -96,9 +94,8 @@ pub(super) async fn mutate_decky(
     condition: IfMatch,
     BodyOrDefault(request): BodyOrDefault<NowRequest>,
 ) -> Answered {
-    let (topology, expected) =
-        expect(&api, topology, &condition, request.expected_revision).await?;
-    let order = order(&topology, Change::Decky(&decky), expected, &caller);
+    let on = meant(&api, topology, &condition, request.expected_revision).await?;
+    let order = order(&on, Change::Decky(&decky), &caller);
     answer(api.topologies.editor.edit(&order).await?)
 }
 
@@ -255,35 +252,23 @@ pub(super) async fn next_address(
     }))
 }
 
-/// The topology, and the revision that an edit is made on: a condition that holds now is to hold when
-/// the edit is stored.
-async fn expect(
+/// The topology, and the revision that an edit is made on: what the body says, or else the condition.
+async fn meant(
     api: &Api,
-    reference: String,
+    topology: String,
     condition: &IfMatch,
     expected: Option<u64>,
-) -> Result<(String, Option<u64>), ApiError> {
-    if condition.is_absent() {
-        return Ok((reference, expected));
-    }
-    let row = api.topologies.find(&reference).await?;
-    let revision = row.topology.revision;
-    condition.check(revision)?;
-    let expected = expected.or(Some(revision.get()));
-    // Under its name another one may stand a moment later.
-    Ok((row.topology.id.to_string(), expected))
+) -> Result<Meant, ApiError> {
+    let meant = unchanged(api, topology, condition).await?;
+    let expected = expected.map(Revision::new).or(meant.expected);
+    Ok(Meant { expected, ..meant })
 }
 
-fn order<'a>(
-    topology: &'a str,
-    change: Change<'a>,
-    expected: Option<u64>,
-    caller: &Caller,
-) -> EditOrder<'a> {
+fn order<'a>(on: &'a Meant, change: Change<'a>, caller: &Caller) -> EditOrder<'a> {
     EditOrder {
-        topology,
+        topology: &on.reference,
         change,
-        expected: expected.map(Revision::new),
+        expected: on.expected,
         mode: Mode::Do,
         cause: Trigger::Operator,
         actor: caller.actor(),

@@ -219,13 +219,17 @@ pub(super) async fn remove(
 }
 
 /// The topology that is meant, and at which revision, if the caller has said.
-struct Meant {
-    reference: String,
-    expected: Option<Revision>,
+pub(super) struct Meant {
+    pub(super) reference: String,
+    pub(super) expected: Option<Revision>,
 }
 
 /// What is meant, if it is at the revision that is meant.
-async fn unchanged(api: &Api, reference: String, condition: &IfMatch) -> Result<Meant, ApiError> {
+pub(super) async fn unchanged(
+    api: &Api,
+    reference: String,
+    condition: &IfMatch,
+) -> Result<Meant, ApiError> {
     if condition.is_absent() {
         return Ok(Meant {
             reference,
