@@ -3,7 +3,9 @@
 //! Floats have no place in anything that is hashed, so the hard part of the RFC (section
 //! 3.2.2.3) does not arise; whole numbers stay below 2^53, where every JSON reader agrees.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
@@ -21,7 +23,7 @@ pub enum Canonical {
     /// A list: its order has meaning.
     List(Vec<Canonical>),
     /// An object: its order has none.
-    Object(BTreeMap<String, Canonical>),
+    Object(BTreeMap<Cow<'static, str>, Canonical>),
 }
 
 /// The largest whole number that every JSON reader takes exactly.
@@ -65,11 +67,11 @@ impl FromIterator<Canonical> for Canonical {
 
 impl Canonical {
     /// An object of the given members.
-    pub fn object<const N: usize>(members: [(&str, Canonical); N]) -> Self {
+    pub fn object<const N: usize>(members: [(&'static str, Canonical); N]) -> Self {
+        let members = members.into_iter();
         Self::Object(
             members
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
+                .map(|(key, value)| (Cow::Borrowed(key), value))
                 .collect(),
         )
     }
@@ -90,7 +92,11 @@ impl Canonical {
         match self {
             Self::Null => out.push_str("null"),
             Self::Boolean(flag) => out.push_str(if *flag { "true" } else { "false" }),
-            Self::Integer(number) => out.push_str(&number.to_string()),
+            Self::Integer(number) => {
+                let Ok(()) = write!(out, "{number}") else {
+                    unreachable!("a string takes everything");
+                };
+            }
             Self::Text(text) => write_text(text, out),
             Self::List(items) => {
                 out.push('[');
@@ -103,10 +109,12 @@ impl Canonical {
                 out.push(']');
             }
             Self::Object(members) => {
-                // Keys sort by UTF-16 code units (section 3.2.3), which is not the order of
-                // their bytes beyond the basic plane.
                 let mut sorted: Vec<_> = members.iter().collect();
-                sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+                // Keys sort by UTF-16 code units (section 3.2.3), which is not the order of
+                // their bytes beyond the basic plane. Most are of ASCII, where it is.
+                if !members.keys().all(|key| key.is_ascii()) {
+                    sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+                }
                 out.push('{');
                 for (index, (key, value)) in sorted.into_iter().enumerate() {
                     if index > 0 {
@@ -125,6 +133,13 @@ impl Canonical {
 /// Escapes as section 3.2.2.2 demands: the shortest form, lower-case hexadecimal.
 fn write_text(text: &str, out: &mut String) {
     out.push('"');
+    // Most texts have nothing to escape, and go as they are.
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),
@@ -161,7 +176,7 @@ mod tests {
         ];
         let object = Canonical::Object(
             keys.iter()
-                .map(|key| ((*key).to_owned(), Canonical::Null))
+                .map(|key| (Cow::Borrowed(*key), Canonical::Null))
                 .collect(),
         );
         assert_eq!(

@@ -76,6 +76,11 @@ pub enum StoreError {
 /// Everything that the master must not forget.
 #[async_trait]
 pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
+    /// A number that is another one once anything but evidence was written, and before its writer is
+    /// told so; none when other masters may write too. What was read after it was asked for may be
+    /// given again for as long as it stays.
+    fn version(&self) -> Option<u64>;
+
     /// The epoch in force.
     async fn epoch(&self) -> Result<Epoch, StoreError>;
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::auth::{AdminToken, LocalToken};
 use self::guard::KnownNames;
+use self::kept::Kept;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::db::Store;
@@ -35,6 +36,7 @@ mod extract;
 mod guard;
 mod hosts;
 mod idempotency;
+mod kept;
 mod mutations;
 mod news;
 mod pages;
@@ -97,6 +99,7 @@ pub struct Api {
     enroll: Arc<Enroll>,
     ingest: Arc<Ingest>,
     topologies: Topologies,
+    kept: Kept,
     counts: Arc<ReconcileCounts>,
     metrics: Arc<Metrics>,
     local: LocalToken,
@@ -186,6 +189,7 @@ impl Api {
             enroll: parts.enroll,
             ingest: parts.ingest,
             topologies,
+            kept: Kept::default(),
             counts: parts.counts,
             metrics: parts.metrics,
             local: LocalToken::new(&parts.admin),

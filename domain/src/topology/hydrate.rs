@@ -415,7 +415,7 @@ fn sysctls_document(sysctls: &BTreeMap<String, String>) -> Canonical {
     Canonical::Object(
         sysctls
             .iter()
-            .map(|(key, value)| (key.clone(), value.as_str().into()))
+            .map(|(key, value)| (key.clone().into(), value.as_str().into()))
             .collect(),
     )
 }
@@ -424,7 +424,7 @@ fn services_document(services: &ServiceSet) -> Canonical {
     Canonical::Object(
         services
             .iter()
-            .map(|(kind, options)| (kind.as_str().to_owned(), options_document(options)))
+            .map(|(kind, options)| (kind.as_str().into(), options_document(options)))
             .collect(),
     )
 }
@@ -439,7 +439,7 @@ fn options_document(options: &ServiceOptions) -> Canonical {
                     OptionValue::Integer(number) => Canonical::Integer(*number),
                     OptionValue::Boolean(flag) => Canonical::Boolean(*flag),
                 };
-                (name.to_owned(), value)
+                (name.to_owned().into(), value)
             })
             .collect(),
     )

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use domain::assign::Assignment;
@@ -66,6 +67,8 @@ pub struct SqlStore {
     pub(super) write: Pool,
     pub(super) read: Readers,
     metrics: Arc<Metrics>,
+    /// How often anything but evidence was written.
+    version: Arc<AtomicU64>,
 }
 
 /// What a transaction waits for its turn in. On SQLite there is one turn for everything.
@@ -98,6 +101,7 @@ impl SqlStore {
                 metrics: Arc::clone(&metrics),
             },
             metrics,
+            version: Arc::default(),
         }
     }
 
@@ -129,15 +133,24 @@ impl SqlStore {
         self.metrics.db_writes_total.inc();
         let failed = failed(attempt);
         let metrics = Arc::clone(&self.metrics);
+        let version = (turn == Turn::Intent).then(|| Arc::clone(&self.version));
         match &self.write {
             Pool::Sqlite(pool) => {
                 let tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
                 let link = TxLink::Sqlite(tx);
-                Ok(Tx { link, metrics })
+                Ok(Tx {
+                    link,
+                    metrics,
+                    version,
+                })
             }
             Pool::Postgres(pool) => {
                 let link = TxLink::Postgres(pool.begin().await.map_err(failed)?);
-                let mut tx = Tx { link, metrics };
+                let mut tx = Tx {
+                    link,
+                    metrics,
+                    version,
+                };
                 sql("SELECT pg_advisory_xact_lock($1)")
                     .bind(turn.key())
                     .execute(&mut tx)
@@ -160,12 +173,23 @@ impl SqlStore {
             ),
         };
         let metrics = Arc::clone(&self.metrics);
-        Ok(Tx { link, metrics })
+        Ok(Tx {
+            link,
+            metrics,
+            version: None,
+        })
     }
 }
 
 #[async_trait]
 impl Store for SqlStore {
+    fn version(&self) -> Option<u64> {
+        match &self.write {
+            Pool::Sqlite(_) => Some(self.version.load(Ordering::Acquire)),
+            Pool::Postgres(_) => None,
+        }
+    }
+
     async fn epoch(&self) -> Result<Epoch, StoreError> {
         assignments::epoch(self).await
     }

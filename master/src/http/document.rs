@@ -24,13 +24,14 @@ use super::routes::{ROUTES, Route};
 /// `*`, or a list of entity tags.
 const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*"){0,15})$"#;
 
-/// What the document says of a route beside its method, its path and who may.
+/// What the document says of a route beside its method, its path and who may. Shapes are made when the
+/// document is: most masters are never asked for it.
 #[derive(Default)]
 pub(super) struct Doc {
     /// What it does, one sentence.
     pub(super) summary: &'static str,
-    body: Option<(Shape, Needed)>,
-    query: Vec<Parameter>,
+    body: Option<(fn() -> Shape, Needed)>,
+    query: Option<fn() -> Vec<Parameter>>,
     answers: Vec<(u16, Content)>,
     refusals: Vec<u16>,
     condition: Option<Condition>,
@@ -44,7 +45,7 @@ struct Shape {
 
 enum Content {
     Nothing,
-    Json(Shape),
+    Json(fn() -> Shape),
     Other(&'static str),
 }
 
@@ -68,6 +69,13 @@ impl Shape {
         Self {
             schema: json!({ "$ref": format!("#/components/schemas/{name}") }),
             parts,
+        }
+    }
+
+    fn any() -> Self {
+        Self {
+            schema: json!({}),
+            parts: Vec::new(),
         }
     }
 
@@ -104,42 +112,38 @@ impl Route {
 
     /// It takes this body.
     pub(super) fn takes<T: ToSchema>(mut self) -> Self {
-        self.doc.body = Some((Shape::of::<T>(), Needed::Always));
+        self.doc.body = Some((Shape::of::<T>, Needed::Always));
         self
     }
 
     /// It takes this body, or none.
     pub(super) fn may_take<T: ToSchema>(mut self) -> Self {
-        self.doc.body = Some((Shape::of::<T>(), Needed::Optional));
+        self.doc.body = Some((Shape::of::<T>, Needed::Optional));
         self
     }
 
     /// It takes these query parameters.
     pub(super) fn asks<T: IntoParams>(mut self) -> Self {
-        self.doc.query = T::into_params(|| Some(ParameterIn::Query));
+        self.doc.query = Some(|| T::into_params(|| Some(ParameterIn::Query)));
         self
     }
 
     /// It answers this, with that status.
     pub(super) fn gives<T: ToSchema>(mut self, status: u16) -> Self {
-        let content = Content::Json(Shape::of::<T>());
+        let content = Content::Json(Shape::of::<T>);
         self.doc.answers.push((status, content));
         self
     }
 
     /// It answers JSON of which no more is said.
     pub(super) fn gives_any(mut self) -> Self {
-        let schema = json!({});
-        let parts = Vec::new();
-        self.doc
-            .answers
-            .push((200, Content::Json(Shape { schema, parts })));
+        self.doc.answers.push((200, Content::Json(Shape::any)));
         self
     }
 
     /// It answers a page of these.
     pub(super) fn lists<T: ToSchema>(mut self) -> Self {
-        let content = Content::Json(Shape::page_of::<T>());
+        let content = Content::Json(Shape::page_of::<T>);
         self.doc.answers.push((200, content));
         self
     }
@@ -193,7 +197,7 @@ impl Route {
         if self.doc.body.is_some() {
             statuses.extend([413, 415, 422]);
         }
-        if !self.doc.query.is_empty() {
+        if self.doc.query.is_some() {
             statuses.push(422);
         }
         if self.is_keyed() {
@@ -226,7 +230,7 @@ impl Route {
         if let (Some((shape, needed)), Some(fields)) = (&self.doc.body, operation.as_object_mut()) {
             let body = json!({
                 "required": *needed == Needed::Always,
-                "content": { "application/json": { "schema": shape.schema } },
+                "content": { "application/json": { "schema": shape().schema } },
             });
             fields.insert("requestBody".to_owned(), body);
         }
@@ -271,7 +275,8 @@ impl Route {
                 })
             })
             .collect();
-        parameters.extend(self.doc.query.iter().map(value));
+        let query = self.doc.query.map(|query| query()).unwrap_or_default();
+        parameters.extend(query.iter().map(value));
         match self.doc.condition {
             Some(Condition::Match) => parameters.push(header(
                 "If-Match",
@@ -303,7 +308,7 @@ impl Route {
             let answer = self.doc.answers.iter().find(|(known, _)| *known == status);
             let mut response = match answer {
                 Some((_, Content::Json(shape))) => json!({
-                    "content": { "application/json": { "schema": shape.schema } },
+                    "content": { "application/json": { "schema": shape().schema } },
                 }),
                 Some((_, Content::Other(media))) => json!({
                     "content": { *media: { "schema": { "type": "string" } } },
@@ -353,7 +358,7 @@ pub(super) fn text() -> String {
 pub(super) fn document() -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
-    let problem = Shape::of::<Problem>();
+    let problem: fn() -> Shape = Shape::of::<Problem>;
     for route in ROUTES.iter() {
         let method = route.method.as_str().to_ascii_lowercase();
         let methods = paths.entry(route.path).or_default();
@@ -368,8 +373,8 @@ pub(super) fn document() -> Value {
             });
         let body = route.doc.body.iter().map(|(shape, _)| shape);
         for shape in answers.chain(body).chain([&problem]) {
-            let parts = shape.parts.iter();
-            schemas.extend(parts.map(|(name, schema)| (name.clone(), value(schema))));
+            let parts = shape().parts.into_iter();
+            schemas.extend(parts.map(|(name, schema)| (name, value(&schema))));
         }
     }
     json!({

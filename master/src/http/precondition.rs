@@ -5,6 +5,7 @@
 //! that nobody misses a change of status. `If-Match` compares the revision: what a caller wants to
 //! be sure of is that nobody has edited the topology meanwhile.
 
+use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::extract::Malformed;
+use super::kept::Made;
 use super::problem::ApiError;
 
 /// Most tags of one header.
@@ -86,18 +88,39 @@ impl IfNoneMatch {
 
     /// Answers in JSON under a tag, or says that the caller has it already.
     pub(super) fn answer(&self, revision: Revision, value: &impl Serialize) -> Response {
-        let bytes = json(value);
-        let tag = tag(revision, &bytes);
-        self.respond(&tag, bytes)
+        let Made { tag, json } = Made::of(Some(revision), value);
+        self.respond(&tag, json)
+    }
+
+    /// Answers what was made, under its tag.
+    pub(super) fn give(&self, made: Made) -> Response {
+        self.respond(&made.tag, made.json)
     }
 
     /// Answers bytes of JSON under a tag that is theirs.
-    pub(super) fn respond(&self, tag: &str, bytes: Vec<u8>) -> Response {
+    pub(super) fn respond(&self, tag: &str, bytes: impl Into<Bytes>) -> Response {
         if self.matches(tag) {
             return (StatusCode::NOT_MODIFIED, [(ETAG, quoted(tag))]).into_response();
         }
         let kind = HeaderValue::from_static("application/json");
-        ([(CONTENT_TYPE, kind), (ETAG, quoted(tag))], bytes).into_response()
+        ([(CONTENT_TYPE, kind), (ETAG, quoted(tag))], bytes.into()).into_response()
+    }
+}
+
+impl Made {
+    /// A value in JSON, under the tag of its revision, where it has one, and its text.
+    pub(super) fn of(revision: Option<Revision>, value: &impl Serialize) -> Self {
+        let json = serde_json::to_vec(value);
+        let json = json.expect("a shape has string keys and no custom serializer");
+        let digest = hex::encode(&Sha256::digest(&json)[..8]);
+        let tag = match revision {
+            Some(revision) => format!("{revision}-{digest}"),
+            None => digest,
+        };
+        Self {
+            tag: tag.into(),
+            json: json.into(),
+        }
     }
 }
 
@@ -106,15 +129,6 @@ pub(super) fn tagged(status: StatusCode, revision: Revision, value: &impl Serial
     let mut response = IfNoneMatch(None).answer(revision, value);
     *response.status_mut() = status;
     response
-}
-
-fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("a shape has string keys and no custom serializer")
-}
-
-fn tag(revision: Revision, bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    format!("{revision}-{}", hex::encode(&digest[..8]))
 }
 
 fn quoted(tag: &str) -> HeaderValue {

@@ -147,7 +147,7 @@ pub(super) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| vec![
         .says("Let a host connect no more.").gives::<HostShape>(200),
 
     route(GET, "/api/v1/topologies", VIEWER, |method| on(method, topologies::list))
-        .says("List topologies, newest first.").asks::<TopologiesQuery>().lists::<TopologyShape>().refuses(&[404]),
+        .says("List topologies, newest first.").if_none_match().asks::<TopologiesQuery>().lists::<TopologyShape>().refuses(&[404]),
     route(POST, "/api/v1/topologies", OPERATOR, |method| on(method, topologies::create))
         .says("Store a topology, as pending.").takes::<CreateTopology>().gives::<TopologyState>(201),
     route(POST, "/api/v1/topologies/validate", VIEWER, |method| on(method, topologies::validate))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
@@ -13,11 +13,12 @@ use domain::topology::draft::Draft;
 use domain::topology::status::TopologyStatus;
 use proto::rest::{
     CreateTopology, DeployRequest, FindingShape, Findings, Page, StatusChangeShape,
-    TeardownRequest, TopologiesQuery, TopologyFile, TopologyShape,
+    TeardownRequest, TopologiesQuery, TopologyFile,
 };
 
 use super::auth::Caller;
 use super::extract::{Body, BodyOrDefault, Malformed, Params};
+use super::kept::Made;
 use super::pages::{Order, Window};
 use super::precondition::{IfMatch, IfNoneMatch, tagged};
 use super::problem::ApiError;
@@ -28,8 +29,18 @@ use crate::topology::{Attempt, DeployOrder, find_host};
 /// `GET /topologies`
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    RawQuery(asked): RawQuery,
+    condition: IfNoneMatch,
     Params(query): Params<TopologiesQuery>,
-) -> Result<Json<Page<TopologyShape>>, ApiError> {
+) -> Result<Response, ApiError> {
+    let key = format!("topologies?{}", asked.unwrap_or_default());
+    let made = api
+        .kept
+        .or_make(api.store.as_ref(), key, listed(&api, query));
+    Ok(condition.give(made.await?))
+}
+
+async fn listed(api: &Api, query: TopologiesQuery) -> Result<Made, ApiError> {
     let window = Window::new(query.limit, query.cursor.as_deref())?;
     let status: Option<TopologyStatus> = query
         .status
@@ -58,9 +69,8 @@ pub(super) async fn list(
         .map(|row| (row.id, row))
         .collect();
     let page = window.cut(rows, |row| format!("{:019}", row.row), Order::Falling);
-    Ok(Json(page.map(|row| {
-        shapes::summary(&row, row.host.and_then(|id| hosts.get(&id)))
-    })))
+    let page = page.map(|row| shapes::summary(&row, row.host.and_then(|id| hosts.get(&id))));
+    Ok(Made::of(None, &page))
 }
 
 /// `POST /topologies`
@@ -111,9 +121,14 @@ pub(super) async fn document(
     Path(topology): Path<String>,
     condition: IfNoneMatch,
 ) -> Result<Response, ApiError> {
-    let row = api.topologies.find(&topology).await?;
-    let file = TopologyFile::from(&row.topology);
-    Ok(condition.answer(row.topology.revision, &file))
+    let key = format!("document {topology}");
+    let make = async {
+        let row = api.topologies.find(&topology).await?;
+        let file = TopologyFile::from(&row.topology);
+        Ok(Made::of(Some(row.topology.revision), &file))
+    };
+    let made = api.kept.or_make(api.store.as_ref(), key, make).await?;
+    Ok(condition.give(made))
 }
 
 /// `GET /topologies/{topology}/hydrated`: its tag is the hash of the document.

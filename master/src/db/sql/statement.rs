@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -99,6 +100,8 @@ pub(in crate::db) struct Readers {
 pub(in crate::db) struct Tx {
     pub(super) link: TxLink,
     pub(super) metrics: Arc<Metrics>,
+    /// Counts commits, of a transaction that may change more than evidence.
+    pub(super) version: Option<Arc<AtomicU64>>,
 }
 
 /// The transaction of the driver.
@@ -109,10 +112,15 @@ pub(super) enum TxLink {
 
 impl Tx {
     pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
-        match self.link {
+        let done = match self.link {
             TxLink::Sqlite(tx) => tx.commit().await,
             TxLink::Postgres(tx) => tx.commit().await,
+        };
+        // Of one that failed nobody knows whether it is stored.
+        if let Some(version) = self.version {
+            version.fetch_add(1, Ordering::Release);
         }
+        done
     }
 
     /// Ends it behind the driver's back, as SQLite does by itself when the disk is full.

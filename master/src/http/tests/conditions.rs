@@ -1,6 +1,7 @@
 //! Entity tags of topologies: who has it already, and who would act on another one.
 
 use super::*;
+use crate::http::kept::{Kept, MOST, Made};
 
 impl World {
     async fn under(&self, method: Method, path: &str, condition: (&str, &str)) -> Answer {
@@ -14,8 +15,8 @@ impl World {
 async fn an_answer_that_the_caller_has_is_not_sent_again_until_it_differs() {
     let world = World::new().await;
     world.topology("maze").await;
-    for path in ["maze", "maze/document", "maze/hydrated"] {
-        let path = format!("/api/v1/topologies/{path}");
+    for path in ["", "/maze", "/maze/document", "/maze/hydrated"] {
+        let path = format!("/api/v1/topologies{path}");
         let answer = world.get(&path).await;
         answer.expect(200);
         let tag = answer.headers["etag"].to_str().expect("text").to_owned();
@@ -105,4 +106,67 @@ async fn nothing_is_done_to_a_topology_at_another_revision() {
         .under(Method::POST, &teardown, ("if-match", "*"))
         .await
         .problem(409, "illegal_transition");
+}
+
+#[tokio::test]
+async fn what_is_given_again_is_what_is_stored() {
+    let world = World::new().await;
+    world.topology("maze").await;
+    let document = "/api/v1/topologies/maze/document";
+    let list = "/api/v1/topologies?name=ma";
+    let revision = |answer: Value| answer["items"][0]["revision"].clone();
+    for number in 1..4 {
+        // Twice each: the second one is kept.
+        for _ in 0..2 {
+            assert_eq!(revision(world.get(list).await.expect(200)), number);
+            let file = world.get(document).await;
+            assert_eq!(
+                file.expect(200)["lans"].as_array().map(Vec::len),
+                Some(number + 1)
+            );
+        }
+        let ops = json!([{ "op": "add_lan", "name": format!("more-{number}") }]);
+        let path = "/api/v1/topologies/maze/mutations";
+        world.post(path, json!({ "ops": ops })).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_made_once_until_something_is_written() {
+    let world = World::new().await;
+    let store = world.store.as_ref();
+    let kept = Kept::default();
+    let made = std::cell::Cell::new(0);
+    let make = || async {
+        made.set(made.get() + 1);
+        Ok(Made::of(None, &made.get()))
+    };
+    let key = || "a".to_owned();
+    for _ in 0..3 {
+        let answer = kept
+            .or_make(store, key(), make())
+            .await
+            .expect("it is made");
+        assert_eq!(answer.json, "1");
+    }
+    // What is written while it is made makes it worthless.
+    world.topology("maze").await;
+    let slow = async {
+        let answer = make().await;
+        world.topology("office").await;
+        answer
+    };
+    kept.or_make(store, key(), slow).await.expect("it is made");
+    kept.or_make(store, key(), make())
+        .await
+        .expect("it is made");
+    assert_eq!(made.get(), 3);
+    // What has no end keeps no end of memory.
+    for number in 0..40 {
+        let large = async { Ok(Made::of(None, &"x".repeat(1024 * 1024))) };
+        kept.or_make(store, number.to_string(), large)
+            .await
+            .expect("it is made");
+        assert!(kept.size() <= MOST, "{}", kept.size());
+    }
 }

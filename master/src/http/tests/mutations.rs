@@ -320,8 +320,9 @@ async fn a_lan_may_come_before_its_gateway_and_a_batch_is_whole() {
         .await
         .expect(202);
     assert_eq!(whole["mutation"]["op"], "batch");
+    // What is only queued is taken too.
     let next = live.world.get("/api/v1/topologies/maze/next-subnet").await;
-    assert_eq!(next.expect(200)["subnet"], "172.20.1.0/24");
+    assert_eq!(next.expect(200)["subnet"], "172.20.2.0/24");
 }
 
 #[tokio::test]
