@@ -10,6 +10,7 @@ use proto::settings;
 use serde::Deserialize;
 
 use crate::db::postgres::{Server, UrlError};
+use crate::forget::Keep;
 
 /// What the file holds. Flags of the command line win over it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,6 +34,18 @@ pub struct ConfigFile {
     pub log_format: Option<String>,
     /// The database, when it is not a file in the data directory.
     pub database: Option<DatabaseFile>,
+    /// For how long evidence is kept.
+    pub retention: Option<RetentionFile>,
+}
+
+/// For how long evidence is kept; for ever, where nothing is said.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionFile {
+    /// Events that were received longer ago are forgotten.
+    pub events_for: Option<String>,
+    /// Of more events than that the oldest are forgotten.
+    pub events_most: Option<u64>,
 }
 
 /// Which database the file names.
@@ -75,6 +88,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The database on a server; none is a SQLite file in the data directory.
     pub database: Option<Server>,
+    /// For how long evidence is kept.
+    pub keep: Keep,
 }
 
 /// The form of the log.
@@ -188,7 +203,22 @@ impl ConfigFile {
                 });
             }
         };
+        let retention = self.retention.unwrap_or_default();
+        let events_for = match retention.events_for {
+            None => None,
+            text => Some(span(
+                "retention.events_for",
+                text,
+                "",
+                [60_000, 36_500 * day],
+            )?),
+        };
+        let keep = Keep {
+            events_for,
+            events_most: retention.events_most,
+        };
         Ok(Config {
+            keep,
             data_dir: self
                 .data_dir
                 .unwrap_or_else(|| PathBuf::from("/var/lib/decnet")),
@@ -290,6 +320,27 @@ mod tests {
         assert_eq!(config.fleet_listen, default.fleet_listen);
         assert_eq!(config.certificate_life, default.certificate_life);
         assert_eq!(config.deploy_deadline, default.deploy_deadline);
+    }
+
+    #[test]
+    fn evidence_is_kept_for_ever_unless_it_is_said_otherwise() {
+        let read = |text: &str| {
+            let file = ConfigFile::parse(text, Path::new("x.toml"));
+            file.and_then(ConfigFile::resolve)
+        };
+        let keep = |text: &str| read(text).expect("a configuration").keep;
+        assert_eq!(keep(""), Keep::default());
+        assert_eq!(keep("[retention]\n"), Keep::default());
+        let bounded = keep("[retention]\nevents_for = \"90d\"\nevents_most = 1_000\n");
+        assert_eq!(bounded.events_for, Some(Duration::from_secs(90 * 86_400)));
+        assert_eq!(bounded.events_most, Some(1000));
+        for (text, told) in [
+            ("[retention]\nevents_for = \"1s\"\n", "retention.events_for"),
+            ("[retention]\nevents_form = \"1d\"\n", "events_for"),
+        ] {
+            let error = read(text).expect_err("it is none").to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

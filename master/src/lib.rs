@@ -21,6 +21,7 @@ pub mod db;
 pub mod enroll;
 pub mod entropy;
 pub mod fleet;
+pub mod forget;
 pub mod http;
 pub mod metrics;
 pub mod mutate;

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::db::{SqlStore, Store, StoreError, postgres, sqlite};
 use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetParts};
+use crate::forget;
 use crate::http::{self, Api, ApiParts};
 use crate::metrics::Metrics;
 use crate::mutate::{MutationWaker, Mutator};
@@ -33,8 +34,6 @@ use crate::topology::Editor;
 
 /// How often it is stored when hosts were last heard.
 const FLUSH: Duration = Duration::from_secs(60);
-/// How often what has expired is forgotten.
-const EXPIRE: Duration = Duration::from_secs(10 * 60);
 /// How long open streams and requests may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -252,8 +251,13 @@ pub async fn serve(
     );
     spawn(
         &tracker,
-        "store.expire",
-        expire(Arc::clone(&store), Arc::clone(&clock), shutdown.clone()),
+        "store.forget",
+        forget::run(
+            Arc::clone(&store),
+            config.keep,
+            Arc::clone(&clock),
+            shutdown.clone(),
+        ),
     );
     spawn(
         &tracker,
@@ -472,20 +476,6 @@ async fn flush(fleet: Arc<Fleet>, shutdown: CancellationToken) {
         }
         if let Err(error) = fleet.flush().await {
             tracing::warn!(error = %Chain(&error), "when hosts were last heard could not be stored");
-        }
-    }
-}
-
-/// Forgets sessions and idempotency keys whose time is over.
-async fn expire(store: Arc<dyn Store>, clock: Clock, shutdown: CancellationToken) {
-    let mut every = tokio::time::interval(EXPIRE);
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = shutdown.cancelled() => return,
-        }
-        if let Err(error) = store.forget_expired(clock()).await {
-            tracing::warn!(error = %Chain(&error), "what has expired could not be forgotten");
         }
     }
 }
