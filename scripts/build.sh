@@ -25,6 +25,8 @@ case "${1:-release}" in
     release)
         say "building master, agent and command line (release)"
         cargo build --release --locked -p master -p agent -p cli
+        # Cargo forgets the profile's `strip` for a package whose optimisation is set apart (Cargo.toml).
+        strip --strip-debug "$TARGET/release/decnet-master"
         build_decky
         ;;
     decky)

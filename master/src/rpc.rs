@@ -209,10 +209,10 @@ impl FleetRpc for Rpc {
         let inbound = request.into_inner();
         let (receipts, outbound) = mpsc::channel(16);
         let rpc = self.clone();
-        let span = tracing::info_span!("host.events", host.id = %peer.id);
-        task::spawn("host.events", span, async move {
+        // A span for each batch instead of one for the stream: most streams are quiet for days.
+        task::spawn("host.events", tracing::Span::none(), async move {
             if let Err(status) = rpc.listen(&peer, inbound, &receipts).await {
-                tracing::debug!(code = ?status.code(), cause = status.message(), "event stream ended");
+                tracing::debug!(host.id = %peer.id, code = ?status.code(), cause = status.message(), "event stream ended");
                 drop(receipts.send(Box::new(Err(status))).await);
             }
         });
@@ -374,6 +374,7 @@ impl Rpc {
         }
     }
 
+    #[tracing::instrument(name = "host.events", skip_all, fields(host.id = %peer.id))]
     async fn store_batch(
         &self,
         peer: &HostPeer,

@@ -10,7 +10,7 @@ use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 /// What a heartbeat needs. Buffers grow with what is sent.
-const BUFFER: usize = 128;
+const BUFFER: usize = 64;
 /// tonic's own: how much is gathered before it is handed to the connection.
 const YIELD: usize = 32 * 1024;
 
