@@ -16,6 +16,7 @@ use sqlx::{
 };
 
 use crate::metrics::Metrics;
+use crate::task;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,17 +111,33 @@ pub(super) enum TxLink {
     Postgres(Transaction<'static, Postgres>),
 }
 
-impl Tx {
-    pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
-        let done = match self.link {
-            TxLink::Sqlite(tx) => tx.commit().await,
-            TxLink::Postgres(tx) => tx.commit().await,
-        };
-        // Of one that failed nobody knows whether it is stored.
-        if let Some(version) = self.version {
-            version.fetch_add(1, Ordering::Release);
+impl TxLink {
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
         }
-        done
+    }
+}
+
+impl Tx {
+    /// Commits. Where the version counts it, in a task of its own: whoever asked may go away meanwhile
+    /// (a client that disconnects), and the database commits all the same.
+    pub(in crate::db) async fn commit(self) -> Result<(), sqlx::Error> {
+        let Self { link, version, .. } = self;
+        let Some(version) = version else {
+            return link.commit().await;
+        };
+        let done = task::spawn("db.commit", tracing::Span::current(), async move {
+            let done = link.commit().await;
+            // Of one that failed nobody knows whether it is stored.
+            version.fetch_add(1, Ordering::Release);
+            done
+        });
+        match done.await {
+            Ok(done) => done,
+            Err(ended) => Err(sqlx::Error::Io(std::io::Error::other(ended))),
+        }
     }
 
     /// Ends it behind the driver's back, as SQLite does by itself when the disk is full.

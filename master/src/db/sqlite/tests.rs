@@ -145,6 +145,31 @@ async fn a_full_disk_is_named_loses_nothing_and_is_survived() {
 }
 
 #[tokio::test]
+async fn a_commit_that_nobody_waits_for_is_counted_too() {
+    use futures_util::FutureExt as _;
+
+    let directory = directory();
+    let store = super::open(&file(&directory)).await.expect("opens");
+    let before = store.version().expect("one process has the file");
+    let tx = store
+        .writing("be left alone")
+        .await
+        .expect("nobody else writes");
+    // As when a client disconnects: its request is dropped in the middle of the commit.
+    assert_eq!(tx.commit().now_or_never().map(|done| done.is_ok()), None);
+    // The next one gets its turn when that one has ended.
+    let next = store.writing("follow").await.expect("its turn comes");
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while store.version() == Some(before) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is counted");
+    drop(next);
+}
+
+#[tokio::test]
 async fn a_transaction_that_sqlite_ended_by_itself_does_not_poison_the_writer() {
     let directory = directory();
     let store = super::open(&file(&directory)).await.expect("opens");
