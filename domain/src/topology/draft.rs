@@ -177,6 +177,7 @@ impl Resolver<'_> {
     fn lans(&mut self, draft: &Draft) -> (Vec<Lan>, Vec<usize>) {
         let mut lans: Vec<Lan> = Vec::new();
         let mut places = Vec::new();
+        let mut names = BTreeSet::new();
         for (index, written) in draft.lans.iter().take(self.limits.lans).enumerate() {
             let path = format!("lans[{index}]");
             let target = format!("lan {}", clip(&written.name));
@@ -187,7 +188,8 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if lans.iter().any(|lan| lan.name.folded() == name.folded()) {
+            let folded = name.folded();
+            if names.contains(&folded) {
                 self.findings.push(Finding::error(
                     Code::LanNameDup,
                     target,
@@ -229,6 +231,7 @@ impl Resolver<'_> {
                 driver,
             });
             places.push(index);
+            names.insert(folded);
         }
         (lans, places)
     }
