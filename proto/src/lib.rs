@@ -1,5 +1,6 @@
 //! What is said: every byte that crosses a process boundary, and nothing that acts on it.
 
+pub mod bus;
 pub mod catalogue;
 pub mod decky_config;
 pub mod difference;
