@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::id::{HostId, TopologyId};
+use domain::revision::Revision;
 use domain::topology::Topology;
 use domain::topology::draft::{Draft, resolve};
 use domain::topology::finding::{Finding, FindingCode, sort};
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::db::{Actor, HostRow, Store, StoreError, TopologyError, TopologyRow};
+use crate::db::{Actor, HostRow, Removal, Store, StoreError, TopologyError, TopologyRow};
 use crate::entropy::OsEntropy;
 use crate::fleet::{Fleet, LiveHost};
 use crate::reconcile::{Conditions, Waker};
@@ -27,7 +28,7 @@ mod intent;
 pub use canvas::{CanvasError, Drawn};
 pub use edit::{Change, ChangeError, EditOrder, Edited, Editor, Mode, Outcome, RevertError};
 pub use find::{FindError, find_host, find_topology};
-pub use intent::{Attempt, DeployError, DeployOrder, TargetError, TeardownError};
+pub use intent::{Attempt, DeployError, DeployOrder, TargetError, TeardownError, TeardownOrder};
 
 /// The host that carries a topology for which no host was named.
 pub const LOCAL: &str = "local";
@@ -149,8 +150,14 @@ impl Topologies {
         })
     }
 
-    /// Removes a topology and what belongs to it; its events and the audit stay.
-    pub async fn delete(&self, reference: &str, actor: Actor) -> Result<(), DeleteError> {
+    /// Removes a topology and what belongs to it, if it is at the revision that is meant, where one
+    /// is; its events and the audit stay.
+    pub async fn delete(
+        &self,
+        reference: &str,
+        expected: Option<Revision>,
+        actor: Actor,
+    ) -> Result<(), DeleteError> {
         let row = self.find(reference).await.map_err(DeleteError::Find)?;
         let id = row.topology.id;
         let observed_empty = row.topology.host.is_none_or(|host| {
@@ -160,8 +167,15 @@ impl Topologies {
                 .and_then(|report| report.observed.as_ref().map(|observed| observed.lacks(id)))
                 .unwrap_or(false)
         });
+        let removal = Removal {
+            topology: id,
+            expected,
+            observed_empty,
+            actor,
+            now: (self.clock)(),
+        };
         self.store
-            .delete_topology(id, observed_empty, actor, (self.clock)())
+            .delete_topology(removal)
             .await
             .map_err(DeleteError::Delete)?;
         self.waker.wake();

@@ -11,7 +11,7 @@ use super::cells::{Cells, blob, failed, int, nanos};
 use super::graph::{self, Graph};
 use super::statement::{Row, Tx, sql};
 use super::{SqlStore, assignments, status};
-use crate::db::{Actor, StoreError, TopologyError, TopologyRow, TopologySummary};
+use crate::db::{Actor, Removal, StoreError, TopologyError, TopologyRow, TopologySummary};
 
 pub(super) async fn insert(
     store: &SqlStore,
@@ -184,31 +184,36 @@ pub(super) async fn list(store: &SqlStore) -> Result<Vec<TopologySummary>, Store
         .collect()
 }
 
-pub(super) async fn delete(
-    store: &SqlStore,
-    id: TopologyId,
-    observed_empty: bool,
-    actor: &Actor,
-    now: OffsetDateTime,
-) -> Result<(), TopologyError> {
+pub(super) async fn delete(store: &SqlStore, removal: &Removal) -> Result<(), TopologyError> {
     const ATTEMPT: &str = "remove a topology";
+    let Removal {
+        topology: id,
+        expected,
+        observed_empty,
+        actor,
+        now,
+    } = removal;
     let mut tx = store.writing(ATTEMPT).await.map_err(TopologyError::Store)?;
-    let head = status::head(&mut tx, id)
+    let head = status::head(&mut tx, *id)
         .await
         .map_err(TopologyError::Store)?
         .ok_or(TopologyError::Unknown)?;
+    let current = head.revision;
+    if let Some(expected) = expected.filter(|expected| *expected != current) {
+        return Err(TopologyError::StaleRevision { expected, current });
+    }
     let removable =
-        head.status.is_removable() || (head.status == TopologyStatus::Failed && observed_empty);
+        head.status.is_removable() || (head.status == TopologyStatus::Failed && *observed_empty);
     if !removable {
         return Err(TopologyError::NotRemovable(head.status));
     }
-    delete_rows(&mut tx, id)
+    delete_rows(&mut tx, *id)
         .await
         .map_err(TopologyError::Store)?;
     let subject = id.to_string();
     let detail = format!("{}, which was {}", head.name, head.status);
     let entry = Entry {
-        at: now,
+        at: *now,
         actor,
         action: "topology.delete",
         subject: &subject,
