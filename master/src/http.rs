@@ -22,10 +22,10 @@ use crate::db::Store;
 use crate::enroll::Enroll;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
-use crate::mutate::MutationWaker;
 use crate::operators::Operators;
 use crate::pipeline::Ingest;
-use crate::reconcile::{Conditions, ReconcileCounts, Waker};
+use crate::reconcile::ReconcileCounts;
+use crate::signal::{Conditions, MutationWaker, Waker};
 use crate::topology::{Editor, Topologies};
 
 mod api_tokens;

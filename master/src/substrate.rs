@@ -23,8 +23,9 @@ use crate::db::{
     Actor, EventBatch, EventFilter, EventPage, LiveTopology, NewEvent, Store, StoreError,
 };
 use crate::entropy::uuid_v7;
-use crate::mutate::{MutationWaker, deckies_served_otherwise};
+use crate::mutate::deckies_served_otherwise;
 use crate::pipeline::Ingest;
+use crate::signal::MutationWaker;
 
 /// Events that are read at once.
 const PAGE: u32 = 1000;

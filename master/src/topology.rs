@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::db::{Actor, HostRow, Removal, Store, StoreError, TopologyError, TopologyRow};
 use crate::entropy::OsEntropy;
 use crate::fleet::{Fleet, LiveHost};
-use crate::reconcile::{Conditions, Waker};
+use crate::signal::{Conditions, Waker};
 
 mod canvas;
 mod edit;

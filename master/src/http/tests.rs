@@ -33,11 +33,11 @@ use crate::enroll::Enroll;
 use crate::entropy::{random, uuid_v7};
 use crate::fleet::{Fleet, FleetParts, Session};
 use crate::metrics::Metrics;
-use crate::mutate::MutationWaker;
 use crate::operators::secret;
 use crate::operators::{Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
-use crate::reconcile::{Conditions, ReconcileCounts, Waker};
+use crate::reconcile::ReconcileCounts;
+use crate::signal::{Conditions, MutationWaker, Waker};
 
 mod access;
 mod accounts;

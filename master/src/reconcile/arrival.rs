@@ -11,7 +11,7 @@ use crate::crash;
 use crate::db::HostRow;
 use crate::db::queue::Arrival;
 use crate::fleet::LiveHost;
-use crate::mutate::tell;
+use crate::signal::tell;
 
 impl Reconciler {
     /// Ends the mutations of which the host has reported, and tells what has changed by them.

@@ -15,7 +15,7 @@ use crate::db::{
     Actor, Deploy, Force, HostRow, IntentError, Replace, Settlement, StoreError, Teardown,
     TopologyRow, Withdraw,
 };
-use crate::mutate::tell_ended;
+use crate::signal::tell_ended;
 
 /// Why a topology is torn down before its host has said so.
 const FORCED: &str = "forced; cleaned if the host returns";
