@@ -1,8 +1,8 @@
 //! The reconciler: reads everything, decides purely, acts. Waking it twice is waking it once.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;

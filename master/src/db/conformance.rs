@@ -98,6 +98,8 @@ macro_rules! suite {
             upkeep: the_audit_is_found_by_who_what_and_on_what,
             upkeep: old_events_go_in_batches_and_others_stay,
             upkeep: what_has_expired_is_forgotten,
+            upkeep: old_status_changes_go_in_batches_and_the_newest_stays,
+            upkeep: old_mutations_go_in_batches_and_open_ones_stay,
         }
     };
     ($fresh:path; $($module:ident: $law:ident,)*) => {

@@ -361,6 +361,8 @@ pub enum Withdraw {
 /// One change of a topology's status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {
+    /// Its place in the order of all such changes: it stays when earlier ones are forgotten.
+    pub row: i64,
     /// When.
     pub at: OffsetDateTime,
     /// From where.

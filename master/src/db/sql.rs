@@ -42,6 +42,7 @@ pub(super) mod cells;
 mod edits;
 mod events;
 mod graph;
+mod history;
 mod hosts;
 mod intent;
 mod keys;

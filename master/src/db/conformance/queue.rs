@@ -69,7 +69,7 @@ pub(crate) fn effect(claim: &MutationRow, worker: WorkerId, topology: Topology) 
     }
 }
 
-async fn queued(store: &Arc<dyn Store>, topology: &Topology, number: u8) -> MutationRow {
+pub(crate) async fn queued(store: &Arc<dyn Store>, topology: &Topology, number: u8) -> MutationRow {
     store
         .enqueue_mutation(mutation(topology.id, number))
         .await

@@ -170,8 +170,8 @@ pub(super) async fn changes(
     id: TopologyId,
 ) -> Result<Vec<StatusChange>, StoreError> {
     let rows = sql(
-        "SELECT at, before, after, event, reason, actor FROM status_changes
-         WHERE topology = $1 ORDER BY row",
+        "SELECT s.row, at, before, after, event, reason, actor FROM status_changes AS s
+         WHERE topology = $1 ORDER BY s.row",
     )
     .bind(blob(id.uuid()))
     .fetch_all(&store.read)
@@ -182,6 +182,7 @@ pub(super) async fn changes(
             let cells = Cells::new(row, "status change");
             let event: &str = cells.get("event")?;
             Ok(StatusChange {
+                row: cells.get("row")?,
                 at: cells.time("at")?,
                 from: cells.word("before")?,
                 to: cells.word("after")?,
