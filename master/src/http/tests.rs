@@ -43,6 +43,7 @@ mod access;
 mod accounts;
 mod conditions;
 mod document;
+mod documents;
 mod events;
 mod fleet;
 mod hostile;
