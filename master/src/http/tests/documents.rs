@@ -478,18 +478,14 @@ async fn names_that_look_like_others_are_those_others_or_none() {
             assert_eq!(paths(&answer, code), ["lans[1].name"], "{name:?}");
         }
     }
-    // The Kelvin sign folds into a letter elsewhere; here it is none.
     for name in ["MAZE", "Maze"] {
         let twin = json!({ "topology": file(name) });
         let answer = world.post("/api/v1/topologies", twin).await;
         answer.problem(409, "name_taken");
     }
-    let answer = world
-        .post(
-            "/api/v1/topologies",
-            json!({ "topology": file("\u{212a}") }),
-        )
-        .await;
+    // The Kelvin sign folds into a letter elsewhere; here it is none.
+    let kelvin = json!({ "topology": file("\u{212a}") });
+    let answer = world.post("/api/v1/topologies", kelvin).await;
     answer.problem(422, "invalid_topology");
     assert_eq!(paths(&answer, "NAME_INVALID"), ["name"]);
 }
