@@ -14,7 +14,8 @@ use crate::db::Store;
 use crate::db::queue::{CommitError, EditError, MutationPage, MutationRow, WorkerId};
 use crate::metrics::Metrics;
 
-/// How many interleavings are tried, unless `DECNET_INTERLEAVINGS` says otherwise.
+/// How many interleavings are tried, unless `DECNET_INTERLEAVINGS` says otherwise: so often an update
+/// would be lost by a store that does not compare.
 const INTERLEAVINGS: u64 = 10_000;
 
 #[allow(
@@ -50,9 +51,9 @@ const MAZES: u8 = 4;
 /// when that was too late. A store that takes anything else than an edit of what is stored, or that
 /// forgets one, is found at that step.
 pub(crate) async fn editors_lose_no_update_in_any_interleaving(store: Arc<dyn Store>) {
-    let rounds = interleavings().div_ceil(u64::from(MAZES));
+    let many = interleavings().div_ceil(u64::from(MAZES));
     let store = &store;
-    let work = |maze| async move { Edited::new(store, maze).await.interleave(rounds).await };
+    let work = |maze| async move { Edited::new(store, maze).await.interleave(many).await };
     join_all((1..=MAZES).map(work)).await;
 }
 
@@ -64,6 +65,10 @@ struct Edited<'a> {
     model: Topology,
     /// What each editor holds for it.
     views: [Option<Topology>; EDITORS],
+    /// How often each has stored an edit.
+    stored: [u64; EDITORS],
+    /// How often somebody had stored one since the read of an editor that came to store its own.
+    interleaved: u64,
 }
 
 impl<'a> Edited<'a> {
@@ -75,35 +80,36 @@ impl<'a> Edited<'a> {
             dice: Dice(maze.into()),
             model,
             views: [const { None }; EDITORS],
+            stored: [0; EDITORS],
+            interleaved: 0,
         }
     }
 
-    /// As many interleavings, of two of the editors each, both of whom have their way at last.
-    async fn interleave(mut self, rounds: u64) {
-        for round in 0..rounds {
-            let resting = self.dice.below(EDITORS);
-            let mut waiting: Vec<usize> = (0..EDITORS).filter(|one| *one != resting).collect();
-            while !waiting.is_empty() {
-                let turn = self.dice.below(waiting.len());
-                if self.step(waiting[turn], round).await {
-                    waiting.swap_remove(turn);
-                }
-            }
+    /// Steps until so many edits were of what another one had changed.
+    async fn interleave(mut self, many: u64) {
+        while self.interleaved < many {
+            let editor = self.dice.below(EDITORS);
+            self.step(editor).await;
         }
-        assert_eq!(self.model.revision, Revision::new(1 + 2 * rounds));
-        assert_eq!(stored(self.store, self.model.id).await, self.model);
+        let stored: u64 = self.stored.iter().sum();
+        assert_eq!(self.model.revision, Revision::new(1 + stored));
+        // Nobody is kept waiting for ever.
+        for one in self.stored {
+            assert!(one > stored / 10, "{:?}", self.stored);
+        }
+        assert_eq!(self::stored(self.store, self.model.id).await, self.model);
     }
 
-    /// One step of an editor; whether it has stored its edit of that round.
-    async fn step(&mut self, editor: usize, round: u64) -> bool {
+    /// One step of an editor: it reads, or else it stores what it makes of what it has read.
+    async fn step(&mut self, editor: usize) {
         let Some(view) = self.views[editor].take() else {
             let read = stored(self.store, self.model.id).await;
             assert_eq!(read, self.model);
             self.views[editor] = Some(read);
-            return false;
+            return;
         };
         let (held, current) = (view.revision, self.model.revision);
-        let name = format!("srv-{editor}-{round}");
+        let name = format!("srv-{editor}-{current}");
         let mut edited = renamed(view, editor, &name);
         match self.store.edit_draft(&edited, operator(), at(20)).await {
             Ok(revision) => {
@@ -112,12 +118,12 @@ impl<'a> Edited<'a> {
                 self.views[editor] = Some(edited);
                 self.model = renamed(self.model.clone(), editor, &name);
                 self.model.revision = revision;
-                true
+                self.stored[editor] += 1;
             }
             Err(EditError::StaleRevision { expected, current }) => {
                 assert!(held < self.model.revision);
                 assert_eq!((expected, current), (held, self.model.revision));
-                false
+                self.interleaved += 1;
             }
             Err(other) => panic!("{other:?}"),
         }
