@@ -147,6 +147,9 @@ pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
         actor: Actor,
         now: OffsetDateTime,
     ) -> Result<(), TopologyError>;
+    /// One topology without its LANs, deckies and edges: whoever holds them of its revision needs no
+    /// more to know that they are what is stored.
+    async fn topology_head(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError>;
     /// One topology, whole.
     async fn topology(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError>;
     /// The id of the topology of that name (without regard to case) that is not torn down, or

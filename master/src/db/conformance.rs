@@ -50,6 +50,7 @@ macro_rules! suite {
             hosts: last_seen_only_advances,
             hosts: the_audit_log_is_read_newest_first,
             topologies: a_topology_reads_back_as_it_was_stored,
+            topologies: a_head_is_a_topology_without_its_parts,
             topologies: a_name_is_one_name_in_any_case_until_torn_down,
             topologies: subnets_are_taken_until_their_topology_is_torn_down,
             topologies: the_list_is_newest_first_with_counts,

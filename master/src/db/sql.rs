@@ -293,6 +293,10 @@ impl Store for SqlStore {
         again(|| topologies::insert(self, topology, &actor, now)).await
     }
 
+    async fn topology_head(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError> {
+        topologies::head(self, id).await
+    }
+
     async fn topology(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError> {
         topologies::one(self, id).await
     }

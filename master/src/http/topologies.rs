@@ -86,7 +86,7 @@ pub(super) async fn create(
         .await?;
     let id = created.id.to_string();
     let mut inspection = api.topologies.inspect(&id).await?;
-    inspection.findings = created.findings;
+    inspection.findings = created.findings.into();
     let location = [(LOCATION, format!("/api/v1/topologies/{id}"))];
     let state = shapes::state(&inspection);
     let revision = inspection.row.topology.revision;

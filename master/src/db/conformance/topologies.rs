@@ -34,6 +34,28 @@ pub(crate) async fn a_topology_reads_back_as_it_was_stored(store: Arc<dyn Store>
     assert_eq!(store.topology(other).await.expect("answered"), None);
 }
 
+pub(crate) async fn a_head_is_a_topology_without_its_parts(store: Arc<dyn Store>) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 3);
+    let head = async || store.topology_head(maze.id).await.expect("answered");
+    assert_eq!(head().await, None);
+    deployed(&store, &maze, edge).await;
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::Converged,
+    )
+    .await;
+    let whole = store.topology(maze.id).await.expect("answered");
+    let mut expected = whole.expect("it is there");
+    assert!(expected.desired.is_some());
+    expected.topology.lans.clear();
+    expected.topology.deckies.clear();
+    expected.topology.edges.clear();
+    assert_eq!(head().await, Some(expected));
+}
+
 pub(crate) async fn a_name_is_one_name_in_any_case_until_torn_down(store: Arc<dyn Store>) {
     let first = topology(1, "Maze", 0);
     let second = topology(2, "mAZE", 0);

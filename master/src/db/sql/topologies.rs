@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::audit::{self, Entry};
 use super::cells::{Cells, blob, failed, int, nanos};
 use super::graph::{self, Graph};
-use super::statement::{Row, Tx, sql};
+use super::statement::{Row, Statement, Tx, sql};
 use super::{SqlStore, assignments, status};
 use crate::db::{Actor, Removal, StoreError, TopologyError, TopologyRow, TopologySummary};
 
@@ -87,19 +87,36 @@ pub(super) async fn one(
     const ATTEMPT: &str = "read a topology";
     // One transaction, so that the graph is that of the revision.
     let mut tx = store.reading(ATTEMPT).await?;
-    let row = sql(
+    let row = head_of(id).fetch_optional(&mut tx).await;
+    let row = row.map_err(failed(ATTEMPT))?;
+    let Some(row) = row else { return Ok(None) };
+    let graph = graph::read(&mut tx, id).await?;
+    topology_row(&row, id, graph).map(Some)
+}
+
+/// A topology without what is in tables of its own.
+pub(super) async fn head(
+    store: &SqlStore,
+    id: TopologyId,
+) -> Result<Option<TopologyRow>, StoreError> {
+    let row = head_of(id).fetch_optional(&store.read).await;
+    let row = row.map_err(failed("read a topology"))?;
+    let nothing = Graph {
+        lans: Vec::new(),
+        deckies: Vec::new(),
+        edges: Vec::new(),
+    };
+    row.map(|row| topology_row(&row, id, nothing)).transpose()
+}
+
+fn head_of(id: TopologyId) -> Statement {
+    sql(
         "SELECT name, host, revision, status, status_at, reason, deadline,
                 desired_epoch, desired_generation, desired_hash,
                 applied_epoch, applied_generation, applied_hash, applied_at
          FROM topologies WHERE id = $1",
     )
     .bind(blob(id.uuid()))
-    .fetch_optional(&mut tx)
-    .await
-    .map_err(failed(ATTEMPT))?;
-    let Some(row) = row else { return Ok(None) };
-    let graph = graph::read(&mut tx, id).await?;
-    topology_row(&row, id, graph).map(Some)
 }
 
 fn topology_row(row: &Row, id: TopologyId, graph: Graph) -> Result<TopologyRow, StoreError> {
