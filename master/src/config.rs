@@ -34,11 +34,11 @@ pub struct ConfigFile {
     pub log_format: Option<String>,
     /// The database, when it is not a file in the data directory.
     pub database: Option<DatabaseFile>,
-    /// For how long evidence is kept.
+    /// For how long evidence and history are kept.
     pub retention: Option<RetentionFile>,
 }
 
-/// For how long evidence is kept; for ever, where nothing is said.
+/// For how long evidence is kept (for ever, where nothing is said) and the history of topologies.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionFile {
@@ -46,7 +46,15 @@ pub struct RetentionFile {
     pub events_for: Option<String>,
     /// Of more events than that the oldest are forgotten.
     pub events_most: Option<u64>,
+    /// Changes of the status of a topology that are older are forgotten.
+    pub status_events_for: Option<String>,
+    /// Mutations that have ended longer ago are forgotten.
+    pub mutations_for: Option<String>,
 }
+
+/// How long the history of topologies is kept, unless it is said otherwise: a year can be told from
+/// its beginning at its end.
+const HISTORY: &str = "400d";
 
 /// Which database the file names.
 #[derive(Clone, Default, Deserialize)]
@@ -88,7 +96,7 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The database on a server; none is a SQLite file in the data directory.
     pub database: Option<Server>,
-    /// For how long evidence is kept.
+    /// For how long evidence and history are kept.
     pub keep: Keep,
 }
 
@@ -204,18 +212,23 @@ impl ConfigFile {
             }
         };
         let retention = self.retention.unwrap_or_default();
-        let events_for = match retention.events_for {
-            None => None,
-            text => Some(span(
-                "retention.events_for",
-                text,
-                "",
-                [60_000, 36_500 * day],
-            )?),
-        };
+        let kept = |key, text, default| span(key, text, default, [60_000, 36_500 * day]);
         let keep = Keep {
-            events_for,
+            events_for: match retention.events_for {
+                None => None,
+                text => Some(kept("retention.events_for", text, "")?),
+            },
             events_most: retention.events_most,
+            status_for: Some(kept(
+                "retention.status_events_for",
+                retention.status_events_for,
+                HISTORY,
+            )?),
+            mutations_for: Some(kept(
+                "retention.mutations_for",
+                retention.mutations_for,
+                HISTORY,
+            )?),
         };
         Ok(Config {
             keep,
@@ -329,14 +342,31 @@ mod tests {
             file.and_then(ConfigFile::resolve)
         };
         let keep = |text: &str| read(text).expect("a configuration").keep;
-        assert_eq!(keep(""), Keep::default());
-        assert_eq!(keep("[retention]\n"), Keep::default());
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let usual = Keep {
+            status_for: days(400),
+            mutations_for: days(400),
+            ..Keep::default()
+        };
+        assert_eq!(keep(""), usual);
+        assert_eq!(keep("[retention]\n"), usual);
+        let text = "[retention]\nstatus_events_for = \"30d\"\nmutations_for = \"36500d\"\n";
+        let said = Keep {
+            status_for: days(30),
+            mutations_for: days(36_500),
+            ..Keep::default()
+        };
+        assert_eq!(keep(text), said);
         let bounded = keep("[retention]\nevents_for = \"90d\"\nevents_most = 1_000\n");
         assert_eq!(bounded.events_for, Some(Duration::from_secs(90 * 86_400)));
         assert_eq!(bounded.events_most, Some(1000));
         for (text, told) in [
             ("[retention]\nevents_for = \"1s\"\n", "retention.events_for"),
             ("[retention]\nevents_form = \"1d\"\n", "events_for"),
+            (
+                "[retention]\nmutations_for = \"36501d\"\n",
+                "retention.mutations_for",
+            ),
         ] {
             let error = read(text).expect_err("it is none").to_string();
             assert!(error.contains(told), "{error}");

@@ -28,8 +28,8 @@ pub mod upkeep;
 pub use row::{
     Actor, AllowedKey, Appended, AuditEntry, Deploy, EventBatch, EventFilter, EventPage, EventRow,
     Force, HostRow, IntentError, LiveTopology, NewEvent, RedeemError, Redeemed, Redemption,
-    Replace, Settlement, StandingError, StatusChange, TokenRefusal, TokenRow, TopologyError,
-    TopologyRow, TopologySummary, Views, Withdraw,
+    Removal, Replace, Settlement, StandingError, StatusChange, Teardown, TokenRefusal, TokenRow,
+    TopologyError, TopologyRow, TopologySummary, Views, Withdraw,
 };
 pub use sql::SqlStore;
 
@@ -147,6 +147,9 @@ pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
         actor: Actor,
         now: OffsetDateTime,
     ) -> Result<(), TopologyError>;
+    /// One topology without its LANs, deckies and edges: whoever holds them of its revision needs no
+    /// more to know that they are what is stored.
+    async fn topology_head(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError>;
     /// One topology, whole.
     async fn topology(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError>;
     /// The id of the topology of that name (without regard to case) that is not torn down, or
@@ -157,13 +160,7 @@ pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
     /// Removes a topology that is pending or torn down (or failed, when the caller has seen that
     /// its host holds nothing of it) with all that belongs to it; events and audit stay. A host
     /// that is assigned it is assigned nothing, under a new generation.
-    async fn delete_topology(
-        &self,
-        id: TopologyId,
-        observed_empty: bool,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), TopologyError>;
+    async fn delete_topology(&self, removal: Removal) -> Result<(), TopologyError>;
     /// The changes of a topology's status, oldest first.
     async fn status_changes(&self, id: TopologyId) -> Result<Vec<StatusChange>, StoreError>;
 
@@ -173,13 +170,7 @@ pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
     /// Stores the intent to tear down: status to tearing down, and nothing assigned to its host
     /// when it is this topology that is assigned; all or nothing. A pending topology, which no
     /// host holds, goes to torn down at once.
-    async fn teardown(
-        &self,
-        topology: TopologyId,
-        reason: String,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<TopologyStatus, IntentError>;
+    async fn teardown(&self, teardown: Teardown) -> Result<TopologyStatus, IntentError>;
     /// Writes a decided status with compare-and-set; none when the stored status was another.
     async fn settle(&self, settlement: Settlement) -> Result<Option<TopologyStatus>, IntentError>;
     /// Stores what a host has reported as applied, when it differs from what is stored.

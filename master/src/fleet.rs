@@ -22,7 +22,7 @@ use crate::allow::AllowTable;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::db::{Actor, Force, HostRow, StandingError, Store, StoreError};
-use crate::reconcile::Waker;
+use crate::signal::Waker;
 
 /// How an agent and its host are, as its last heartbeat said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,5 +1,5 @@
 //! Forgets what nobody needs any more: sessions and idempotency keys whose time is over, and the
-//! oldest evidence, where the configuration bounds it.
+//! oldest of evidence, of changes of status and of mutations, where the configuration bounds them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,17 @@ const EVERY: Duration = Duration::from_secs(10 * 60);
 /// Events that go in one transaction: those that arrive are to be stored in between.
 const BATCH: u32 = 4096;
 
-/// For how long, and how much, evidence is kept; none of either is for ever.
+/// For how long, and how much, is kept; none is for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keep {
     /// Events that were received longer ago go.
     pub events_for: Option<Duration>,
     /// Of more events than that the oldest go.
     pub events_most: Option<u64>,
+    /// Changes of the status of a topology that are older go, but the newest one.
+    pub status_for: Option<Duration>,
+    /// Mutations that have ended longer ago go, but the newest one of each topology.
+    pub mutations_for: Option<Duration>,
 }
 
 /// Forgets for as long as the master runs.
@@ -45,6 +49,14 @@ pub async fn run(store: Arc<dyn Store>, keep: Keep, clock: Clock, shutdown: Canc
                 tracing::warn!(error = %Chain(&error), "old events could not be forgotten");
             }
         }
+        match forget_history(store.as_ref(), keep, now, &shutdown).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "old history of topologies is forgotten"),
+            Err(error) => {
+                let error = Chain(&error);
+                tracing::warn!(%error, "old history of topologies could not be forgotten");
+            }
+        }
     }
 }
 
@@ -55,7 +67,7 @@ async fn forget(
     now: OffsetDateTime,
     shutdown: &CancellationToken,
 ) -> Result<u64, StoreError> {
-    if keep == Keep::default() {
+    if keep.events_for.is_none() && keep.events_most.is_none() {
         return Ok(0);
     }
     let retention = Retention {
@@ -73,11 +85,40 @@ async fn forget(
     Ok(forgotten)
 }
 
+/// Forgets every change of status and every mutation that is not to be kept; how many.
+async fn forget_history(
+    store: &dyn Store,
+    keep: Keep,
+    now: OffsetDateTime,
+    shutdown: &CancellationToken,
+) -> Result<u64, StoreError> {
+    let mut forgotten = 0;
+    if let Some(age) = keep.status_for {
+        while !shutdown.is_cancelled() {
+            match store.forget_status_changes(now - age, BATCH).await? {
+                0 => break,
+                gone => forgotten += gone,
+            }
+        }
+    }
+    if let Some(age) = keep.mutations_for {
+        while !shutdown.is_cancelled() {
+            match store.forget_mutations(now - age, BATCH).await? {
+                0 => break,
+                gone => forgotten += gone,
+            }
+        }
+    }
+    Ok(forgotten)
+}
+
 #[cfg(test)]
 mod tests {
+    use domain::topology::status::{StatusEvent, TopologyStatus};
+
     use super::*;
     use crate::db::conformance::events::event;
-    use crate::db::conformance::{at, spool};
+    use crate::db::conformance::{at, deployed, enrolled, settled, spool, topology};
     use crate::db::{EventFilter, NewEvent, sqlite};
 
     #[tokio::test]
@@ -118,5 +159,63 @@ mod tests {
         };
         assert_eq!(left(keep).await, (20, 50));
         assert_eq!(left(keep).await, (0, 50));
+    }
+
+    #[tokio::test]
+    async fn history_goes_only_where_it_is_bounded() {
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        let store = sqlite::open(&directory.path().join("master.db")).await;
+        let store: Arc<dyn Store> = Arc::new(store.expect("the directory is there"));
+        let edge = enrolled(&store, 1, "edge").await;
+        let maze = topology(1, "maze", 0);
+        deployed(&store, &maze, edge).await;
+        settled(
+            &store,
+            &maze,
+            TopologyStatus::Deploying,
+            StatusEvent::Converged,
+        )
+        .await;
+        let shutdown = CancellationToken::new();
+        let gone = async |keep: Keep| {
+            let forgotten = forget_history(store.as_ref(), keep, at(100), &shutdown).await;
+            forgotten.expect("answered")
+        };
+        let day = Some(Duration::from_secs(86_400));
+        let minute = Some(Duration::from_secs(60));
+        for (keep, expected) in [
+            (Keep::default(), 0),
+            (
+                Keep {
+                    status_for: day,
+                    mutations_for: day,
+                    ..Keep::default()
+                },
+                0,
+            ),
+            (
+                Keep {
+                    mutations_for: minute,
+                    ..Keep::default()
+                },
+                0,
+            ),
+            (
+                Keep {
+                    status_for: minute,
+                    ..Keep::default()
+                },
+                1,
+            ),
+            (
+                Keep {
+                    status_for: minute,
+                    ..Keep::default()
+                },
+                0,
+            ),
+        ] {
+            assert_eq!(gone(keep).await, expected, "{keep:?}");
+        }
     }
 }

@@ -22,11 +22,11 @@ use crate::db::Store;
 use crate::enroll::Enroll;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
-use crate::mutate::MutationWaker;
 use crate::operators::Operators;
 use crate::pipeline::Ingest;
-use crate::reconcile::{Conditions, ReconcileCounts, Waker};
-use crate::topology::{Editor, Topologies};
+use crate::reconcile::ReconcileCounts;
+use crate::signal::{Conditions, MutationWaker, Waker};
+use crate::topology::{Editor, Judgements, Topologies};
 
 mod api_tokens;
 pub mod auth;
@@ -173,6 +173,7 @@ impl Api {
             allocating: Arc::default(),
         };
         let topologies = Topologies {
+            judgements: Judgements::default(),
             editor,
             store: Arc::clone(&parts.store),
             fleet: Arc::clone(&parts.fleet),

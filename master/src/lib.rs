@@ -30,6 +30,7 @@ pub mod pipeline;
 pub mod reconcile;
 pub mod rpc;
 pub mod serve;
+pub mod signal;
 mod substrate;
 pub mod task;
 pub mod topology;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::id::TopologyId;
 use domain::topology::Topology;
 use domain::topology::diff::Difference;
 use domain::topology::finding::{Finding, FindingCode};
@@ -18,7 +17,6 @@ use proto::difference::changes;
 use proto::queued::Queued;
 use proto::rest::FindingShape;
 use time::OffsetDateTime;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,7 +27,7 @@ use crate::crash;
 use crate::db::queue::{Application, CommitError, Failure, MutationId, MutationRow, WorkerId};
 use crate::db::{Store, StoreError};
 use crate::entropy::uuid_v7;
-use crate::reconcile::Waker;
+use crate::signal::{MutationWaker, Waker, tell};
 use crate::topology::Editor;
 
 mod schedule;
@@ -48,19 +46,6 @@ const BACK_OFF: Duration = Duration::from_secs(2);
 /// How often an effect is made anew when the topology was edited meanwhile.
 const ATTEMPTS: u32 = 16;
 
-/// Wakes who carries out mutations.
-#[derive(Clone, Default)]
-pub struct MutationWaker {
-    notify: Arc<Notify>,
-}
-
-impl MutationWaker {
-    /// Something was queued, or became due.
-    pub fn wake(&self) {
-        self.notify.notify_one();
-    }
-}
-
 /// What carries out mutations.
 pub struct Mutator {
     store: Arc<dyn Store>,
@@ -71,44 +56,6 @@ pub struct Mutator {
     reconciler: Waker,
     worker: WorkerId,
     schedule: Schedule,
-}
-
-/// Tells that a mutation is new or has changed its state.
-pub(crate) fn tell(bus: &Bus, row: &MutationRow) {
-    tracing::info!(
-        topology.id = %row.topology,
-        mutation.id = %row.id,
-        op = row.op,
-        state = %row.state,
-        "mutation"
-    );
-    bus.publish(
-        format!("topology.{}.mutation", row.topology),
-        serde_json::json!({
-            "topology": row.topology.to_string(),
-            "mutation": row.id.to_string(),
-            "sequence": row.sequence,
-            "op": row.op,
-            "state": row.state.as_str(),
-            "cause": row.cause,
-            "revision": row.revision.map(domain::revision::Revision::get),
-            "reason": row.reason,
-        }),
-    );
-}
-
-/// Tells of the mutations that ended together with a change of their topology's status, which was
-/// stored as of `at`.
-pub(crate) async fn tell_ended(
-    store: &dyn Store,
-    bus: &Bus,
-    topology: TopologyId,
-    at: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let rows = store.mutations_since(topology, at).await?;
-    let ended = rows.iter().filter(|row| row.state.is_final());
-    ended.for_each(|row| tell(bus, row));
-    Ok(())
 }
 
 // === impl Mutator ===
@@ -154,7 +101,7 @@ impl Mutator {
                 }
             };
             tokio::select! {
-                () = self.waker.notify.notified() => {}
+                () = self.waker.woken() => {}
                 () = tokio::time::sleep(rest) => {}
                 () = shutdown.cancelled() => return,
             }

@@ -1,8 +1,8 @@
 //! The reconciler: reads everything, decides purely, acts. Waking it twice is waking it once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use domain::id::{HostId, TopologyId};
 use domain::revision::Fence;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
@@ -24,8 +23,8 @@ use crate::db::{
     Actor, HostRow, IntentError, LiveTopology, Settlement, Store, StoreError, Withdraw,
 };
 use crate::fleet::{AssignedDocument, Fleet, LiveHost, Order};
-use crate::mutate::{MutationWaker, tell_ended};
 use crate::pipeline::Ingest;
+use crate::signal::{Conditions, MutationWaker, Waker, tell_ended};
 use crate::substrate::Teller;
 
 mod arrival;
@@ -36,66 +35,6 @@ const REST: Duration = Duration::from_secs(30);
 const WATCH: Duration = Duration::from_millis(500);
 /// Longest time between two pushes of one assignment.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// Wakes the reconciler.
-#[derive(Clone, Default)]
-pub struct Waker {
-    inner: Arc<WakerInner>,
-}
-
-#[derive(Default)]
-struct WakerInner {
-    notify: Notify,
-    connected: Mutex<Vec<HostId>>,
-}
-
-impl Waker {
-    /// Something may have changed.
-    pub fn wake(&self) {
-        self.inner.notify.notify_one();
-    }
-
-    /// A host has connected: what was sent on its last connection may not have arrived.
-    pub fn connected(&self, host: HostId) {
-        self.inner
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(host);
-        self.wake();
-    }
-
-    fn take_connected(&self) -> Vec<HostId> {
-        std::mem::take(
-            &mut *self
-                .inner
-                .connected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-}
-
-/// What is awaited of each live topology, for a person.
-#[derive(Default)]
-pub struct Conditions {
-    texts: Mutex<HashMap<TopologyId, String>>,
-}
-
-impl Conditions {
-    /// What is awaited of a topology, if anything.
-    pub fn of(&self, topology: TopologyId) -> Option<String> {
-        self.texts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&topology)
-            .cloned()
-    }
-
-    fn replace(&self, texts: HashMap<TopologyId, String>) {
-        *self.texts.lock().unwrap_or_else(PoisonError::into_inner) = texts;
-    }
-}
 
 /// Counts for `/metrics`.
 #[derive(Debug, Default)]
@@ -268,7 +207,7 @@ impl Reconciler {
                 }
             };
             tokio::select! {
-                () = self.waker.inner.notify.notified() => {}
+                () = self.waker.woken() => {}
                 () = tokio::time::sleep(rest) => {}
                 () = shutdown.cancelled() => return,
             }

@@ -24,11 +24,12 @@ use crate::fleet::{Fleet, FleetParts};
 use crate::forget;
 use crate::http::{self, Api, ApiParts};
 use crate::metrics::Metrics;
-use crate::mutate::{MutationWaker, Mutator};
+use crate::mutate::Mutator;
 use crate::operators::{FirstAdminError, Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
-use crate::reconcile::{Conditions, ReconcileCounts, Reconciler, ReconcilerParts, Waker};
+use crate::reconcile::{ReconcileCounts, Reconciler, ReconcilerParts};
 use crate::rpc::Rpc;
+use crate::signal::{Conditions, MutationWaker, Waker};
 use crate::task;
 use crate::topology::Editor;
 

@@ -2,7 +2,9 @@
 //!
 //! Level-triggered: what was told is read from the events themselves, and what lacks is told, so
 //! that whoever dies when, no transition is told twice and none is passed over. A failed change, a
-//! repair and a set that stays the same have nothing to tell.
+//! repair and a set that stays the same have nothing to tell. Neither has what was committed and
+//! overtaken before a host reported it: nobody can have seen it. What a host has reported is told
+//! also when more was committed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +14,11 @@ use domain::event::{EventKind, Payload, Severity};
 use domain::id::{DeckyId, EventId, HostId, SpoolId, TopologyId};
 use domain::revision::Fence;
 use domain::topology::Topology;
+use domain::topology::hydrate::{VersionHash, hydrate};
+use domain::topology::mutation::Regime;
 use domain::topology::status::{StatusEvent, TopologyStatus};
+use domain::topology::validate::Limits;
+use proto::queued::Queued;
 use uuid::{Builder, Uuid};
 
 use crate::bus::Bus;
@@ -23,8 +29,9 @@ use crate::db::{
     Actor, EventBatch, EventFilter, EventPage, LiveTopology, NewEvent, Store, StoreError,
 };
 use crate::entropy::uuid_v7;
-use crate::mutate::{MutationWaker, deckies_served_otherwise};
+use crate::mutate::deckies_served_otherwise;
 use crate::pipeline::Ingest;
+use crate::signal::MutationWaker;
 
 /// Events that are read at once.
 const PAGE: u32 = 1000;
@@ -50,6 +57,18 @@ struct Known {
     /// Under which fence the host held exactly this.
     fence: Option<Fence>,
     host: Option<HostId>,
+    /// Under which fence the host held what could not be found out.
+    lost: Option<Fence>,
+}
+
+/// What a host was seen to hold of a topology.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) host: HostId,
+    /// Under which fence.
+    pub(crate) fence: Fence,
+    /// The hash of the document.
+    pub(crate) hash: VersionHash,
 }
 
 /// The spool under which a topology's transitions are stored. Of a version that no host's spool
@@ -84,26 +103,63 @@ impl Teller {
         }
     }
 
-    /// A host was seen to hold exactly what it was told to hold of a topology.
+    /// A host was seen to hold exactly what it was told to hold of a topology, now or before it was
+    /// edited again.
     pub(crate) async fn converged(
         &mut self,
         topology: TopologyId,
-        host: HostId,
-        fence: Fence,
+        seen: Seen,
     ) -> Result<(), StoreError> {
+        let Seen { host, fence, .. } = seen;
         let known = self.known().await?.get(&topology);
-        if known.is_some_and(|known| known.fence == Some(fence)) {
+        let is_over = |known: &Known| {
+            let later = known.host == Some(host) && known.fence > Some(fence);
+            known.fence == Some(fence) || known.lost == Some(fence) || later
+        };
+        if known.is_some_and(is_over) {
             return Ok(());
         }
         let Some(row) = self.store.topology(topology).await? else {
             return Ok(());
         };
-        // Edited since: the host is about to be told otherwise, and will report anew.
-        if row.desired.is_none_or(|(desired, _)| desired > fence) {
-            return Ok(());
+        let graph = match row.desired {
+            Some((desired, _)) if desired <= fence => Some(row.topology),
+            Some(_) => self.before(row.topology, seen).await?,
+            None => return Ok(()),
+        };
+        match graph {
+            Some(graph) => self.bring(topology, host, Some((&graph, fence))).await,
+            None => {
+                // It is told with what the host holds next.
+                self.known().await?.entry(topology).or_default().lost = Some(fence);
+                Ok(())
+            }
         }
-        self.bring(topology, host, Some((&row.topology, fence)))
-            .await
+    }
+
+    /// The graph that a host was seen to hold: the one that is stored, without what was committed
+    /// after it. None when that does not have the hash which the host has said.
+    async fn before(
+        &self,
+        mut graph: Topology,
+        seen: Seen,
+    ) -> Result<Option<Topology>, StoreError> {
+        let newest = MutationPage::default();
+        let rows = self.store.mutations(graph.id, newest, LOOKED).await?;
+        let later = |row: &&MutationRow| row.fence.is_some_and(|made| made > seen.fence);
+        for row in rows.iter().filter(later) {
+            let Ok(queued) = Queued::from_json(&row.payload) else {
+                return Ok(None);
+            };
+            let Some(undo) = queued.undo else { continue };
+            // It was sound then: what holds of edits of today is not asked of it.
+            match undo.apply(&graph, Regime::Pending, &Limits::default()) {
+                Ok(undone) => graph = undone.topology,
+                Err(_) => return Ok(None),
+            }
+        }
+        let is_it = hydrate(&graph).version_hash() == seen.hash;
+        Ok(is_it.then_some(graph))
     }
 
     /// Tells the end of what was told of topologies that no host holds any more.

@@ -5,29 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::id::{HostId, TopologyId};
+use domain::revision::Revision;
 use domain::topology::Topology;
 use domain::topology::draft::{Draft, resolve};
 use domain::topology::finding::{Finding, FindingCode, sort};
 use domain::topology::hydrate::{VersionHash, hydrate};
-use domain::topology::validate::{Limits, check, validate};
+use domain::topology::validate::{Limits, check};
 use sha2::{Digest as _, Sha256};
 
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::db::{Actor, HostRow, Store, StoreError, TopologyError, TopologyRow};
+use crate::db::{Actor, HostRow, Removal, Store, StoreError, TopologyError, TopologyRow};
 use crate::entropy::OsEntropy;
 use crate::fleet::{Fleet, LiveHost};
-use crate::reconcile::{Conditions, Waker};
+use crate::signal::{Conditions, Waker};
 
 mod canvas;
 mod edit;
 mod find;
 mod intent;
+mod judged;
 
 pub use canvas::{CanvasError, Drawn};
 pub use edit::{Change, ChangeError, EditOrder, Edited, Editor, Mode, Outcome, RevertError};
 pub use find::{FindError, find_host, find_topology};
-pub use intent::{Attempt, DeployError, DeployOrder, TargetError, TeardownError};
+pub use intent::{Attempt, DeployError, DeployOrder, TargetError, TeardownError, TeardownOrder};
+pub use judged::Judgements;
+
+use judged::Judged;
 
 /// The host that carries a topology for which no host was named.
 pub const LOCAL: &str = "local";
@@ -40,6 +45,8 @@ pub struct Topologies {
     pub fleet: Arc<Fleet>,
     /// What the reconciler awaits.
     pub conditions: Arc<Conditions>,
+    /// What was looked at lately.
+    pub judgements: Judgements,
     /// Edits what is stored.
     pub editor: Editor,
     /// Wakes the reconciler.
@@ -67,7 +74,7 @@ pub struct Created {
 #[derive(Debug)]
 pub struct Inspection {
     /// What is stored.
-    pub row: TopologyRow,
+    pub row: Arc<TopologyRow>,
     /// Its host, if it has one.
     pub host: Option<HostRow>,
     /// What its host says.
@@ -75,7 +82,7 @@ pub struct Inspection {
     /// What is awaited.
     pub condition: Option<String>,
     /// What is wrong with it as it is stored.
-    pub findings: Vec<Finding>,
+    pub findings: Arc<[Finding]>,
 }
 
 /// Why a topology was not stored.
@@ -149,8 +156,14 @@ impl Topologies {
         })
     }
 
-    /// Removes a topology and what belongs to it; its events and the audit stay.
-    pub async fn delete(&self, reference: &str, actor: Actor) -> Result<(), DeleteError> {
+    /// Removes a topology and what belongs to it, if it is at the revision that is meant, where one
+    /// is; its events and the audit stay.
+    pub async fn delete(
+        &self,
+        reference: &str,
+        expected: Option<Revision>,
+        actor: Actor,
+    ) -> Result<(), DeleteError> {
         let row = self.find(reference).await.map_err(DeleteError::Find)?;
         let id = row.topology.id;
         let observed_empty = row.topology.host.is_none_or(|host| {
@@ -160,8 +173,15 @@ impl Topologies {
                 .and_then(|report| report.observed.as_ref().map(|observed| observed.lacks(id)))
                 .unwrap_or(false)
         });
+        let removal = Removal {
+            topology: id,
+            expected,
+            observed_empty,
+            actor,
+            now: (self.clock)(),
+        };
         self.store
-            .delete_topology(id, observed_empty, actor, (self.clock)())
+            .delete_topology(removal)
             .await
             .map_err(DeleteError::Delete)?;
         self.waker.wake();
@@ -170,7 +190,7 @@ impl Topologies {
 
     /// A topology, and everything that is known of where it stands.
     pub async fn inspect(&self, reference: &str) -> Result<Inspection, FindError> {
-        let row = self.find(reference).await?;
+        let Judged { row, findings } = self.judgements.of(self.store.as_ref(), reference).await?;
         let host = match row.topology.host {
             Some(id) => {
                 let found = self.store.host(id).await;
@@ -185,7 +205,7 @@ impl Topologies {
             live: host.as_ref().and_then(|host| self.fleet.live(host.id)),
             host,
             condition: self.conditions.of(row.topology.id),
-            findings: validate(&row.topology),
+            findings,
             row,
         })
     }

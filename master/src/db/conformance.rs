@@ -18,9 +18,10 @@ use pki::fingerprint::KeyFingerprint;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::sql::{SqlStore, Tx};
 use super::{
-    Actor, Deploy, Force, HostRow, IntentError, Redemption, Replace, Settlement, Store, TokenRow,
-    Withdraw,
+    Actor, Deploy, Force, HostRow, IntentError, Redemption, Removal, Replace, Settlement, Store,
+    Teardown, TokenRow, Withdraw,
 };
 
 pub(crate) mod accounts;
@@ -49,6 +50,7 @@ macro_rules! suite {
             hosts: last_seen_only_advances,
             hosts: the_audit_log_is_read_newest_first,
             topologies: a_topology_reads_back_as_it_was_stored,
+            topologies: a_head_is_a_topology_without_its_parts,
             topologies: a_name_is_one_name_in_any_case_until_torn_down,
             topologies: subnets_are_taken_until_their_topology_is_torn_down,
             topologies: the_list_is_newest_first_with_counts,
@@ -61,6 +63,7 @@ macro_rules! suite {
             intents: a_cordoned_host_takes_back_what_it_holds,
             intents: a_retry_on_another_host_leaves_the_first_with_nothing,
             intents: a_teardown_withdraws_the_assignment,
+            intents: nothing_ends_at_another_revision_than_is_meant,
             intents: a_settlement_is_written_only_from_the_status_it_was_decided_on,
             intents: a_raised_fence_is_above_what_the_host_obeys,
             intents: a_pass_reads_what_may_connect_and_what_is_live,
@@ -96,6 +99,8 @@ macro_rules! suite {
             upkeep: the_audit_is_found_by_who_what_and_on_what,
             upkeep: old_events_go_in_batches_and_others_stay,
             upkeep: what_has_expired_is_forgotten,
+            upkeep: old_status_changes_go_in_batches_and_the_newest_stays,
+            upkeep: old_mutations_go_in_batches_and_open_ones_stay,
         }
     };
     ($fresh:path; $($module:ident: $law:ident,)*) => {
@@ -298,6 +303,29 @@ pub(crate) async fn deployed(
         .expect("a pending topology is deployed")
 }
 
+/// The teardown of `topology`, at whatever revision it is.
+pub(crate) fn teardown_of(topology: &Topology) -> Teardown {
+    Teardown {
+        topology: topology.id,
+        expected: None,
+        reason: "the exercise is over".to_owned(),
+        actor: operator(),
+        now: at(50),
+    }
+}
+
+/// The removal of `topology`, at whatever revision it is, by somebody who has seen that its host
+/// holds nothing of it.
+pub(crate) fn removal_of(topology: &Topology) -> Removal {
+    Removal {
+        topology: topology.id,
+        expected: None,
+        observed_empty: true,
+        actor: operator(),
+        now: at(90),
+    }
+}
+
 /// A settlement that keeps the assignment.
 pub(crate) fn settlement(
     topology: &Topology,
@@ -347,6 +375,21 @@ pub(crate) async fn stand(store: &Arc<dyn Store>, host: HostId, to: Standing) ->
 
 pub(crate) fn spool(number: u128) -> SpoolId {
     SpoolId::new(uuid(0x5000 + number))
+}
+
+/// Another master's edit of every topology that is written and not yet committed: whoever else writes waits for it.
+pub(crate) struct Held(Tx);
+
+impl Held {
+    pub(crate) async fn new(store: &SqlStore) -> Self {
+        let mut tx = store.writing("edit").await.expect("nobody else writes");
+        tx.edit_all().await;
+        Self(tx)
+    }
+
+    pub(crate) async fn commit(self) {
+        self.0.commit().await.expect("the database answers");
+    }
 }
 
 /// Unwraps the error of an intent, for asserting on its variant.

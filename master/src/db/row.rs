@@ -225,6 +225,14 @@ pub enum TopologyError {
     /// Its status does not allow it.
     #[error("a topology that is {0} cannot be removed; tear it down first")]
     NotRemovable(TopologyStatus),
+    /// It was edited meanwhile.
+    #[error("the topology has revision {current}, not {expected}")]
+    StaleRevision {
+        /// What the caller saw.
+        expected: Revision,
+        /// What is stored.
+        current: Revision,
+    },
     /// The store failed.
     #[error("topology could not be stored or read")]
     Store(#[source] StoreError),
@@ -247,6 +255,36 @@ pub struct Deploy {
     pub replace: Replace,
     /// Until when it may take.
     pub deadline: OffsetDateTime,
+    /// Who asked.
+    pub actor: Actor,
+    /// The time.
+    pub now: OffsetDateTime,
+}
+
+/// A teardown that was decided.
+#[derive(Debug, Clone)]
+pub struct Teardown {
+    /// The topology.
+    pub topology: TopologyId,
+    /// At which revision it is meant, if that was said: at another one nothing is written.
+    pub expected: Option<Revision>,
+    /// Why.
+    pub reason: String,
+    /// Who asked.
+    pub actor: Actor,
+    /// The time.
+    pub now: OffsetDateTime,
+}
+
+/// The removal of a topology.
+#[derive(Debug, Clone)]
+pub struct Removal {
+    /// The topology.
+    pub topology: TopologyId,
+    /// At which revision it is meant, if that was said: at another one nothing is removed.
+    pub expected: Option<Revision>,
+    /// Whether the caller has seen that its host holds nothing of it.
+    pub observed_empty: bool,
     /// Who asked.
     pub actor: Actor,
     /// The time.
@@ -323,6 +361,8 @@ pub enum Withdraw {
 /// One change of a topology's status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {
+    /// Its place in the order of all such changes: it stays when earlier ones are forgotten.
+    pub row: i64,
     /// When.
     pub at: OffsetDateTime,
     /// From where.

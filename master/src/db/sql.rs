@@ -28,8 +28,9 @@ use time::OffsetDateTime;
 
 use super::{
     Actor, AllowedKey, Appended, AuditEntry, Deploy, EventBatch, EventFilter, EventPage, EventRow,
-    Force, HostRow, IntentError, RedeemError, Redeemed, Redemption, Settlement, StandingError,
-    StatusChange, Store, StoreError, TokenRow, TopologyError, TopologyRow, TopologySummary, Views,
+    Force, HostRow, IntentError, RedeemError, Redeemed, Redemption, Removal, Settlement,
+    StandingError, StatusChange, Store, StoreError, Teardown, TokenRow, TopologyError, TopologyRow,
+    TopologySummary, Views,
 };
 use crate::metrics::Metrics;
 
@@ -41,6 +42,7 @@ pub(super) mod cells;
 mod edits;
 mod events;
 mod graph;
+mod history;
 mod hosts;
 mod intent;
 mod keys;
@@ -291,6 +293,10 @@ impl Store for SqlStore {
         again(|| topologies::insert(self, topology, &actor, now)).await
     }
 
+    async fn topology_head(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError> {
+        topologies::head(self, id).await
+    }
+
     async fn topology(&self, id: TopologyId) -> Result<Option<TopologyRow>, StoreError> {
         topologies::one(self, id).await
     }
@@ -303,14 +309,8 @@ impl Store for SqlStore {
         topologies::list(self).await
     }
 
-    async fn delete_topology(
-        &self,
-        id: TopologyId,
-        observed_empty: bool,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), TopologyError> {
-        again(|| topologies::delete(self, id, observed_empty, &actor, now)).await
+    async fn delete_topology(&self, removal: Removal) -> Result<(), TopologyError> {
+        again(|| topologies::delete(self, &removal)).await
     }
 
     async fn status_changes(&self, id: TopologyId) -> Result<Vec<StatusChange>, StoreError> {
@@ -321,14 +321,8 @@ impl Store for SqlStore {
         again(|| intent::deploy(self, &deploy)).await
     }
 
-    async fn teardown(
-        &self,
-        topology: TopologyId,
-        reason: String,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<TopologyStatus, IntentError> {
-        again(|| intent::teardown(self, topology, &reason, &actor, now)).await
+    async fn teardown(&self, teardown: Teardown) -> Result<TopologyStatus, IntentError> {
+        again(|| intent::teardown(self, &teardown)).await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Option<TopologyStatus>, IntentError> {

@@ -34,6 +34,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0005_mutations.sql"),
     include_str!("migrations/sqlite/0006_operators.sql"),
     include_str!("migrations/sqlite/0007_mutate_every.sql"),
+    include_str!("migrations/sqlite/0008_forgotten.sql"),
 ];
 
 /// How long a statement waits for a lock of another process (a backup, a shell).

@@ -1,6 +1,7 @@
 //! What is kept, checked and thrown away as time goes by.
 
 use async_trait::async_trait;
+use domain::id::TopologyId;
 use time::OffsetDateTime;
 
 use super::{AuditEntry, StoreError};
@@ -58,6 +59,16 @@ pub struct Retention {
     pub batch: u32,
 }
 
+/// How far the history of a topology was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The row of the last change of its status that is gone; 0 when none is.
+    pub status: i64,
+    /// When the mutation that changed last of those that are gone did so; the epoch of UNIX when
+    /// none is.
+    pub mutation: OffsetDateTime,
+}
+
 /// Upkeep.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
@@ -76,6 +87,19 @@ pub trait Upkeep: Send + Sync {
     /// Removes one batch of the oldest events that are to be forgotten; how many. 0 says that
     /// there are no more.
     async fn forget_events(&self, retention: Retention) -> Result<u64, StoreError>;
+    /// Removes one batch of changes of status from before that time, but of no topology the newest
+    /// one; how many. 0 says that there are no more.
+    async fn forget_status_changes(
+        &self,
+        before: OffsetDateTime,
+        batch: u32,
+    ) -> Result<u64, StoreError>;
+    /// Removes one batch of mutations that have ended before that time, but of no topology the
+    /// newest one, after which the next is numbered; how many. 0 says that there are no more.
+    async fn forget_mutations(&self, before: OffsetDateTime, batch: u32)
+    -> Result<u64, StoreError>;
+    /// How far the history of a topology was forgotten; none when there is no such topology.
+    async fn forgotten(&self, topology: TopologyId) -> Result<Option<Forgotten>, StoreError>;
     /// Removes sessions and idempotency keys whose time is over; how many.
     async fn forget_expired(&self, now: OffsetDateTime) -> Result<u64, StoreError>;
 }

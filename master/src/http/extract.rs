@@ -139,7 +139,6 @@ impl Malformed {
             }
             None => (path, None),
         };
-        let clip = |text: &str| text.chars().take(LONGEST).collect();
         Self {
             target,
             path: clip(&path),
@@ -192,6 +191,19 @@ impl Malformed {
             path: self.path.clone(),
         }
     }
+}
+
+/// A text of no more than [`LONGEST`] characters, without its middle where it has more: a value of the
+/// sender's stands there, and where it was and what was expected comes after it.
+fn clip(text: &str) -> String {
+    const END: usize = 100;
+    let length = text.chars().count();
+    if length <= LONGEST {
+        return text.to_owned();
+    }
+    let begin = text.chars().take(LONGEST - END - 1);
+    let end = text.chars().skip(length - END);
+    begin.chain(['…']).chain(end).collect()
 }
 
 /// The unknown key that serde complains about, and the keys that it knows. Serde says so in words
@@ -255,6 +267,17 @@ mod tests {
                 .contains("trailing")
         );
         assert!(refused::<DeployRequest>("").message.contains("EOF"));
+    }
+
+    #[test]
+    fn a_long_value_is_not_echoed_and_its_place_still_said() {
+        let text = format!("\"{}\"", "x".repeat(10_000));
+        let malformed = refused::<DeployRequest>(&text);
+        assert_eq!(malformed.message.chars().count(), LONGEST);
+        assert!(
+            malformed.message.ends_with("at line 1 column 10002"),
+            "{malformed:?}"
+        );
     }
 
     #[test]

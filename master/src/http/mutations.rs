@@ -48,7 +48,7 @@ pub(super) async fn edit(
     let on = meant(&api, topology, &condition, request.expected_revision).await?;
     let draft = MutationDraft::from(request);
     let order = order(&on, Change::Ops(&draft), &caller);
-    answer(api.topologies.editor.edit(&order).await?)
+    answer(on.told(api.topologies.editor.edit(&order).await)?)
 }
 
 /// `POST /topologies/{topology}/apply`
@@ -70,7 +70,7 @@ pub(super) async fn apply(
         mode,
         ..order(&on, Change::File(&draft), &caller)
     };
-    answer(api.topologies.editor.edit(&order).await?)
+    answer(on.told(api.topologies.editor.edit(&order).await)?)
 }
 
 /// `POST /topologies/{topology}/mutate`
@@ -83,7 +83,7 @@ pub(super) async fn mutate_all(
 ) -> Answered {
     let on = meant(&api, topology, &condition, request.expected_revision).await?;
     let order = order(&on, Change::Deckies, &caller);
-    answer(api.topologies.editor.edit(&order).await?)
+    answer(on.told(api.topologies.editor.edit(&order).await)?)
 }
 
 /// `POST /topologies/{topology}/deckies/{decky}/mutate`
@@ -96,7 +96,7 @@ pub(super) async fn mutate_decky(
 ) -> Answered {
     let on = meant(&api, topology, &condition, request.expected_revision).await?;
     let order = order(&on, Change::Decky(&decky), &caller);
-    answer(api.topologies.editor.edit(&order).await?)
+    answer(on.told(api.topologies.editor.edit(&order).await)?)
 }
 
 /// `GET /topologies/{topology}/mutations`: newest first.
@@ -260,8 +260,10 @@ async fn meant(
     expected: Option<u64>,
 ) -> Result<Meant, ApiError> {
     let meant = unchanged(api, topology, condition).await?;
-    let expected = expected.map(Revision::new).or(meant.expected);
-    Ok(Meant { expected, ..meant })
+    Ok(match expected {
+        Some(expected) => Meant::at(meant.reference, Revision::new(expected)),
+        None => meant,
+    })
 }
 
 fn order<'a>(on: &'a Meant, change: Change<'a>, caller: &Caller) -> EditOrder<'a> {

@@ -31,7 +31,8 @@ use super::stream::{KEEP_ALIVE, Listener};
 use super::{Api, mutations, shapes};
 use crate::bus::{Delivery, Subscription};
 use crate::chain::Chain;
-use crate::db::queue::{MutationId, MutationPage};
+use crate::db::queue::{MutationId, MutationPage, MutationRow};
+use crate::db::upkeep::Forgotten;
 use crate::db::{EventFilter, EventPage, StoreError};
 
 /// How long to rest after a read that failed.
@@ -54,7 +55,7 @@ pub(super) async fn stream(
     // Before anything is read: what happens from here on is announced.
     let told = api.topologies.bus.subscribe(&format!("topology.{id}.>"));
     let resumed = headers.get("last-event-id").map(|id| {
-        let id = id.to_str().ok().and_then(|id| id.parse().ok());
+        let id = id.to_str().ok().and_then(|id| id.parse::<Place>().ok());
         id.ok_or_else(|| {
             ApiError::Malformed(Malformed::value("Last-Event-ID", "it is none of ours"))
         })
@@ -63,15 +64,16 @@ pub(super) async fn stream(
         topology: id,
         at: Place::default(),
         edited: true,
-        seen: HashMap::new(),
+        lately: Lately::default(),
         ready: VecDeque::new(),
         told,
         api,
         listener,
     };
     match resumed.transpose()? {
-        Some(at) => tail.at = at,
-        None => tail.snapshot().await?,
+        Some(at) if !at.is_before(tail.forgotten().await?) => tail.at = at,
+        // What came after it is not there any more: how everything stands is.
+        Some(_) | None => tail.snapshot().await?,
     }
     let events = unfold(tail, |mut tail| async move {
         let event = tail.next().await?;
@@ -83,8 +85,8 @@ pub(super) async fn stream(
 /// How far a stream has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Place {
-    /// Changes of the status.
-    status: usize,
+    /// The row of the last change of the status.
+    status: i64,
     /// When a mutation last changed, in nanoseconds.
     mutation: i128,
     /// The last row of events.
@@ -98,15 +100,41 @@ struct Tail {
     at: Place,
     /// Whether the revision of a draft may be another one.
     edited: bool,
-    /// The states of mutations that changed lately, as they were sent.
-    seen: HashMap<MutationId, MutationState>,
+    lately: Lately,
     ready: VecDeque<Event>,
     told: Subscription,
     api: Arc<Api>,
     listener: Listener,
 }
 
+/// The states of mutations that changed so lately that they are read again, as they were told.
+#[derive(Debug, Default)]
+struct Lately(HashMap<MutationId, MutationState>);
+
+// === impl Lately ===
+
+impl Lately {
+    /// Those of all mutations that changed lately whose state was not told. Nothing else is remembered:
+    /// what is not read again now never will be in that state, however long the stream is open.
+    fn untold(&mut self, rows: Vec<MutationRow>) -> Vec<MutationRow> {
+        let now = rows.iter().map(|row| (row.id, row.state)).collect();
+        let told = std::mem::replace(&mut self.0, now);
+        let is_told = |row: &MutationRow| told.get(&row.id) == Some(&row.state);
+        rows.into_iter().filter(|row| !is_told(row)).collect()
+    }
+}
+
 // === impl Place ===
+
+impl Place {
+    /// Whether something that was forgotten came after it.
+    fn is_before(&self, forgotten: Option<Forgotten>) -> bool {
+        forgotten.is_some_and(|forgotten| {
+            self.status < forgotten.status
+                || self.mutation < forgotten.mutation.unix_timestamp_nanos()
+        })
+    }
+}
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,11 +178,12 @@ impl Tail {
         let store = Arc::clone(&self.api.store);
         // The places first: what changes while the rest is read is sent again rather than lost.
         self.at.row = store.newest_event_row().await?;
-        self.at.status = store.status_changes(self.topology).await?.len();
+        let changes = store.status_changes(self.topology).await?;
+        self.at.status = changes.last().map_or(0, |change| change.row);
         let newest = MutationPage::default();
-        for row in store.mutations(self.topology, newest, PAGE).await? {
+        let newest = store.mutations(self.topology, newest, PAGE).await?;
+        for row in self.lately.untold(newest) {
             self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
-            self.seen.insert(row.id, row.state);
         }
         let applying = MutationPage {
             state: Some(MutationState::Applying),
@@ -175,6 +204,10 @@ impl Tail {
         };
         self.push("snapshot", &snapshot);
         Ok(())
+    }
+
+    async fn forgotten(&self) -> Result<Option<Forgotten>, StoreError> {
+        self.api.store.forgotten(self.topology).await
     }
 
     fn push(&mut self, name: &str, data: &impl Serialize) {
@@ -243,19 +276,18 @@ impl Tail {
             }
             self.edited = false;
         }
-        for change in changes.iter().skip(self.at.status) {
-            self.at.status += 1;
-            self.push("status", &shapes::status_change(change));
+        for change in changes {
+            if change.row > self.at.status {
+                self.at.status = change.row;
+                self.push("status", &shapes::status_change(&change));
+            }
         }
         let since = OffsetDateTime::from_unix_timestamp_nanos(self.at.mutation)
             .ok()
             .and_then(|since| since.checked_sub(OVERLAP))
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        for row in store.mutations_since(self.topology, since).await? {
-            let last = self.seen.insert(row.id, row.state);
-            if last == Some(row.state) {
-                continue;
-            }
+        let rows = store.mutations_since(self.topology, since).await?;
+        for row in self.lately.untold(rows) {
             self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
             self.push("mutation", &mutations::shape(&row));
         }
@@ -280,7 +312,54 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use domain::revision::Revision;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::db::Actor;
+
+    fn row(number: u64, state: MutationState) -> MutationRow {
+        MutationRow {
+            id: MutationId::new(Uuid::from_u128(number.into())),
+            topology: TopologyId::new(Uuid::nil()),
+            sequence: number,
+            op: "add_lan".to_owned(),
+            payload: String::new(),
+            cause: "operator".to_owned(),
+            actor: Actor::Reconciler,
+            state,
+            enqueued_at: OffsetDateTime::UNIX_EPOCH,
+            changed_at: OffsetDateTime::UNIX_EPOCH,
+            claims: 0,
+            revision: Some(Revision::new(1)),
+            fence: None,
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_state_is_told_once_and_forgotten_with_what_is_not_read_again() {
+        use MutationState::{Applied, Applying, Pending};
+        let mut lately = Lately::default();
+        let mut told = |rows: &[(u64, MutationState)]| {
+            let rows = rows.iter().map(|(number, state)| row(*number, *state));
+            let told = lately.untold(rows.collect());
+            let told: Vec<_> = told.iter().map(|row| (row.sequence, row.state)).collect();
+            (told, lately.0.len())
+        };
+        assert_eq!(told(&[(1, Pending)]), (vec![(1, Pending)], 1));
+        let both = [(1, Applying), (2, Pending)];
+        assert_eq!(told(&both), (both.to_vec(), 2));
+        assert_eq!(told(&both), (vec![], 2));
+        for number in 3..1000 {
+            let window = [
+                (number - 1, Pending),
+                (number, Applied),
+                (number + 1, Pending),
+            ];
+            assert_eq!(told(&window).1, 3, "no more than the window");
+        }
+    }
 
     #[test]
     fn a_place_is_read_as_it_was_written_and_nothing_else_is_one() {

@@ -65,10 +65,13 @@ impl IfMatch {
 
     /// The revision that the request may be carried out on, of which the one that was just read is
     /// what is known: for a use case that compares once more where it stores. None without a
-    /// condition.
+    /// condition, and with one that any revision meets.
     pub(super) fn expected(&self, current: Revision) -> Result<Option<Revision>, ApiError> {
         self.check(current)?;
-        Ok(self.0.is_some().then_some(current))
+        Ok(match &self.0 {
+            Some(Tags::Of(_)) => Some(current),
+            Some(Tags::Any) | None => None,
+        })
     }
 
     /// Whether there is no condition.

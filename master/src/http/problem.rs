@@ -159,6 +159,25 @@ pub(super) enum ApiError {
     Store(#[from] StoreError),
 }
 
+impl ApiError {
+    /// The revision that is stored, of an act that was refused because it is another one than was
+    /// expected.
+    pub(super) fn overtaken(&self) -> Option<Revision> {
+        if let Self::Deploy(DeployError::Intent(IntentError::StaleRevision { current, .. }))
+        | Self::Teardown(TeardownError::Intent(IntentError::StaleRevision {
+            current, ..
+        }))
+        | Self::Delete(DeleteError::Delete(TopologyError::StaleRevision { current, .. }))
+        | Self::Change(ChangeError::Stale { current, .. })
+        | Self::Revert(RevertError::Change(ChangeError::Stale { current, .. })) = self
+        {
+            Some(*current)
+        } else {
+            None
+        }
+    }
+}
+
 /// A problem before it is written.
 struct Answer {
     status: StatusCode,
@@ -476,6 +495,11 @@ fn topology(error: &TopologyError) -> Answer {
         TopologyError::NotRemovable(status) => Answer::new(CONFLICT, "not_removable", error)
             .next("tear it down, then remove it")
             .current(status),
+        TopologyError::StaleRevision { current, .. } => {
+            Answer::new(CONFLICT, "stale_revision", error)
+                .next("read it again and repeat")
+                .current(current)
+        }
         TopologyError::Store(error) => store(error),
     }
 }

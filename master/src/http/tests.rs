@@ -32,16 +32,18 @@ use crate::db::{Actor, Redemption, Store, TokenRow};
 use crate::enroll::Enroll;
 use crate::entropy::{random, uuid_v7};
 use crate::fleet::{Fleet, FleetParts, Session};
-use crate::mutate::MutationWaker;
+use crate::metrics::Metrics;
 use crate::operators::secret;
 use crate::operators::{Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
-use crate::reconcile::{Conditions, ReconcileCounts, Waker};
+use crate::reconcile::ReconcileCounts;
+use crate::signal::{Conditions, MutationWaker, Waker};
 
 mod access;
 mod accounts;
 mod conditions;
 mod document;
+mod documents;
 mod events;
 mod fleet;
 mod hostile;
@@ -66,6 +68,7 @@ struct World {
     bus: Arc<Bus>,
     admin: String,
     now: Arc<Mutex<OffsetDateTime>>,
+    metrics: Arc<Metrics>,
     folder: TempDir,
 }
 
@@ -119,8 +122,10 @@ impl World {
             let now = Arc::clone(&now);
             Arc::new(move || *now.lock().expect("nobody panics with it"))
         };
+        let metrics = Arc::<Metrics>::default();
         let store = sqlite::open(&folder.path().join("master.db")).await;
-        let store: Arc<dyn Store> = Arc::new(store.expect("a new database"));
+        let store = store.expect("a new database");
+        let store: Arc<dyn Store> = Arc::new(store.counted_in(Arc::clone(&metrics)));
         let waker = Waker::default();
         let bus = Arc::new(Bus::default());
         let parts = FleetParts {
@@ -160,7 +165,7 @@ impl World {
                 mutations: MutationWaker::default(),
                 conditions: Arc::new(Conditions::default()),
                 counts: Arc::new(ReconcileCounts::default()),
-                metrics: Arc::default(),
+                metrics: Arc::clone(&metrics),
                 clock,
                 admin,
                 operators,
@@ -180,6 +185,7 @@ impl World {
             bus,
             admin: text,
             now,
+            metrics,
             folder,
         };
         world.token("viewer", Role::Viewer, VIEWER).await;

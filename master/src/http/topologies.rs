@@ -24,7 +24,7 @@ use super::precondition::{IfMatch, IfNoneMatch, tagged};
 use super::problem::ApiError;
 use super::{Api, shapes};
 use crate::db::{Force, Replace};
-use crate::topology::{Attempt, DeployOrder, find_host};
+use crate::topology::{Attempt, DeployOrder, TeardownOrder, find_host};
 
 /// `GET /topologies`
 pub(super) async fn list(
@@ -86,7 +86,7 @@ pub(super) async fn create(
         .await?;
     let id = created.id.to_string();
     let mut inspection = api.topologies.inspect(&id).await?;
-    inspection.findings = created.findings;
+    inspection.findings = created.findings.into();
     let location = [(LOCATION, format!("/api/v1/topologies/{id}"))];
     let state = shapes::state(&inspection);
     let revision = inspection.row.topology.revision;
@@ -195,10 +195,11 @@ async fn begin(
         host: request.host,
         expected: meant.expected,
     };
-    let id = api
+    let deployed = api
         .topologies
         .deploy(&meant.reference, order, caller.actor())
-        .await?;
+        .await;
+    let id = meant.told(deployed)?;
     accepted(api, &id.to_string()).await
 }
 
@@ -211,11 +212,15 @@ pub(super) async fn teardown(
     BodyOrDefault(request): BodyOrDefault<TeardownRequest>,
 ) -> Result<Response, ApiError> {
     let meant = unchanged(&api, topology, &condition).await?;
-    let force = if request.force { Force::Yes } else { Force::No };
-    let id = api
+    let order = TeardownOrder {
+        force: if request.force { Force::Yes } else { Force::No },
+        expected: meant.expected,
+    };
+    let torn = api
         .topologies
-        .teardown(&meant.reference, force, caller.actor())
-        .await?;
+        .teardown(&meant.reference, order, caller.actor())
+        .await;
+    let id = meant.told(torn)?;
     accepted(&api, &id.to_string()).await
 }
 
@@ -227,9 +232,11 @@ pub(super) async fn remove(
     condition: IfMatch,
 ) -> Result<StatusCode, ApiError> {
     let meant = unchanged(&api, topology, &condition).await?;
-    api.topologies
-        .delete(&meant.reference, caller.actor())
-        .await?;
+    let removed = api
+        .topologies
+        .delete(&meant.reference, meant.expected, caller.actor())
+        .await;
+    meant.told(removed)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,6 +244,31 @@ pub(super) async fn remove(
 pub(super) struct Meant {
     pub(super) reference: String,
     pub(super) expected: Option<Revision>,
+    /// Whether it was said as a condition of the request.
+    conditional: bool,
+}
+
+impl Meant {
+    /// What is meant at a revision that is no condition of the request.
+    pub(super) const fn at(reference: String, expected: Revision) -> Self {
+        Self {
+            reference,
+            expected: Some(expected),
+            conditional: false,
+        }
+    }
+
+    /// What a use case has answered. A revision that was overtaken between the look at the condition
+    /// and the act makes it a condition that does not hold.
+    pub(super) fn told<T>(&self, outcome: Result<T, impl Into<ApiError>>) -> Result<T, ApiError> {
+        outcome.map_err(|error| {
+            let error = error.into();
+            match error.overtaken() {
+                Some(current) if self.conditional => ApiError::Precondition { current },
+                Some(_) | None => error,
+            }
+        })
+    }
 }
 
 /// What is meant, if it is at the revision that is meant.
@@ -249,11 +281,14 @@ pub(super) async fn unchanged(
         return Ok(Meant {
             reference,
             expected: None,
+            conditional: false,
         });
     }
     let row = api.topologies.find(&reference).await?;
+    let expected = condition.expected(row.topology.revision)?;
     Ok(Meant {
-        expected: condition.expected(row.topology.revision)?,
+        expected,
+        conditional: expected.is_some(),
         // Under its name another one may stand a moment later.
         reference: row.topology.id.to_string(),
     })

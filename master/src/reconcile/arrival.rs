@@ -11,7 +11,8 @@ use crate::crash;
 use crate::db::HostRow;
 use crate::db::queue::Arrival;
 use crate::fleet::LiveHost;
-use crate::mutate::tell;
+use crate::signal::tell;
+use crate::substrate::Seen;
 
 impl Reconciler {
     /// Ends the mutations of which the host has reported, and tells what has changed by them.
@@ -29,12 +30,27 @@ impl Reconciler {
         if let Some((fence, arrival)) = arrival(topology, status, row, report) {
             self.settle_mutations(topology, fence, &arrival).await?;
         }
-        let holds = report.fence == row.assignment.fence
-            && report.content == row.assignment.content
-            && report.content.is_some_and(|(held, _)| held == topology);
-        if holds && status == TopologyStatus::Active && report.is_converged() {
+        let Some((held, hash)) = report.content else {
+            return Ok(());
+        };
+        let holds =
+            report.fence == row.assignment.fence && report.content == row.assignment.content;
+        // What it served before it hears of more was served, and somebody may have seen it.
+        let held_before = report.fence < row.assignment.fence
+            && report.phase == Phase::Applied
+            && !report.in_flight;
+        if held == topology
+            && (holds || held_before)
+            && status == TopologyStatus::Active
+            && report.is_converged()
+        {
+            let seen = Seen {
+                host: row.id,
+                fence: report.fence,
+                hash,
+            };
             self.teller
-                .converged(topology, row.id, report.fence)
+                .converged(topology, seen)
                 .await
                 .map_err(PassError::Substrate)?;
         }

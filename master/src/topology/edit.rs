@@ -31,7 +31,7 @@ use crate::db::queue::{
 };
 use crate::db::{Actor, Store, StoreError, TopologyRow};
 use crate::entropy::{OsEntropy, random, uuid_v7};
-use crate::mutate::{MutationWaker, tell};
+use crate::signal::{MutationWaker, tell};
 
 /// How often an edit is read anew when others were quicker.
 const ATTEMPTS: u32 = 32;

@@ -12,10 +12,10 @@ use super::{FindError, LOCAL, Topologies, find_host};
 use crate::chain::Chain;
 use crate::crash;
 use crate::db::{
-    Actor, Deploy, Force, HostRow, IntentError, Replace, Settlement, StoreError, TopologyRow,
-    Withdraw,
+    Actor, Deploy, Force, HostRow, IntentError, Replace, Settlement, StoreError, Teardown,
+    TopologyRow, Withdraw,
 };
-use crate::mutate::tell_ended;
+use crate::signal::tell_ended;
 
 /// Why a topology is torn down before its host has said so.
 const FORCED: &str = "forced; cleaned if the host returns";
@@ -30,6 +30,16 @@ pub struct DeployOrder {
     /// Another host than the stored one, by name or id.
     pub host: Option<String>,
     /// At which revision it is meant, if that was said: at another one nothing is deployed.
+    pub expected: Option<Revision>,
+}
+
+/// How a teardown is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct TeardownOrder {
+    /// Whether it is settled before its host has said so.
+    pub force: Force,
+    /// At which revision it is meant, if that was said: at another one nothing is torn down. What
+    /// is being torn down already is at its last revision.
     pub expected: Option<Revision>,
 }
 
@@ -187,9 +197,10 @@ impl Topologies {
     pub async fn teardown(
         &self,
         reference: &str,
-        force: Force,
+        order: TeardownOrder,
         actor: Actor,
     ) -> Result<TopologyId, TeardownError> {
+        let TeardownOrder { force, expected } = order;
         let row = self.find(reference).await.map_err(TeardownError::Find)?;
         let id = row.topology.id;
         let now = (self.clock)();
@@ -198,10 +209,14 @@ impl Topologies {
             row.status
         } else {
             let reason = "an operator asked for it";
-            let stored = self
-                .store
-                .teardown(id, reason.to_owned(), actor.clone(), now)
-                .await;
+            let teardown = Teardown {
+                topology: id,
+                expected,
+                reason: reason.to_owned(),
+                actor: actor.clone(),
+                now,
+            };
+            let stored = self.store.teardown(teardown).await;
             let status = stored.map_err(TeardownError::Intent)?;
             self.tell(&row, status, reason);
             // What a reader of the bus misses is in the database.

@@ -11,7 +11,7 @@ use domain::topology::Topology;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use time::{Duration, OffsetDateTime};
 
-use super::{at, deployed, enrolled, operator, settled, spool, topology, uuid};
+use super::{at, deployed, enrolled, removal_of, settled, spool, topology, uuid};
 use crate::db::{EventBatch, EventFilter, EventPage, NewEvent, Store, StoreError};
 
 fn sender(number: u128) -> HostId {
@@ -396,7 +396,7 @@ pub(crate) async fn a_decky_is_named_while_its_topology_is_stored(store: Arc<dyn
     )
     .await;
     store
-        .delete_topology(maze.id, true, operator(), at(90))
+        .delete_topology(removal_of(&maze))
         .await
         .expect("removed");
     assert_eq!(name().await, None);

@@ -8,10 +8,12 @@ use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use futures_util::future::join_all;
 
 use super::{
-    at, deploy_of, deployed, drafted, enrolled, host, operator, redemption, refusal, settled,
-    settlement, stand, status, topology,
+    at, deploy_of, deployed, drafted, enrolled, host, operator, redemption, refusal, removal_of,
+    settled, settlement, stand, status, teardown_of, topology,
 };
-use crate::db::{Deploy, IntentError, Replace, Settlement, Store, Withdraw};
+use crate::db::{
+    Deploy, IntentError, Removal, Replace, Settlement, Store, Teardown, TopologyError, Withdraw,
+};
 
 pub(crate) async fn a_deploy_stores_its_intent_whole(store: Arc<dyn Store>) {
     let edge = enrolled(&store, 1, "edge").await;
@@ -256,14 +258,7 @@ pub(crate) async fn a_retry_on_another_host_leaves_the_first_with_nothing(store:
 pub(crate) async fn a_teardown_withdraws_the_assignment(store: Arc<dyn Store>) {
     let edge = enrolled(&store, 1, "edge").await;
     let maze = topology(1, "maze", 0);
-    let teardown = || {
-        store.teardown(
-            maze.id,
-            "the exercise is over".to_owned(),
-            operator(),
-            at(50),
-        )
-    };
+    let teardown = || store.teardown(teardown_of(&maze));
     let unknown = refusal(teardown().await);
     assert!(matches!(unknown, IntentError::Unknown), "{unknown:?}");
 
@@ -283,10 +278,49 @@ pub(crate) async fn a_teardown_withdraws_the_assignment(store: Arc<dyn Store>) {
 
     let draft = topology(2, "draft", 0);
     drafted(&store, &draft).await;
-    let down = store
-        .teardown(draft.id, "unused".to_owned(), operator(), at(50))
-        .await;
+    let down = store.teardown(teardown_of(&draft)).await;
     assert_eq!(down.expect("no host holds it"), TopologyStatus::TornDown);
+}
+
+pub(crate) async fn nothing_ends_at_another_revision_than_is_meant(store: Arc<dyn Store>) {
+    let maze = topology(1, "maze", 0);
+    drafted(&store, &maze).await;
+    // What an editor stores between the look at the topology and the act.
+    let edited = store.edit_draft(&maze, operator(), at(11)).await;
+    assert_eq!(edited.expect("it is a draft"), Revision::new(2));
+    let teardown = |expected| {
+        store.teardown(Teardown {
+            expected,
+            ..teardown_of(&maze)
+        })
+    };
+    let remove = |expected| {
+        store.delete_topology(Removal {
+            expected,
+            ..removal_of(&maze)
+        })
+    };
+    let (seen, current) = (Revision::new(1), Revision::new(2));
+    let stale = (seen, current);
+    match refusal(teardown(Some(seen)).await) {
+        IntentError::StaleRevision { expected, current } => assert_eq!((expected, current), stale),
+        other => panic!("{other:?}"),
+    }
+    match remove(Some(seen)).await {
+        Err(TopologyError::StaleRevision { expected, current }) => {
+            assert_eq!((expected, current), stale);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(status(&store, &maze).await, TopologyStatus::Pending);
+    assert_eq!(store.status_changes(maze.id).await.expect("answered"), []);
+    let log = store.audit_log(1).await.expect("answered");
+    assert_eq!(log[0].action, "topology.edit", "a refusal leaves no trace");
+
+    let down = teardown(Some(current)).await;
+    assert_eq!(down.expect("it is that one"), TopologyStatus::TornDown);
+    remove(Some(current)).await.expect("it is that one");
+    assert_eq!(store.topology(maze.id).await.expect("answered"), None);
 }
 
 pub(crate) async fn a_settlement_is_written_only_from_the_status_it_was_decided_on(
@@ -391,7 +425,7 @@ pub(crate) async fn a_raised_fence_is_above_what_the_host_obeys(store: Arc<dyn S
 
     let top = host(&store, edge).await.assignment.fence;
     store
-        .teardown(maze.id, String::new(), operator(), at(50))
+        .teardown(teardown_of(&maze))
         .await
         .expect("taken down");
     assert!(

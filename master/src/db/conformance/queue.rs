@@ -11,13 +11,16 @@ use domain::topology::mutation::state::MutationState;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use futures_util::future::join_all;
 
-use super::{at, deployed, drafted, enrolled, host, operator, settled, topology, uuid};
-use crate::db::Store;
+use super::{
+    at, deployed, drafted, enrolled, host, operator, removal_of, settled, teardown_of, topology,
+    uuid,
+};
 use crate::db::queue::{
     Application, Arrival, CancelError, CommitError, EditError, EnqueueError, Failure, MutationId,
     MutationPage, MutationRow, NewMutation, Place, Scheduled, WorkerId,
 };
 use crate::db::upkeep::Retention;
+use crate::db::{Removal, Store};
 
 pub(crate) fn worker(number: u128) -> WorkerId {
     WorkerId::new(uuid(0x7000 + number))
@@ -66,7 +69,7 @@ pub(crate) fn effect(claim: &MutationRow, worker: WorkerId, topology: Topology) 
     }
 }
 
-async fn queued(store: &Arc<dyn Store>, topology: &Topology, number: u8) -> MutationRow {
+pub(crate) async fn queued(store: &Arc<dyn Store>, topology: &Topology, number: u8) -> MutationRow {
     store
         .enqueue_mutation(mutation(topology.id, number))
         .await
@@ -429,7 +432,7 @@ pub(crate) async fn a_teardown_ends_what_is_queued(store: Arc<dyn Store>) {
     let second = queued(&store, &maze, 2).await;
     committed(&store).await;
     store
-        .teardown(maze.id, "done".to_owned(), operator(), at(80))
+        .teardown(teardown_of(&maze))
         .await
         .expect("taken down");
     for ended in [first.id, second.id] {
@@ -464,7 +467,10 @@ pub(crate) async fn a_removed_topology_takes_its_mutations_along(store: Arc<dyn 
     let row = store.mutation(waiting.id).await.expect("answered");
     assert!(row.is_some(), "it is kept as long as its topology");
     store
-        .delete_topology(maze.id, false, operator(), at(90))
+        .delete_topology(Removal {
+            observed_empty: false,
+            ..removal_of(&maze)
+        })
         .await
         .expect("one that is torn down is removed");
     let row = store.mutation(waiting.id).await.expect("answered");

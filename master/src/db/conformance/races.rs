@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::revision::Revision;
+use domain::service::ServiceSet;
 use domain::topology::Topology;
 use domain::topology::hydrate::hydrate;
 use futures_util::future::join_all;
@@ -13,8 +14,9 @@ use crate::db::Store;
 use crate::db::queue::{CommitError, EditError, MutationPage, MutationRow, WorkerId};
 use crate::metrics::Metrics;
 
-/// How many interleavings are tried, unless `DECNET_INTERLEAVINGS` says otherwise.
-const INTERLEAVINGS: u64 = 100;
+/// How many interleavings are tried, unless `DECNET_INTERLEAVINGS` says otherwise: so often an update
+/// would be lost by a store that does not compare.
+const INTERLEAVINGS: u64 = 10_000;
 
 #[allow(
     clippy::disallowed_methods,
@@ -41,45 +43,104 @@ impl Dice {
 }
 
 const EDITORS: usize = 3;
+/// Topologies that are edited at once, each in a share of the interleavings.
+const MAZES: u8 = 4;
 
-/// Three editors, each of whom reads, changes a decky of its own and writes, again when that was
-/// too late, in an order that the dice say.
+/// Three editors, each of whom changes a decky of its own, in an order that the dice say: with
+/// what it has read, or has written itself, however long ago that was, and with what it reads anew
+/// when that was too late. A store that takes anything else than an edit of what is stored, or that
+/// forgets one, is found at that step.
 pub(crate) async fn editors_lose_no_update_in_any_interleaving(store: Arc<dyn Store>) {
-    let maze = topology(1, "maze", 3);
-    drafted(&store, &maze).await;
-    let mut dice = Dice(1);
-    let mut writes = 0;
-    for round in 0..interleavings() {
-        let name = |editor| format!("srv-{editor}-{round}");
-        let mut seen: [Option<Topology>; EDITORS] = [const { None }; EDITORS];
-        let mut done = [false; EDITORS];
-        while done.contains(&false) {
-            let editor = dice.below(EDITORS);
-            if done[editor] {
-                continue;
-            }
-            let Some(read) = seen[editor].take() else {
-                seen[editor] = Some(stored(&store, maze.id).await);
-                continue;
-            };
-            let edited = renamed(read, editor, &name(editor));
-            match store.edit_draft(&edited, operator(), at(20)).await {
-                Ok(revision) => {
-                    writes += 1;
-                    assert_eq!(revision, Revision::new(1 + writes));
-                    done[editor] = true;
-                }
-                Err(EditError::StaleRevision { expected, current }) => {
-                    assert!(expected < current);
-                }
-                Err(other) => panic!("{other:?}"),
-            }
-        }
-        let read = stored(&store, maze.id).await;
-        for editor in 0..EDITORS {
-            assert_eq!(read.deckies[editor].hostname.as_str(), name(editor));
+    let many = interleavings().div_ceil(u64::from(MAZES));
+    let store = &store;
+    let work = |maze| async move { Edited::new(store, maze).await.interleave(many).await };
+    join_all((1..=MAZES).map(work)).await;
+}
+
+/// A topology with its editors.
+struct Edited<'a> {
+    store: &'a Arc<dyn Store>,
+    dice: Dice,
+    /// What must be stored.
+    model: Topology,
+    /// What each editor holds for it.
+    views: [Option<Topology>; EDITORS],
+    /// How often each has stored an edit.
+    stored: [u64; EDITORS],
+    /// How often somebody had stored one since the read of an editor that came to store its own.
+    interleaved: u64,
+}
+
+impl<'a> Edited<'a> {
+    async fn new(store: &'a Arc<dyn Store>, maze: u8) -> Self {
+        let model = smallest(maze);
+        drafted(store, &model).await;
+        Self {
+            store,
+            dice: Dice(maze.into()),
+            model,
+            views: [const { None }; EDITORS],
+            stored: [0; EDITORS],
+            interleaved: 0,
         }
     }
+
+    /// Steps until so many edits were of what another one had changed.
+    async fn interleave(mut self, many: u64) {
+        while self.interleaved < many {
+            let editor = self.dice.below(EDITORS);
+            self.step(editor).await;
+        }
+        let stored: u64 = self.stored.iter().sum();
+        assert_eq!(self.model.revision, Revision::new(1 + stored));
+        // Nobody is kept waiting for ever.
+        for one in self.stored {
+            assert!(one > stored / 10, "{:?}", self.stored);
+        }
+        assert_eq!(self::stored(self.store, self.model.id).await, self.model);
+    }
+
+    /// One step of an editor: it reads, or else it stores what it makes of what it has read.
+    async fn step(&mut self, editor: usize) {
+        let Some(view) = self.views[editor].take() else {
+            let read = stored(self.store, self.model.id).await;
+            assert_eq!(read, self.model);
+            self.views[editor] = Some(read);
+            return;
+        };
+        let (held, current) = (view.revision, self.model.revision);
+        let name = format!("srv-{editor}-{current}");
+        let mut edited = renamed(view, editor, &name);
+        match self.store.edit_draft(&edited, operator(), at(20)).await {
+            Ok(revision) => {
+                assert_eq!((held, revision), (current, current.next()));
+                edited.revision = revision;
+                self.views[editor] = Some(edited);
+                self.model = renamed(self.model.clone(), editor, &name);
+                self.model.revision = revision;
+                self.stored[editor] += 1;
+            }
+            Err(EditError::StaleRevision { expected, current }) => {
+                assert!(held < self.model.revision);
+                assert_eq!((expected, current), (held, self.model.revision));
+                self.interleaved += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// As little as the editors need: they are to be quick, because they are many.
+fn smallest(number: u8) -> Topology {
+    let mut maze = topology(number, &format!("maze-{number}"), 2);
+    assert_eq!(maze.deckies.len(), EDITORS);
+    maze.lans.truncate(1);
+    maze.edges.retain(|edge| edge.lan == maze.lans[0].id);
+    for decky in &mut maze.deckies {
+        decky.services = ServiceSet::new();
+        decky.publish.clear();
+    }
+    maze
 }
 
 pub(crate) async fn editors_that_race_lose_no_update(store: Arc<dyn Store>) {

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use domain::id::HostId;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 
-use super::{at, deploy_of, deployed, drafted, enrolled, host, operator, settled, topology};
-use crate::db::{Store, TopologyError};
+use super::{
+    at, deploy_of, deployed, drafted, enrolled, host, operator, removal_of, settled, teardown_of,
+    topology,
+};
+use crate::db::{Removal, Store, TopologyError};
 
 pub(crate) async fn a_topology_reads_back_as_it_was_stored(store: Arc<dyn Store>) {
     let mut maze = topology(1, "maze", 40);
@@ -31,6 +34,28 @@ pub(crate) async fn a_topology_reads_back_as_it_was_stored(store: Arc<dyn Store>
     assert_eq!(store.topology(other).await.expect("answered"), None);
 }
 
+pub(crate) async fn a_head_is_a_topology_without_its_parts(store: Arc<dyn Store>) {
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 3);
+    let head = async || store.topology_head(maze.id).await.expect("answered");
+    assert_eq!(head().await, None);
+    deployed(&store, &maze, edge).await;
+    settled(
+        &store,
+        &maze,
+        TopologyStatus::Deploying,
+        StatusEvent::Converged,
+    )
+    .await;
+    let whole = store.topology(maze.id).await.expect("answered");
+    let mut expected = whole.expect("it is there");
+    assert!(expected.desired.is_some());
+    expected.topology.lans.clear();
+    expected.topology.deckies.clear();
+    expected.topology.edges.clear();
+    assert_eq!(head().await, Some(expected));
+}
+
 pub(crate) async fn a_name_is_one_name_in_any_case_until_torn_down(store: Arc<dyn Store>) {
     let first = topology(1, "Maze", 0);
     let second = topology(2, "mAZE", 0);
@@ -44,16 +69,12 @@ pub(crate) async fn a_name_is_one_name_in_any_case_until_torn_down(store: Arc<dy
     assert_eq!(named("MAZE").await, Some(first.id));
     assert_eq!(named("none").await, None);
 
-    let down = store
-        .teardown(first.id, "done".to_owned(), operator(), at(12))
-        .await;
+    let down = store.teardown(teardown_of(&first)).await;
     assert_eq!(down.expect("torn down"), TopologyStatus::TornDown);
     assert_eq!(named("maze").await, Some(first.id));
     drafted(&store, &second).await;
     assert_eq!(named("maze").await, Some(second.id));
-    let down = store
-        .teardown(second.id, "done".to_owned(), operator(), at(12))
-        .await;
+    let down = store.teardown(teardown_of(&second)).await;
     assert_eq!(down.expect("torn down"), TopologyStatus::TornDown);
     assert_eq!(
         named("maze").await,
@@ -76,7 +97,10 @@ pub(crate) async fn subnets_are_taken_until_their_topology_is_torn_down(store: A
     drafted(&store, &maze).await;
     assert_eq!(taken().await, maze.lans.len(), "a draft has its own");
     store
-        .delete_topology(maze.id, false, operator(), at(90))
+        .delete_topology(Removal {
+            observed_empty: false,
+            ..removal_of(&maze)
+        })
         .await
         .expect("a pending one is removed");
     assert_eq!(taken().await, 0);
@@ -125,7 +149,12 @@ pub(crate) async fn only_what_no_host_holds_is_removed(store: Arc<dyn Store>) {
     use TopologyStatus::{Active, Degraded, Deploying, Failed, TearingDown, TornDown};
     let edge = enrolled(&store, 1, "edge").await;
     let maze = topology(1, "maze", 2);
-    let delete = |empty| store.delete_topology(maze.id, empty, operator(), at(90));
+    let delete = |observed_empty| {
+        store.delete_topology(Removal {
+            observed_empty,
+            ..removal_of(&maze)
+        })
+    };
     let unknown = delete(true).await;
     assert!(
         matches!(unknown, Err(TopologyError::Unknown)),
@@ -222,7 +251,7 @@ pub(crate) async fn deckies_of_a_host_outlive_their_topology(store: Arc<dyn Stor
     )
     .await;
     store
-        .delete_topology(maze.id, true, operator(), at(90))
+        .delete_topology(removal_of(&maze))
         .await
         .expect("removed");
     assert_eq!(

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
+use domain::id::TopologyId;
+use domain::topology::mutation::state::MutationState;
+use domain::topology::status::{StatusEvent, TopologyStatus};
+use time::OffsetDateTime;
+
 use super::accounts::one_session;
 use super::events::event;
-use super::{at, operator, spool, uuid};
+use super::queue::{effect, queued, stored, worker};
+use super::{at, deployed, drafted, enrolled, operator, settlement, spool, topology, uuid};
 use crate::db::accounts::KeyedRequest;
-use crate::db::upkeep::{AuditChain, AuditFilter, Retention};
-use crate::db::{Actor, AuditEntry, EventFilter, EventPage, NewEvent, Store};
+use crate::db::queue::{Arrival, MutationPage};
+use crate::db::upkeep::{AuditChain, AuditFilter, Forgotten, Retention};
+use crate::db::{Actor, AuditEntry, EventFilter, EventPage, NewEvent, Settlement, Store};
 
 pub(crate) fn entry(number: i64) -> AuditEntry {
     AuditEntry {
@@ -192,4 +199,122 @@ pub(crate) async fn what_has_expired_is_forgotten(store: Arc<dyn Store>) {
     assert_eq!(store.forget_expired(at(49)).await.expect("answered"), 0);
     assert_eq!(store.forget_expired(at(50)).await.expect("answered"), 1);
     assert_eq!(store.forget_expired(at(100)).await.expect("answered"), 1);
+}
+
+async fn forgotten(store: &Arc<dyn Store>, topology: TopologyId) -> (i64, OffsetDateTime) {
+    let forgotten = store.forgotten(topology).await.expect("answered");
+    let Forgotten { status, mutation } = forgotten.expect("the topology is there");
+    (status, mutation)
+}
+
+pub(crate) async fn old_status_changes_go_in_batches_and_the_newest_stays(store: Arc<dyn Store>) {
+    use StatusEvent::{Converged, Drifted};
+    use TopologyStatus::{Active, Degraded, Deploying};
+    let edge = enrolled(&store, 1, "edge").await;
+    let (maze, quiet) = (topology(1, "maze", 0), topology(2, "quiet", 0));
+    drafted(&store, &quiet).await;
+    deployed(&store, &maze, edge).await;
+    for number in 0..40 {
+        let (from, event) = match number {
+            0 => (Deploying, Converged),
+            _ if number % 2 == 1 => (Active, Drifted),
+            _ => (Degraded, Converged),
+        };
+        let settled = store.settle(Settlement {
+            now: at(100 + number),
+            ..settlement(&maze, from, event)
+        });
+        settled
+            .await
+            .expect("answered")
+            .expect("it was in that status");
+    }
+    let changes = async || store.status_changes(maze.id).await.expect("answered");
+    let all = changes().await;
+    assert_eq!(all.len(), 41);
+    assert!(all.windows(2).all(|pair| pair[0].row < pair[1].row));
+    let forget = |before| store.forget_status_changes(before, 16);
+    assert_eq!(forget(at(20)).await.expect("answered"), 0, "none is older");
+    assert_eq!(
+        forgotten(&store, maze.id).await,
+        (0, OffsetDateTime::UNIX_EPOCH)
+    );
+    let mut batches = Vec::new();
+    while let gone @ 1.. = forget(at(125)).await.expect("answered") {
+        batches.push(gone);
+    }
+    assert_eq!(batches, [16, 10]);
+    // What is left has kept its place.
+    assert_eq!(changes().await, all[26..]);
+    assert_eq!(forgotten(&store, maze.id).await.0, all[25].row);
+
+    while forget(at(10_000)).await.expect("answered") > 0 {}
+    assert_eq!(changes().await, all[40..], "the newest stays");
+    assert_eq!(forgotten(&store, maze.id).await.0, all[39].row);
+    assert_eq!(forgotten(&store, quiet.id).await.0, 0);
+    assert_eq!(
+        store
+            .forgotten(TopologyId::new(uuid(77)))
+            .await
+            .expect("answered"),
+        None
+    );
+}
+
+pub(crate) async fn old_mutations_go_in_batches_and_open_ones_stay(store: Arc<dyn Store>) {
+    use MutationState::{Applied, Applying, Pending};
+    let edge = enrolled(&store, 1, "edge").await;
+    let maze = topology(1, "maze", 0);
+    deployed(&store, &maze, edge).await;
+    let commit = async || {
+        let claim = store.claim_mutation(worker(1), at(70), at(55)).await;
+        let claim = claim.expect("answered").expect("one is pending");
+        let graph = stored(&store, maze.id).await;
+        let committed = store
+            .commit_mutation(effect(&claim, worker(1), graph))
+            .await;
+        committed.expect("the claim holds").assignment.fence
+    };
+    // Ended at 100, 101, …; the last one is on its way, and then one is pending.
+    for number in 1..=20 {
+        queued(&store, &maze, number).await;
+        let fence = commit().await;
+        if number < 20 {
+            let now = at(99 + i64::from(number));
+            let ended = store.settle_mutations(maze.id, fence, &Arrival::Reported, now);
+            assert_eq!(ended.await.expect("answered").len(), 1);
+        }
+    }
+    queued(&store, &maze, 21).await;
+    let left = async || {
+        let rows = store.mutations(maze.id, MutationPage::default(), 100).await;
+        let rows = rows.expect("answered");
+        rows.iter()
+            .rev()
+            .map(|row| (row.sequence, row.state))
+            .collect::<Vec<_>>()
+    };
+    let forget = |before| store.forget_mutations(before, 8);
+    assert_eq!(forget(at(100)).await.expect("answered"), 0, "none is older");
+    let mut batches = Vec::new();
+    while let gone @ 1.. = forget(at(110)).await.expect("answered") {
+        batches.push(gone);
+    }
+    assert_eq!(batches, [8, 2]);
+    assert_eq!(left().await[0], (11, Applied));
+    assert_eq!(
+        forgotten(&store, maze.id).await,
+        (0, at(109)),
+        "when the last of those that are gone had changed"
+    );
+    while forget(at(10_000)).await.expect("answered") > 0 {}
+    assert_eq!(left().await, [(20, Applying), (21, Pending)]);
+
+    // Ended as well, the newest stays: the next one is numbered after it.
+    let fence = commit().await;
+    let ended = store.settle_mutations(maze.id, fence, &Arrival::Reported, at(130));
+    assert_eq!(ended.await.expect("answered").len(), 2);
+    while forget(at(10_000)).await.expect("answered") > 0 {}
+    assert_eq!(left().await, [(21, Applied)]);
+    assert_eq!(queued(&store, &maze, 22).await.sequence, 22);
 }

@@ -14,6 +14,8 @@ use crate::db::sql::{Pool, SqlStore};
 use crate::db::{Store, StoreError};
 use crate::metrics::Metrics;
 
+mod tls;
+
 /// A database of one test on the server of the tests; it goes with the test.
 pub(crate) struct Guest {
     name: String,

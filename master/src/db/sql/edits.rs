@@ -1,29 +1,18 @@
 //! The graph of a topology in the place of the one before, under the next revision.
 
-use domain::id::TopologyId;
 use domain::revision::Revision;
 use domain::topology::Topology;
 use domain::topology::status::TopologyStatus;
 use time::OffsetDateTime;
 
 use super::audit::{self, Entry};
-use super::cells::{Cells, blob, failed, int};
+use super::cells::{blob, failed, int};
 use super::statement::{Tx, sql};
 use super::{SqlStore, graph, places, status};
 use crate::db::queue::EditError;
 use crate::db::{Actor, StoreError};
 
 const EDIT: &str = "edit a topology";
-
-/// The revision that is stored.
-pub(super) async fn revision(tx: &mut Tx, id: TopologyId) -> Result<Revision, StoreError> {
-    let row = sql("SELECT revision FROM topologies WHERE id = $1")
-        .bind(blob(id.uuid()))
-        .fetch_one(tx)
-        .await
-        .map_err(failed("read a topology"))?;
-    Cells::new(&row, "topology").revision("revision")
-}
 
 /// Stores the graph of `topology` under the revision after its own, which is still the stored one.
 pub(super) async fn replace(tx: &mut Tx, topology: &Topology) -> Result<Revision, StoreError> {
@@ -64,10 +53,7 @@ pub(super) async fn draft(
         | TopologyStatus::TearingDown
         | TopologyStatus::TornDown => return Err(EditError::NotDraft(head.status)),
     }
-    let current = revision(&mut tx, topology.id)
-        .await
-        .map_err(EditError::Store)?;
-    let expected = topology.revision;
+    let (expected, current) = (topology.revision, head.revision);
     if expected != current {
         return Err(EditError::StaleRevision { expected, current });
     }

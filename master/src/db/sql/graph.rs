@@ -30,6 +30,10 @@ pub(super) struct Graph {
 /// 32766.
 const ROWS: usize = 2048;
 
+/// Up to so many rows have a text that the connection keeps prepared: most topologies are small, and
+/// the sizes of their parts are few.
+const FEW: usize = 8;
+
 pub(super) async fn insert(tx: &mut Tx, topology: &Topology) -> Result<(), StoreError> {
     let id = || Value::from(blob(topology.id.uuid()));
     let text =
@@ -92,11 +96,12 @@ async fn insert_rows<T, const N: usize>(
     for part in placed.chunks(ROWS) {
         let mut statement = Builder::new(tx.dialect(), text);
         statement.push_rows(part, |(position, item)| row((*position).into(), item));
-        statement
-            .build_once()
-            .execute(&mut *tx)
-            .await
-            .map_err(failed(INSERT))?;
+        let statement = if part.len() <= FEW {
+            statement.build()
+        } else {
+            statement.build_once()
+        };
+        statement.execute(&mut *tx).await.map_err(failed(INSERT))?;
     }
     Ok(())
 }

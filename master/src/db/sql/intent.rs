@@ -4,7 +4,7 @@ use domain::assign::Assignment;
 use domain::host::Standing;
 use domain::id::{HostId, TopologyId};
 use domain::name::TopologyName;
-use domain::revision::Fence;
+use domain::revision::{Fence, Revision};
 use domain::topology::hydrate::VersionHash;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
@@ -13,9 +13,9 @@ use super::assignments::{self, NewContent};
 use super::cells::{Cells, blob, failed, int, nanos};
 use super::statement::{Tx, sql};
 use super::status::{self, Cause, Head};
-use super::{SqlStore, edits, hosts};
+use super::{SqlStore, hosts};
 use crate::db::{
-    Actor, Deploy, IntentError, LiveTopology, Replace, Settlement, StoreError, Views, Withdraw,
+    Deploy, IntentError, LiveTopology, Replace, Settlement, StoreError, Teardown, Views, Withdraw,
 };
 
 pub(super) async fn deploy(store: &SqlStore, deploy: &Deploy) -> Result<Assignment, IntentError> {
@@ -25,15 +25,7 @@ pub(super) async fn deploy(store: &SqlStore, deploy: &Deploy) -> Result<Assignme
         .await
         .map_err(IntentError::Store)?
         .ok_or(IntentError::Unknown)?;
-    let current = edits::revision(&mut tx, deploy.topology)
-        .await
-        .map_err(IntentError::Store)?;
-    if current != deploy.revision {
-        return Err(IntentError::StaleRevision {
-            expected: deploy.revision,
-            current,
-        });
-    }
+    unedited(&head, Some(deploy.revision))?;
     check_host(&mut tx, deploy).await?;
     // Before anything else is touched, so that the loser of a race hears of its own topology.
     head.status
@@ -73,6 +65,17 @@ pub(super) async fn deploy(store: &SqlStore, deploy: &Deploy) -> Result<Assignme
         .map_err(failed(ATTEMPT))
         .map_err(IntentError::Store)?;
     Ok(assignment)
+}
+
+/// Whether a topology is still at the revision that is meant, if one is.
+fn unedited(head: &Head, expected: Option<Revision>) -> Result<(), IntentError> {
+    let current = head.revision;
+    match expected {
+        Some(expected) if expected != current => {
+            Err(IntentError::StaleRevision { expected, current })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether the host takes this topology: an open one does, and a cordoned one that holds it does.
@@ -135,17 +138,22 @@ async fn supersede_others(
 
 pub(super) async fn teardown(
     store: &SqlStore,
-    topology: TopologyId,
-    reason: &str,
-    actor: &Actor,
-    now: OffsetDateTime,
+    teardown: &Teardown,
 ) -> Result<TopologyStatus, IntentError> {
     const ATTEMPT: &str = "store a teardown";
+    let Teardown {
+        topology,
+        expected,
+        reason,
+        actor,
+        now,
+    } = teardown;
     let mut tx = store.writing(ATTEMPT).await.map_err(IntentError::Store)?;
-    let head = status::head(&mut tx, topology)
+    let head = status::head(&mut tx, *topology)
         .await
         .map_err(IntentError::Store)?
         .ok_or(IntentError::Unknown)?;
+    unedited(&head, *expected)?;
     let event = if head.status == TopologyStatus::Pending {
         StatusEvent::HostIsEmpty
     } else {
@@ -155,10 +163,10 @@ pub(super) async fn teardown(
         action: "topology.teardown",
         reason,
         actor,
-        now,
+        now: *now,
     };
     let after = status::take(&mut tx, &head, event, &cause).await?;
-    assignments::withdraw(&mut tx, topology, None)
+    assignments::withdraw(&mut tx, *topology, None)
         .await
         .map_err(IntentError::Store)?;
     tx.commit()

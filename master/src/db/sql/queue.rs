@@ -191,9 +191,7 @@ async fn enqueue(store: &SqlStore, new: &NewMutation) -> Result<MutationRow, Enq
     if !takes_mutations(head.status) {
         return Err(EnqueueError::NotLive(head.status));
     }
-    let current = edits::revision(&mut tx, new.topology)
-        .await
-        .map_err(EnqueueError::Store)?;
+    let current = head.revision;
     if let Some(expected) = new.expected_revision
         && expected != current
     {
@@ -338,9 +336,7 @@ async fn commit(store: &SqlStore, effect: &Application) -> Result<Committed, Com
     let (true, Some(host)) = (takes_mutations(head.status), host) else {
         return Err(CommitError::NotLive(head.status));
     };
-    let current = edits::revision(&mut tx, id)
-        .await
-        .map_err(CommitError::Store)?;
+    let current = head.revision;
     let expected = effect.topology.revision;
     if expected != current {
         return Err(CommitError::StaleRevision { expected, current });

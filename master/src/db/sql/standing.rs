@@ -126,6 +126,7 @@ async fn end(
         id: head.id,
         name: head.name.clone(),
         status: head.status,
+        revision: head.revision,
     };
     for event in events {
         match status::take(tx, &at, *event, cause).await {

@@ -140,6 +140,13 @@ impl Tx {
         }
     }
 
+    /// Edits every topology as far as others can tell: the next revision of each.
+    #[cfg(test)]
+    pub(in crate::db) async fn edit_all(&mut self) {
+        let edited = sql("UPDATE topologies SET revision = revision + 1");
+        edited.execute(self).await.expect("the database answers");
+    }
+
     /// Ends it behind the driver's back, as SQLite does by itself when the disk is full.
     #[cfg(test)]
     pub(in crate::db) async fn end_unseen(&mut self) {

@@ -2,6 +2,7 @@
 //! its audit entry.
 
 use domain::id::{HostId, TopologyId};
+use domain::revision::Revision;
 use domain::topology::status::{IllegalTransition, StatusEvent, TopologyStatus};
 use time::OffsetDateTime;
 
@@ -19,6 +20,7 @@ pub(super) struct Head {
     pub(super) id: TopologyId,
     pub(super) name: String,
     pub(super) status: TopologyStatus,
+    pub(super) revision: Revision,
 }
 
 /// Why a status changes, and by whom.
@@ -31,7 +33,7 @@ pub(super) struct Cause<'a> {
 }
 
 pub(super) async fn head(tx: &mut Tx, id: TopologyId) -> Result<Option<Head>, StoreError> {
-    let row = sql("SELECT id, name, status FROM topologies WHERE id = $1")
+    let row = sql("SELECT id, name, status, revision FROM topologies WHERE id = $1")
         .bind(blob(id.uuid()))
         .fetch_optional(tx)
         .await
@@ -46,12 +48,13 @@ fn head_row(cells: &Cells<'_>) -> Result<Head, StoreError> {
         id: cells.id("id", TopologyId::new)?,
         name: cells.get("name")?,
         status: cells.word("status")?,
+        revision: cells.revision("revision")?,
     })
 }
 
 /// The topologies that occupy a host, oldest first.
 pub(super) async fn live_on(tx: &mut Tx, host: HostId) -> Result<Vec<Head>, StoreError> {
-    let rows = sql("SELECT id, name, status FROM topologies
+    let rows = sql("SELECT id, name, status, revision FROM topologies
          WHERE host = $1 AND status IN ('deploying', 'active', 'degraded', 'tearing_down')
          ORDER BY row")
     .bind(blob(host.uuid()))
@@ -167,8 +170,8 @@ pub(super) async fn changes(
     id: TopologyId,
 ) -> Result<Vec<StatusChange>, StoreError> {
     let rows = sql(
-        "SELECT at, before, after, event, reason, actor FROM status_changes
-         WHERE topology = $1 ORDER BY row",
+        "SELECT s.row, at, before, after, event, reason, actor FROM status_changes AS s
+         WHERE topology = $1 ORDER BY s.row",
     )
     .bind(blob(id.uuid()))
     .fetch_all(&store.read)
@@ -179,6 +182,7 @@ pub(super) async fn changes(
             let cells = Cells::new(row, "status change");
             let event: &str = cells.get("event")?;
             Ok(StatusChange {
+                row: cells.get("row")?,
                 at: cells.time("at")?,
                 from: cells.word("before")?,
                 to: cells.word("after")?,

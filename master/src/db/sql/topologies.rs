@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use super::audit::{self, Entry};
 use super::cells::{Cells, blob, failed, int, nanos};
 use super::graph::{self, Graph};
-use super::statement::{Row, Tx, sql};
+use super::statement::{Row, Statement, Tx, sql};
 use super::{SqlStore, assignments, status};
-use crate::db::{Actor, StoreError, TopologyError, TopologyRow, TopologySummary};
+use crate::db::{Actor, Removal, StoreError, TopologyError, TopologyRow, TopologySummary};
 
 pub(super) async fn insert(
     store: &SqlStore,
@@ -87,19 +87,36 @@ pub(super) async fn one(
     const ATTEMPT: &str = "read a topology";
     // One transaction, so that the graph is that of the revision.
     let mut tx = store.reading(ATTEMPT).await?;
-    let row = sql(
+    let row = head_of(id).fetch_optional(&mut tx).await;
+    let row = row.map_err(failed(ATTEMPT))?;
+    let Some(row) = row else { return Ok(None) };
+    let graph = graph::read(&mut tx, id).await?;
+    topology_row(&row, id, graph).map(Some)
+}
+
+/// A topology without what is in tables of its own.
+pub(super) async fn head(
+    store: &SqlStore,
+    id: TopologyId,
+) -> Result<Option<TopologyRow>, StoreError> {
+    let row = head_of(id).fetch_optional(&store.read).await;
+    let row = row.map_err(failed("read a topology"))?;
+    let nothing = Graph {
+        lans: Vec::new(),
+        deckies: Vec::new(),
+        edges: Vec::new(),
+    };
+    row.map(|row| topology_row(&row, id, nothing)).transpose()
+}
+
+fn head_of(id: TopologyId) -> Statement {
+    sql(
         "SELECT name, host, revision, status, status_at, reason, deadline,
                 desired_epoch, desired_generation, desired_hash,
                 applied_epoch, applied_generation, applied_hash, applied_at
          FROM topologies WHERE id = $1",
     )
     .bind(blob(id.uuid()))
-    .fetch_optional(&mut tx)
-    .await
-    .map_err(failed(ATTEMPT))?;
-    let Some(row) = row else { return Ok(None) };
-    let graph = graph::read(&mut tx, id).await?;
-    topology_row(&row, id, graph).map(Some)
 }
 
 fn topology_row(row: &Row, id: TopologyId, graph: Graph) -> Result<TopologyRow, StoreError> {
@@ -184,31 +201,36 @@ pub(super) async fn list(store: &SqlStore) -> Result<Vec<TopologySummary>, Store
         .collect()
 }
 
-pub(super) async fn delete(
-    store: &SqlStore,
-    id: TopologyId,
-    observed_empty: bool,
-    actor: &Actor,
-    now: OffsetDateTime,
-) -> Result<(), TopologyError> {
+pub(super) async fn delete(store: &SqlStore, removal: &Removal) -> Result<(), TopologyError> {
     const ATTEMPT: &str = "remove a topology";
+    let Removal {
+        topology: id,
+        expected,
+        observed_empty,
+        actor,
+        now,
+    } = removal;
     let mut tx = store.writing(ATTEMPT).await.map_err(TopologyError::Store)?;
-    let head = status::head(&mut tx, id)
+    let head = status::head(&mut tx, *id)
         .await
         .map_err(TopologyError::Store)?
         .ok_or(TopologyError::Unknown)?;
+    let current = head.revision;
+    if let Some(expected) = expected.filter(|expected| *expected != current) {
+        return Err(TopologyError::StaleRevision { expected, current });
+    }
     let removable =
-        head.status.is_removable() || (head.status == TopologyStatus::Failed && observed_empty);
+        head.status.is_removable() || (head.status == TopologyStatus::Failed && *observed_empty);
     if !removable {
         return Err(TopologyError::NotRemovable(head.status));
     }
-    delete_rows(&mut tx, id)
+    delete_rows(&mut tx, *id)
         .await
         .map_err(TopologyError::Store)?;
     let subject = id.to_string();
     let detail = format!("{}, which was {}", head.name, head.status);
     let entry = Entry {
-        at: now,
+        at: *now,
         actor,
         action: "topology.delete",
         subject: &subject,

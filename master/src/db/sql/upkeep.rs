@@ -1,14 +1,15 @@
 //! Retention, in batches that let others write in between, and the door to the audit's chain.
 
 use async_trait::async_trait;
+use domain::id::TopologyId;
 use time::OffsetDateTime;
 
 use super::cells::{failed, nanos};
 use super::retry::again;
 use super::statement::sql;
-use super::{SqlStore, audit};
+use super::{SqlStore, audit, history};
 use crate::db::StoreError;
-use crate::db::upkeep::{AuditChain, AuditFilter, AuditRow, Retention, Upkeep};
+use crate::db::upkeep::{AuditChain, AuditFilter, AuditRow, Forgotten, Retention, Upkeep};
 
 const FORGET: &str = "forget events";
 const EXPIRE: &str = "forget what has expired";
@@ -44,6 +45,26 @@ impl Upkeep for SqlStore {
             Some(newest) => again(|| forget_beyond(self, newest, retention.batch)).await,
             None => Ok(0),
         }
+    }
+
+    async fn forget_status_changes(
+        &self,
+        before: OffsetDateTime,
+        batch: u32,
+    ) -> Result<u64, StoreError> {
+        again(|| history::forget_status_changes(self, before, batch)).await
+    }
+
+    async fn forget_mutations(
+        &self,
+        before: OffsetDateTime,
+        batch: u32,
+    ) -> Result<u64, StoreError> {
+        again(|| history::forget_mutations(self, before, batch)).await
+    }
+
+    async fn forgotten(&self, topology: TopologyId) -> Result<Option<Forgotten>, StoreError> {
+        history::forgotten(self, topology).await
     }
 
     async fn forget_expired(&self, now: OffsetDateTime) -> Result<u64, StoreError> {

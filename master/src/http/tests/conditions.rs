@@ -1,6 +1,7 @@
 //! Entity tags of topologies: who has it already, and who would act on another one.
 
 use super::*;
+use crate::db::conformance::Held;
 use crate::http::kept::{Kept, MOST, Made};
 
 impl World {
@@ -106,6 +107,48 @@ async fn nothing_is_done_to_a_topology_at_another_revision() {
         .under(Method::POST, &teardown, ("if-match", "*"))
         .await
         .problem(409, "illegal_transition");
+}
+
+#[tokio::test]
+async fn an_edit_between_the_condition_and_the_act_is_found_out() {
+    let world = World::new().await;
+    let (_, _session) = world.ready_host("local").await;
+    world.topology("maze").await;
+    let other = sqlite::open(&world.folder.path().join("master.db")).await;
+    let other = other.expect("a second master opens it");
+    let path = "/api/v1/topologies/maze";
+    let ops = json!({ "ops": [{ "op": "add_lan", "name": "more" }] });
+    let actions = [
+        (Method::POST, format!("{path}/deploy"), None),
+        (Method::POST, format!("{path}/teardown"), None),
+        (Method::POST, format!("{path}/mutations"), Some(ops)),
+        (Method::DELETE, path.to_owned(), None),
+    ];
+    for (method, action, body) in actions {
+        let tag = world.get(path).await.headers["etag"].clone();
+        let mut request = world.request(method, &action).header("if-match", tag);
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
+        let edit = Held::new(&other).await;
+        let writes = world.metrics.db_writes_total.get();
+        let act = world.answer(request.body(body).expect("a request"));
+        // Committed once the act waits for its turn, so that its look at the condition is behind it.
+        let between = async {
+            while world.metrics.db_writes_total.get() == writes {
+                tokio::task::yield_now().await;
+            }
+            edit.commit().await;
+        };
+        let (refused, ()) = tokio::join!(act, between);
+        let problem = refused.problem(412, "stale_revision");
+        let state = world.get(path).await.expect(200);
+        let current = state["topology"]["revision"].to_string();
+        assert_eq!(problem["current"], current, "{action}");
+        assert_eq!(refused.headers["etag"], format!("\"{current}\""));
+        assert_eq!(state["topology"]["status"], "pending");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,5 @@
 //! What nobody sends by accident.
 
-use std::convert::Infallible;
-
-use futures_util::stream;
-
 use super::*;
 
 async fn raw(world: &World, method: Method, path: &str, headers: &[(&str, &[u8])]) -> Answer {
@@ -14,32 +10,6 @@ async fn raw(world: &World, method: Method, path: &str, headers: &[(&str, &[u8])
     }
     let request = request.body(Body::from("{}")).expect("a request");
     world.answer(request).await
-}
-
-#[tokio::test]
-async fn a_hundred_megabytes_are_refused_without_being_read() {
-    let world = World::new().await;
-    for (path, key) in [
-        ("/api/v1/topologies", None),
-        ("/api/v1/topologies", Some("k")),
-    ] {
-        let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counted = Arc::clone(&read);
-        let chunk = bytes::Bytes::from(vec![b' '; 1 << 20]);
-        let body = stream::iter((0..100).map(move |_| {
-            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Ok::<_, Infallible>(chunk.clone())
-        }));
-        let mut request = world
-            .request(Method::POST, path)
-            .header(CONTENT_TYPE, "application/json");
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        let request = request.body(Body::from_stream(body)).expect("a request");
-        world.answer(request).await.problem(413, "too_large");
-        assert!(read.load(std::sync::atomic::Ordering::Relaxed) < 10);
-    }
 }
 
 #[tokio::test]

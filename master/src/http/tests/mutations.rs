@@ -56,8 +56,18 @@ impl Live {
 
     /// The host reports that it holds what it is to hold.
     pub(super) async fn arrive(&mut self) {
+        let assignment = self.assignment().await;
+        self.hold(assignment).await;
+    }
+
+    /// What the host is to hold.
+    async fn assignment(&self) -> domain::assign::Assignment {
         let row = self.world.store.host(self.host).await.expect("answered");
-        let assignment = row.expect("it is there").assignment;
+        row.expect("it is there").assignment
+    }
+
+    /// The host reports that it holds what it was assigned at some time.
+    async fn hold(&mut self, assignment: domain::assign::Assignment) {
         self.report(HostReport {
             fence: assignment.fence,
             phase: Phase::Applied,
@@ -71,8 +81,7 @@ impl Live {
 
     /// The host reports that it could not.
     async fn fail(&mut self) {
-        let row = self.world.store.host(self.host).await.expect("answered");
-        let assignment = row.expect("it is there").assignment;
+        let assignment = self.assignment().await;
         self.report(HostReport {
             fence: assignment.fence,
             phase: Phase::Failed,
@@ -536,6 +545,64 @@ async fn each_change_of_services_is_told_once_whoever_reconciles() {
         assert_ne!(old, new);
         last.insert(name, new);
     }
+}
+
+#[tokio::test]
+async fn what_a_host_held_is_told_also_when_more_was_queued_meanwhile() {
+    let mut live = Live::new().await;
+    let before = live.told().await.len();
+    let told = async |live: &Live| {
+        let told = live.told().await;
+        let sets = told[before..].iter();
+        sets.map(|(name, old, new, trigger, _)| {
+            (name.clone(), old.clone(), new.clone(), trigger.clone())
+        })
+        .collect::<Vec<_>>()
+    };
+    let change = |name: &str, old: &[&str], new: &[&str], trigger: &str| {
+        (name.to_owned(), json!(old), json!(new), trigger.to_owned())
+    };
+    live.queue(services("db", &["ftp"])).await;
+    live.turn().await;
+    let held = live.assignment().await;
+    // It comes to nothing for the one, which is of no use to whoever has met the ftp server.
+    live.queue(services("db", &["redis"])).await;
+    live.queue(json!([
+        { "op": "add_lan", "name": "vault" },
+        { "op": "attach_decky", "decky": "db", "lan": "vault", "forwards_l3": true },
+        { "op": "add_decky", "name": "web", "services": ["http"], "edges": [{ "lan": "vault" }] },
+    ]))
+    .await;
+    live.queue(json!([{ "op": "remove_decky", "decky": "web" }]))
+        .await;
+    live.turn().await;
+    let mut expected = vec![change("db", &["redis"], &["ftp"], "operator")];
+    for _ in 0..2 {
+        live.hold(held).await;
+        assert_eq!(told(&live).await, expected);
+    }
+    // A master that was started since knows as much.
+    live.reconciler = another_reconciler(&live.world);
+    live.hold(held).await;
+    assert_eq!(told(&live).await, expected);
+
+    live.arrive().await;
+    expected.push(change("db", &["ftp"], &["redis"], "operator"));
+    assert_eq!(told(&live).await, expected, "nobody has ever seen web");
+    // What the host would have been told under that fence is no news, nor what nobody knows.
+    live.queue(services("db", &["ftp"])).await;
+    live.turn().await;
+    live.hold(held).await;
+    let current = live.assignment().await;
+    live.hold(domain::assign::Assignment {
+        fence: domain::revision::Fence {
+            generation: current.fence.generation,
+            ..held.fence
+        },
+        ..held
+    })
+    .await;
+    assert_eq!(told(&live).await, expected);
 }
 
 #[tokio::test]

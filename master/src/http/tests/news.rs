@@ -145,6 +145,65 @@ async fn a_resumed_stream_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_stream_that_missed_what_is_forgotten_begins_anew() {
+    let mut live = Live::new().await;
+    let mut reader = Reader::open(&live.world, None).await;
+    let (early, ..) = reader.next().await;
+    let mut late = String::new();
+    for kinds in [["ftp"], ["redis"]] {
+        live.world.pass(60);
+        live.queue(services("db", &kinds)).await;
+        live.mutator.turn().await.expect("answered");
+        live.arrive().await;
+        late = loop {
+            let (id, name, data) = reader.next().await;
+            if name == "mutation" && data["state"] == "applied" {
+                break id;
+            }
+        };
+    }
+    drop(reader);
+    let store = Arc::clone(&live.world.store);
+    let now = live.world.now();
+    let gone = store.forget_mutations(now, 100).await.expect("answered");
+    assert_eq!(gone, 1, "the newest stays");
+    // Nothing is lost to the one, and the other is told how everything stands.
+    let mut reader = Reader::open(&live.world, Some(&late)).await;
+    live.world
+        .post("/api/v1/topologies/maze/teardown", json!({}))
+        .await
+        .expect(202);
+    loop {
+        let (_, name, _) = reader.next().await;
+        assert_ne!(name, "snapshot");
+        if name == "status" {
+            break;
+        }
+    }
+    let mut reader = Reader::open(&live.world, Some(&early)).await;
+    let (id, name, snapshot) = reader.next().await;
+    assert_eq!(name, "snapshot");
+    assert_eq!(snapshot["state"]["topology"]["status"], "tearing_down");
+    // It goes on from there.
+    live.world
+        .post("/api/v1/topologies/maze/teardown", json!({ "force": true }))
+        .await
+        .expect(202);
+    let mut reader = Reader::open(&live.world, Some(&id)).await;
+    assert_eq!(reader.find("status").await.2["to"], "torn_down");
+
+    // So are changes of its status, which are counted from the first one on, whatever is gone.
+    let now = live.world.now() + time::Duration::HOUR;
+    let gone = store
+        .forget_status_changes(now, 100)
+        .await
+        .expect("answered");
+    assert!(gone > 1, "{gone}");
+    let mut reader = Reader::open(&live.world, Some(&late)).await;
+    assert_eq!(reader.next().await.1, "snapshot");
+}
+
+#[tokio::test]
 async fn a_draft_tells_its_revisions_and_ends_the_stream_when_it_is_removed() {
     let world = World::new().await;
     world.topology("maze").await;

@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::bus::Delivery;
+use crate::db::conformance::Held;
 
 #[tokio::test]
 async fn a_draft_that_cannot_be_read_is_refused_with_every_finding_and_stores_nothing() {
@@ -66,6 +67,45 @@ async fn an_unfinished_draft_is_stored_with_its_findings_and_cannot_be_deployed(
         .await
         .expect(200);
     assert_eq!(codes(&checked), ["DMZ_MISSING"]);
+}
+
+#[tokio::test]
+async fn what_is_looked_at_again_is_read_again_only_when_it_differs() {
+    let world = World::new().await;
+    let path = "/api/v1/topologies/maze";
+    world.topology("maze").await;
+    let statements = async |count: usize| {
+        let before = world.metrics.db_statements_total.get();
+        for _ in 0..count {
+            world.get(path).await.expect(200);
+        }
+        world.metrics.db_statements_total.get() - before
+    };
+    assert_eq!(statements(10).await, 20, "its name and its head, each time");
+
+    // An edit of this master, of another one, and what is no edit.
+    let revision = async || world.get(path).await.expect(200)["topology"]["revision"].clone();
+    let ops = json!({ "ops": [{ "op": "remove_decky", "decky": "gate" }] });
+    let edited = world.post(&format!("{path}/mutations"), ops).await;
+    edited.expect(200);
+    let state = world.get(path).await.expect(200);
+    assert_eq!(state["topology"]["deckies"], 1);
+    assert!(codes(&state).contains(&"DMZ_ORPHAN"), "{state}");
+    let other = sqlite::open(&world.folder.path().join("master.db")).await;
+    let other = other.expect("a second master opens it");
+    assert_eq!(revision().await, 2);
+    Held::new(&other).await.commit().await;
+    assert!(statements(1).await > 2, "it is read anew");
+    assert_eq!(revision().await, 3);
+    world
+        .post(&format!("{path}/teardown"), json!({}))
+        .await
+        .expect(202);
+    assert_eq!(world.status_of("maze").await, "torn_down");
+    world.delete(path).await.expect(204);
+    world.get(path).await.problem(404, "unknown");
+    world.topology("maze").await;
+    assert_eq!(revision().await, 1);
 }
 
 #[tokio::test]
