@@ -15,8 +15,7 @@ mod show;
 use domain::topology::finding::Finding;
 use proto::client::Client;
 use proto::rest::{
-    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyShape,
-    TopologyState,
+    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyState,
 };
 use serde_json::json;
 
@@ -115,11 +114,11 @@ fn imported(loaded: &Loaded, file: &str, context: &Context) -> Result<(), Failur
 
 async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     let client = context.client()?;
-    let name = &args.topology.topology;
+    let state = client.topology(&args.topology.topology).await?;
     let (state, exit) = if args.wait {
-        follow_topology(context, &client, name, name, Goal::Settled).await?
+        follow_topology(context, &client, state, Goal::Settled).await?
     } else {
-        (Some(client.topology(name).await?), Exit::Done)
+        (Some(state), Exit::Done)
     };
     if let Some(state) = state {
         let look = context.output.look;
@@ -190,9 +189,7 @@ async fn finish(
     context: &Context,
 ) -> Result<Exit, Failure> {
     let (state, exit) = if wait.waits() {
-        // By id: a name that was torn down may already be another's.
-        let TopologyShape { id, name, .. } = &state.topology;
-        follow_topology(context, client, id, name, goal).await?
+        follow_topology(context, client, state, goal).await?
     } else {
         (Some(state), Exit::Done)
     };
