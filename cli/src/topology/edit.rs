@@ -125,13 +125,7 @@ impl Subject for Way {
     fn judge(&self) -> Look {
         match judge(&self.mutation) {
             Look::Pending(awaited) => Look::Pending(Awaited {
-                // While its host is at work: how far that is.
-                detail: self
-                    .topology
-                    .as_ref()
-                    .filter(|_| self.mutation.state == "applying")
-                    .map(|topology| format!("; {}", describe(topology)))
-                    .unwrap_or_default(),
+                detail: self.host_work(),
                 ..awaited
             }),
             ended @ (Look::Done | Look::Failed(_)) => ended,
@@ -140,6 +134,26 @@ impl Subject for Way {
 }
 
 impl Way {
+    /// How far its host is, while that is at work.
+    fn host_work(&self) -> String {
+        let applying = self.mutation.state == "applying";
+        let Some(topology) = self.topology.as_ref().filter(|_| applying) else {
+            return String::new();
+        };
+        let awaited = describe(topology);
+        let text = if topology.topology.status == "active" {
+            // That goes without saying.
+            awaited.detail.trim_start_matches([',', ' ']).to_owned()
+        } else {
+            awaited.to_string()
+        };
+        if text.is_empty() {
+            text
+        } else {
+            format!("; {text}")
+        }
+    }
+
     fn take(&mut self, mutation: MutationShape) {
         if mutation.id == self.mutation.id {
             self.mutation = mutation;

@@ -79,20 +79,22 @@ async fn a_mutation_that_fails_is_a_failure_with_its_findings() {
 
 #[test]
 fn an_edit_that_its_host_is_at_work_on_says_how_far_that_is() {
-    let mut gauge = state("deploying");
-    gauge.progress = Some(ProgressShape { done: 1, total: 3 });
-    let mut way = Way {
-        mutation: mutation("applying"),
-        topology: Some(state("deploying")),
+    let said = |status: &str, done: Option<u32>| {
+        let mut gauge = state(status);
+        gauge.progress = done.map(|done| ProgressShape { done, total: 3 });
+        let mut way = Way {
+            mutation: mutation("applying"),
+            topology: Some(state(status)),
+        };
+        way.hear(Told::Gauge(Box::new(gauge)));
+        match way.judge() {
+            Look::Pending(awaited) => awaited.detail,
+            ended => panic!("{ended:?}"),
+        }
     };
-    way.hear(Told::Gauge(Box::new(gauge)));
-    let Look::Pending(awaited) = way.judge() else {
-        panic!("it has ended");
-    };
-    assert_eq!(
-        awaited.to_string(),
-        "mutation 3 (update_decky): applying, revision 4, generation 7; office: deploying 1/3"
-    );
+    assert_eq!(said("active", None), "");
+    assert_eq!(said("active", Some(1)), "; 1/3");
+    assert_eq!(said("degraded", Some(1)), "; office: degraded 1/3");
 }
 
 #[tokio::test]
