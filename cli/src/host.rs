@@ -56,7 +56,7 @@ pub(crate) enum TokenCommand {
 #[derive(Debug, Args)]
 pub(crate) struct TokenArg {
     /// The token's public part, as `ls` shows it.
-    #[arg(value_parser = reference)]
+    #[arg(value_parser = reference, add = crate::completion::join_tokens())]
     id: String,
 }
 
