@@ -130,7 +130,10 @@ impl Failure {
             }
             last = text;
         }
-        for finding in &self.findings {
+        let said = self.error.to_string();
+        // One that says no more than the failure itself is said already.
+        let findings = self.findings.iter().filter(|each| each.message != said);
+        for finding in findings {
             let FindingShape {
                 severity,
                 code,
@@ -212,6 +215,9 @@ fn advice(problem: &Problem) -> Option<String> {
              token create NAME --role ROLE"
                 .to_owned(),
         ),
+        (403, "urn:decnet:wrong_password") => {
+            Some("the password that is in force comes first, then the new one".to_owned())
+        }
         (404, _) => {
             let noun = problem
                 .title

@@ -14,6 +14,7 @@ use proto::rest::{HostShape, TopologyState};
 use self::source::Heard;
 pub(crate) use self::source::{Source, Told};
 use crate::context::Context;
+use crate::duration::rough;
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 
@@ -259,10 +260,10 @@ pub(crate) async fn follow_topology(
             Err(Failure::say(format!("topology {name} {verb}: {why}")).next(next))
         }
         Followed::TimedOut(awaited) => {
-            let seconds = context.patience.as_secs();
+            let waited = rough(context.patience);
             context
                 .output
-                .note(&format!("still running after {seconds} s: {awaited}"));
+                .note(&format!("still running after {waited}: {awaited}"));
             context.output.note(&again);
             Ok((Some(way.state), Exit::StillRunning))
         }

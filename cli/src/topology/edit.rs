@@ -8,6 +8,7 @@ use proto::rest::mutation::{EditAnswer, EditOutcome, MutationShape, TopologyNews
 use super::findings_table;
 use crate::args::WaitArgs;
 use crate::context::Context;
+use crate::duration::rough;
 use crate::failure::{Exit, Failure};
 use crate::safe::safe;
 use crate::table::Look as Style;
@@ -194,8 +195,8 @@ pub(crate) async fn follow_mutation(
                 .next(format!("decnet topology explain {topology}")),
         ),
         Followed::TimedOut(awaited) => {
-            let seconds = context.patience.as_secs();
-            let text = format!("still running after {seconds} s: {awaited}");
+            let waited = rough(context.patience);
+            let text = format!("still running after {waited}: {awaited}");
             context.output.note(&text);
             context.output.note(&again);
             Ok((mutation, Exit::StillRunning))

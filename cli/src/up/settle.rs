@@ -6,6 +6,7 @@ use proto::client::Client;
 use proto::rest::{CreateTopology, DeployRequest, TeardownRequest, TopologyFile, TopologyShape};
 
 use crate::context::Context;
+use crate::duration::rough;
 use crate::failure::{Exit, Failure};
 use crate::machine::LOCAL;
 use crate::wait::{Followed, Goal, Way};
@@ -125,9 +126,9 @@ async fn await_goal(
         Followed::Failed(why) => Err(Failure::say(format!("topology {name} failed: {why}"))
             .next("mend that and run it again; `decnet doctor` knows the usual causes")),
         Followed::TimedOut(awaited) => {
-            let seconds = context.patience.as_secs();
+            let waited = rough(context.patience);
             Err(Failure::say(format!(
-                "topology {name} is not there after {seconds} s: {awaited}"
+                "topology {name} is not there after {waited}: {awaited}"
             ))
             .next("give it more time with --timeout")
             .exits(Exit::StillRunning))
