@@ -89,12 +89,16 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
         topology: loaded.file,
         host: args.host,
     };
-    let state = client.create_topology(&request).await?;
+    created(&client.create_topology(&request).await?, context)
+}
+
+/// Shows what was stored; where only results are wanted, that is its id.
+fn created(state: &TopologyState, context: &Context) -> Result<(), Failure> {
     let output = &context.output;
     if output.is_table() && output.quiet {
         return output.say(&state.topology.id);
     }
-    output.show(&state, |state| show::created_text(output.look, state))
+    output.show(state, |state| show::created_text(output.look, state))
 }
 
 /// Says what an import has changed; a document that was not read whole is not gone on with.
