@@ -176,9 +176,10 @@ impl From<std::io::Error> for Failure {
 
 impl From<InvalidEndpoint> for Failure {
     fn from(error: InvalidEndpoint) -> Self {
-        let exit = match &error {
-            InvalidEndpoint::Scheme { .. } => Exit::Usage,
-            _ => Exit::Failed,
+        let exit = if matches!(error, InvalidEndpoint::Scheme { .. }) {
+            Exit::Usage
+        } else {
+            Exit::Failed
         };
         let next = match &error {
             InvalidEndpoint::Scheme { .. } => "give a URL such as http://127.0.0.1:8080",

@@ -157,7 +157,7 @@ fn play(mut stream: TcpStream, script: Script) {
         stream.write_all(whole.as_bytes()).ok();
         if holds {
             // Until whoever listens has gone.
-            stream.read(&mut [0; 1]).ok();
+            stream.read_to_end(&mut Vec::new()).ok();
         }
     });
 }

@@ -123,9 +123,10 @@ pub(crate) async fn follow<S: Subject>(
 }
 
 fn away(error: &ClientError) -> String {
-    match error {
-        ClientError::Unreachable { .. } => "the master does not answer".to_owned(),
-        other => format!("the master cannot tell: {other}"),
+    if matches!(error, ClientError::Unreachable { .. }) {
+        "the master does not answer".to_owned()
+    } else {
+        format!("the master cannot tell: {error}")
     }
 }
 

@@ -155,18 +155,21 @@ impl Reader {
                     self.last = None;
                     continue;
                 }
-                Some(error) if error.is_transient() => {
-                    // That a stream broke is said only when there is not soon another.
-                    if !matches!(error, ClientError::Cut { .. }) || self.pause > FIRST_PAUSE {
-                        self.away = true;
-                        self.tell(Heard::Away(error)).await?;
-                    }
-                }
+                Some(error) if error.is_transient() => self.missed(error).await?,
                 Some(error) => return self.tell(Heard::Lost(error)).await,
             }
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Says that the master cannot be asked; that a stream broke only when there is not soon another.
+    async fn missed(&mut self, error: ClientError) -> Result<(), Gone> {
+        if matches!(error, ClientError::Cut { .. }) && self.pause == FIRST_PAUSE {
+            return Ok(());
+        }
+        self.away = true;
+        self.tell(Heard::Away(error)).await
     }
 
     /// One connection, from its beginning to its end; why it broke, when it did.
@@ -206,7 +209,10 @@ impl Reader {
                 // Without a place to go on from, the next stream begins with a snapshot again.
                 Err(error) => return Ok(Err(error)),
             },
-            _ => None,
+            TopologyNews::Edited(_)
+            | TopologyNews::Status(_)
+            | TopologyNews::Mutation(_)
+            | TopologyNews::DeckyMutated(_) => None,
         };
         self.last = Some(id).filter(|id| !id.is_empty());
         self.tell(Heard::Told(Told::News(news))).await?;
