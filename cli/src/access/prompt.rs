@@ -54,7 +54,7 @@ impl Passwords {
             Self::Lines(lines) => lines.next().unwrap_or_default(),
         };
         if password.is_empty() {
-            let failure = Failure::say("no password was given").exits(Exit::Usage);
+            let failure = Failure::say("no password was given");
             return Err(match self {
                 Self::Terminal(_) => failure,
                 Self::Lines(_) => failure.next("give it in the next line of standard input"),
