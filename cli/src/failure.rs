@@ -98,8 +98,11 @@ impl Failure {
 
     /// Says which token it is that the master does not take.
     pub(crate) fn denied(mut self, url: &Url, origin: &Origin) -> Self {
-        self.error = anyhow::Error::msg("it has ended, was revoked, or is of another master")
-            .context(format!("the master at {url} does not take {origin}"));
+        let said = self.error.to_string();
+        self.error = anyhow::Error::msg(format!(
+            "{said}; this one has ended, was revoked, or is of another master"
+        ))
+        .context(format!("the master at {url} does not take {origin}"));
         if let Origin::Session(name) = origin {
             self.next = Some(format!("log in again: decnet login {name} --url {url}"));
         }
@@ -371,7 +374,8 @@ mod tests {
             failure
         };
         let of = |origin| refused().denied(&url, &origin).lines();
-        let why = "  because: it has ended, was revoked, or is of another master";
+        let why = "  because: a known bearer token is needed; this one has ended, was revoked, \
+                   or is of another master";
         let file = of(Origin::File("ci.token".into()));
         assert_eq!(
             file[..2],
