@@ -5,7 +5,7 @@
 
 pub mod archetype;
 pub mod assign;
-pub mod canonical;
+mod canonical;
 pub mod decide;
 pub mod decky_mutation;
 pub mod event;

@@ -116,3 +116,27 @@ pub(crate) fn plain(topology: &Topology) -> Topology {
     }
     plain
 }
+
+/// RFC 8785 by another hand: sorted as it says, escaped by `serde_json`.
+pub(crate) fn rfc8785(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members
+                .iter()
+                .map(|(key, value)| (key.encode_utf16().collect::<Vec<_>>(), key, value))
+                .collect();
+            members.sort_by(|a, b| a.0.cmp(&b.0));
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(_, key, value)| format!("{}:{}", Value::from(key.as_str()), rfc8785(value)))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(rfc8785).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}

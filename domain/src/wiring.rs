@@ -167,7 +167,7 @@ impl<'a> Reach<'a> {
         let mut wiring = Wiring {
             interfaces: Vec::with_capacity(decky.interfaces.len()),
             routes: decky.routes.iter().copied().collect(),
-            sysctls: decky.sysctls.clone(),
+            sysctls: BTreeMap::clone(&decky.sysctls),
             inside: BTreeSet::new(),
             host: BTreeSet::new(),
             forwards: decky.forwards_l3,

@@ -136,7 +136,7 @@ fn field<E: std::fmt::Display>(field: &'static str) -> impl Fn(E) -> InvalidHydr
 
 /// The bytes that are hashed, sent and stored.
 pub fn encode(topology: &HydratedTopology) -> Vec<u8> {
-    topology.document().text().into_bytes()
+    topology.document().into_bytes()
 }
 
 /// Reads a document and checks that it is the one whose hash was announced.
@@ -253,7 +253,7 @@ fn decky(wire: WireDecky) -> Result<HydratedDecky, InvalidHydrated> {
             .into_iter()
             .map(publish)
             .collect::<Result<_, _>>()?,
-        sysctls: wire.sysctls,
+        sysctls: wire.sysctls.into(),
         limits: DeckyLimits {
             memory_mib: wire.limits.memory_mib,
             pids: wire.limits.pids,

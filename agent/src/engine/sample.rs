@@ -1,6 +1,7 @@
 //! Hydrated topologies for tests: small, valid, and told apart by numbers.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use domain::id::{DeckyId, LanId, TopologyId};
 use domain::name::{DeckyName, Hostname, LanName};
@@ -87,17 +88,16 @@ pub fn decky(name: &str, lans: &[&HydratedLan], host: u32) -> HydratedDecky {
             .into_iter()
             .collect(),
         publish: Vec::new(),
-        sysctls: persona
-            .sysctls()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into_iter()
-            .collect(),
+        sysctls: Arc::new(
+            persona
+                .sysctls()
+                .into_iter()
+                .chain([("net.ipv4.ip_forward", if forwards { "1" } else { "0" })])
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        ),
         limits: DeckyLimits::default(),
     };
-    decky.sysctls.insert(
-        "net.ipv4.ip_forward".to_owned(),
-        u8::from(forwards).to_string(),
-    );
     serve(&mut decky, &[ServiceKind::Http]);
     decky
 }

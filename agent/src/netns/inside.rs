@@ -221,9 +221,13 @@ impl Inside {
         self.set_sysctl(key, value)
     }
 
-    /// Replaces our table by the one in `text`, in one step.
+    /// Makes our table the one in `text`, in one step.
     pub fn nft(&mut self, text: &str) -> Result<(), WireError> {
-        nft::load(text)
+        let stands = self.has_rules().map_err(|source| WireError::Read {
+            what: "rules",
+            source,
+        })?;
+        nft::load(text, stands)
     }
 
     /// SHA-256 of all that our table is made of, as the kernel has it.

@@ -16,11 +16,12 @@ const PLACES: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "nft"];
 /// How much of a refusal is kept.
 const MAX_ANSWER: usize = 600;
 
-/// Replaces our table by the one in `text`, in one step.
-pub(super) fn load(text: &str) -> Result<(), WireError> {
-    // The first line makes the second one possible where there is no table yet.
-    let text = format!("table inet {TABLE}\ndelete table inet {TABLE}\n{text}");
-    run(&["-f", "-"], &text)
+/// Makes our table the one in `text`, in one step. `stands` says whether there is one already: the
+/// kernel waits for all its processors before it lets go of a table, so none is deleted for nothing.
+pub(super) fn load(text: &str, stands: bool) -> Result<(), WireError> {
+    // Either is refused, and nothing changed, when it is not so.
+    let verb = if stands { "delete" } else { "create" };
+    run(&["-f", "-"], &format!("{verb} table inet {TABLE}\n{text}"))
 }
 
 fn run(arguments: &[&str], input: &str) -> Result<(), WireError> {

@@ -3,24 +3,24 @@
 //! [`resolve`] turns a draft into a [`Topology`]: references by name become ids, what was left
 //! out is chosen (addresses, hardware addresses, seeds), and everything malformed is a finding.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::allocate::{AddressAllocator, AddressRefused};
 use super::finding::{Finding, FindingCode as Code, sort};
 use super::validate::Limits;
-use super::{Decky, Edge, Lan, LanDriver, LanKind, Protocol, Publish, Topology};
-use crate::id::{DeckyId, EdgeId, HostId, LanId, TopologyId};
+use super::{Decky, Lan, LanDriver, LanKind, Topology};
+use crate::id::{DeckyId, HostId, LanId, TopologyId};
 use crate::name::{DeckyName, Hostname, LanName, TopologyName};
-use crate::persona::{Mac, Persona};
+use crate::persona::Persona;
 use crate::revision::Revision;
 use crate::seed::Seed;
 use crate::service::{ServiceKind, ServiceOptions, ServiceSet};
 
+mod edge;
 mod export;
 mod guess;
+mod publish;
 mod rebase;
 mod written;
 
@@ -57,18 +57,8 @@ pub struct Resolved {
     pub lacks_decky: bool,
 }
 
-/// An edge that was read, before an address is chosen where none was asked for.
-struct PendingEdge {
-    decky_index: usize,
-    index: usize,
-    decky: DeckyId,
-    lan: LanId,
-    address: Option<Ipv4Addr>,
-    mac: Mac,
-    home: bool,
-}
-
 struct Resolver<'a> {
+    limits: &'a Limits,
     entropy: &'a mut dyn Entropy,
     findings: Vec<Finding>,
     incomplete: BTreeSet<DeckyId>,
@@ -83,131 +73,33 @@ pub fn resolve(
     entropy: &mut dyn Entropy,
 ) -> Resolved {
     let mut this = Resolver {
+        limits,
         entropy,
         findings: Vec::new(),
         incomplete: BTreeSet::new(),
     };
-    this.check_size(draft, limits);
+    this.check_size(draft);
     let name = TopologyName::parse(&draft.name).unwrap_or_else(|error| {
         this.name_finding("topology", "name", &error.to_string());
         TopologyName::parse("unnamed").expect("`unnamed` is seven letters")
     });
     let id = TopologyId::new(this.entropy.uuid());
-    let (lans, lan_places) = this.lans(draft, limits);
-    let mut allocators: BTreeMap<LanId, AddressAllocator> = lans
-        .iter()
-        .map(|lan| (lan.id, AddressAllocator::new(lan.subnet)))
-        .collect();
-    let by_name: BTreeMap<String, (LanId, Ipv4Net)> = lans
-        .iter()
-        .map(|lan| (lan.name.folded(), (lan.id, lan.subnet)))
-        .collect();
-
-    // Also those that could not be read. By a look-up: a document may hold a hundred thousand LANs
-    // and as many edges that lead to none of them.
-    let mut written_lans: BTreeMap<String, &DraftLan> = BTreeMap::new();
-    for lan in &draft.lans {
-        written_lans
-            .entry(lan.name.to_ascii_lowercase())
-            .or_insert(lan);
-    }
+    let (lans, lan_places) = this.lans(draft);
+    let targets = edge::Targets::of(&lans, draft);
 
     let mut deckies = Vec::new();
     let mut decky_places = Vec::new();
-    let mut pending: Vec<PendingEdge> = Vec::new();
+    let mut pending = Vec::new();
     let mut names = BTreeSet::new();
     for (index, written) in draft.deckies.iter().take(limits.deckies).enumerate() {
         let Some(decky) = this.decky(index, written, &mut names) else {
             continue;
         };
-        let has_home = written.edges.iter().any(|edge| edge.home == Some(true));
-        for (number, edge) in written
-            .edges
-            .iter()
-            .take(limits.edges_per_decky)
-            .enumerate()
-        {
-            let path = format!("deckies[{index}].edges[{number}]");
-            let target = format!("decky {}", decky.name);
-            let Some((lan, subnet)) = by_name.get(&edge.lan.to_ascii_lowercase()).copied() else {
-                let lan = written_lans.get(&edge.lan.to_ascii_lowercase()).copied();
-                this.findings.extend(nowhere(lan, edge, &path, target));
-                this.incomplete.insert(decky.id);
-                continue;
-            };
-            let address = this.address(edge, subnet, &path, &target, decky.id);
-            let Ok(address) = address else { continue };
-            let mac = match edge.mac.as_deref().map(str::parse::<Mac>) {
-                None => decky.persona.mac(&decky.seed, number),
-                Some(Ok(mac)) => mac,
-                Some(Err(error)) => {
-                    this.value_finding(&target, format!("{path}.mac"), &error.to_string());
-                    decky.persona.mac(&decky.seed, number)
-                }
-            };
-            let home = edge.home.unwrap_or(!has_home && number == 0);
-            pending.push(PendingEdge {
-                decky_index: index,
-                index: number,
-                decky: decky.id,
-                lan,
-                address,
-                mac,
-                home,
-            });
-        }
+        pending.extend(this.read_edges(index, written, &decky, &targets));
         deckies.push(decky);
         decky_places.push(index);
     }
-
-    // Addresses that were asked for are taken before any is chosen, whatever the order. A clash
-    // is the validator's to report, so both edges are kept.
-    for edge in &pending {
-        if let (Some(address), Some(allocator)) = (edge.address, allocators.get_mut(&edge.lan)) {
-            match allocator.reserve(address) {
-                Ok(())
-                | Err(
-                    AddressRefused::Taken | AddressRefused::OutOfSubnet | AddressRefused::Reserved,
-                ) => {}
-            }
-        }
-    }
-    let mut edges = Vec::with_capacity(pending.len());
-    for edge in pending {
-        let PendingEdge {
-            decky_index,
-            index,
-            decky,
-            lan,
-            address,
-            mac,
-            home,
-        } = edge;
-        let address = address.or_else(|| {
-            allocators
-                .get_mut(&lan)
-                .and_then(AddressAllocator::next_free)
-        });
-        let Some(address) = address else {
-            this.findings.push(Finding::error(
-                Code::IpExhausted,
-                format!("decky {}", clip(&draft.deckies[decky_index].name)),
-                format!("deckies[{decky_index}].edges[{index}]"),
-                "no address is left in the LAN; give it a larger subnet",
-            ));
-            this.incomplete.insert(decky);
-            continue;
-        };
-        let id = EdgeId::new(this.entropy.uuid());
-        edges.push(Edge {
-            id,
-            decky,
-            lan,
-            address,
-            mac,
-            home,
-        });
-    }
+    let edges = this.settle(pending, &lans, draft);
 
     sort(&mut this.findings);
     let decky_count = deckies.len();
@@ -235,36 +127,6 @@ pub fn resolve(
     }
 }
 
-/// What is wrong with an edge whose LAN was not read, be it written or not.
-fn nowhere(
-    lan: Option<&DraftLan>,
-    edge: &DraftEdge,
-    path: &str,
-    target: String,
-) -> Option<Finding> {
-    let Some(lan) = lan else {
-        return Some(Finding::error(
-            Code::EdgeUnknown,
-            target,
-            format!("{path}.lan"),
-            format!("there is no LAN named {:?}", clip(&edge.lan)),
-        ));
-    };
-    // The LAN's own fault is found at the LAN. An address has no meaning without its subnet.
-    let address = edge.address.as_ref().filter(|text| !text.is_empty())?;
-    Some(Finding::error(
-        Code::IpMalformed,
-        target,
-        format!("{path}.address"),
-        format!(
-            "{:?} is no address of LAN {}, whose subnet {:?} cannot be read",
-            clip(address),
-            clip(&edge.lan),
-            clip(&lan.subnet)
-        ),
-    ))
-}
-
 fn clip(text: &str) -> String {
     text.chars().take(64).collect()
 }
@@ -280,7 +142,8 @@ impl Resolver<'_> {
             .push(Finding::error(Code::ValueInvalid, target, path, message));
     }
 
-    fn check_size(&mut self, draft: &Draft, limits: &Limits) {
+    fn check_size(&mut self, draft: &Draft) {
+        let limits = self.limits;
         let mut over = |what: &str, path: &str, got: usize, limit: usize| {
             if got > limit {
                 self.findings.push(Finding::error(
@@ -311,10 +174,11 @@ impl Resolver<'_> {
     }
 
     /// The LANs that could be read, and where each stands in the draft.
-    fn lans(&mut self, draft: &Draft, limits: &Limits) -> (Vec<Lan>, Vec<usize>) {
+    fn lans(&mut self, draft: &Draft) -> (Vec<Lan>, Vec<usize>) {
         let mut lans: Vec<Lan> = Vec::new();
         let mut places = Vec::new();
-        for (index, written) in draft.lans.iter().take(limits.lans).enumerate() {
+        let mut names = BTreeSet::new();
+        for (index, written) in draft.lans.iter().take(self.limits.lans).enumerate() {
             let path = format!("lans[{index}]");
             let target = format!("lan {}", clip(&written.name));
             let name = match LanName::parse(&written.name) {
@@ -324,7 +188,8 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if lans.iter().any(|lan| lan.name.folded() == name.folded()) {
+            let folded = name.folded();
+            if names.contains(&folded) {
                 self.findings.push(Finding::error(
                     Code::LanNameDup,
                     target,
@@ -366,6 +231,7 @@ impl Resolver<'_> {
                 driver,
             });
             places.push(index);
+            names.insert(folded);
         }
         (lans, places)
     }
@@ -406,39 +272,6 @@ impl Resolver<'_> {
             ));
         }
         parsed
-    }
-
-    fn address(
-        &mut self,
-        edge: &DraftEdge,
-        subnet: Ipv4Net,
-        path: &str,
-        target: &str,
-        decky: DeckyId,
-    ) -> Result<Option<Ipv4Addr>, ()> {
-        // An empty text says what leaving it out says.
-        let Some(text) = edge.address.as_deref().filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
-        let path = format!("{path}.address");
-        let (code, message) = match text.parse::<Ipv4Addr>() {
-            Ok(address) => match super::allocate::check(subnet, address) {
-                Ok(()) | Err(AddressRefused::Taken) => return Ok(Some(address)),
-                Err(error @ AddressRefused::OutOfSubnet) => (
-                    Code::IpOutOfSubnet,
-                    format!("{error} {subnet} of LAN {}", clip(&edge.lan)),
-                ),
-                Err(error @ AddressRefused::Reserved) => (Code::IpReserved, error.to_string()),
-            },
-            Err(_) => (
-                Code::IpMalformed,
-                format!("{:?} is no IPv4 address", clip(text)),
-            ),
-        };
-        self.findings
-            .push(Finding::error(code, target, path, message));
-        self.incomplete.insert(decky);
-        Err(())
     }
 
     fn decky(
@@ -498,7 +331,7 @@ impl Resolver<'_> {
             }
         };
         let services = self.services(written, &path, &target);
-        let publish = self.publish(written, &path, &target);
+        let publish = self.read_publish(written, &path, &target);
         Some(Decky {
             id: DeckyId::new(self.entropy.uuid()),
             name,
@@ -554,49 +387,6 @@ impl Resolver<'_> {
             }
         }
         services
-    }
-
-    fn publish(&mut self, written: &DraftDecky, path: &str, target: &str) -> Vec<Publish> {
-        let mut published = Vec::new();
-        for (number, publish) in written.publish.iter().take(256).enumerate() {
-            let place = format!("{path}.publish[{number}]");
-            let mut port = |field: &str, value: i64| {
-                let port = u16::try_from(value).ok().filter(|port| *port > 0);
-                if port.is_none() {
-                    let message = format!("{value} is no port (1 to 65535)");
-                    self.value_finding(target, format!("{place}.{field}"), &message);
-                }
-                port
-            };
-            let host_port = port("host_port", publish.host_port);
-            let decky_port = port("decky_port", publish.decky_port);
-            let protocol = match publish.protocol.as_deref().map(str::parse) {
-                None => Protocol::Tcp,
-                Some(Ok(protocol)) => protocol,
-                Some(Err(error)) => {
-                    self.value_finding(target, format!("{place}.protocol"), &format!("{error}"));
-                    continue;
-                }
-            };
-            let host_ip = match publish.host_ip.as_deref().map(str::parse::<Ipv4Addr>) {
-                None => None,
-                Some(Ok(ip)) => Some(ip).filter(|ip| !ip.is_unspecified()),
-                Some(Err(_)) => {
-                    let message = "not an IPv4 address";
-                    self.value_finding(target, format!("{place}.host_ip"), message);
-                    continue;
-                }
-            };
-            if let (Some(host_port), Some(decky_port)) = (host_port, decky_port) {
-                published.push(Publish {
-                    host_ip,
-                    host_port,
-                    decky_port,
-                    protocol,
-                });
-            }
-        }
-        published
     }
 }
 

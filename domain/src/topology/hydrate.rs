@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{LanDriver, LanKind, Publish, Topology, allocate};
-use crate::canonical::Canonical;
+use super::{Edge, LanDriver, LanKind, Publish, Topology, allocate};
 use crate::id::{DeckyId, LanId, TopologyId};
 use crate::name::{DeckyName, Hostname, LanName};
 use crate::persona::{Mac, Persona};
 use crate::seed::Seed;
-use crate::service::{OptionValue, ServiceOptions, ServiceSet};
+use crate::service::ServiceSet;
 use crate::wiring::Route;
 
+mod document;
 mod route;
 
 /// Version of the hydrated form, part of what is hashed.
@@ -77,8 +78,8 @@ pub struct HydratedDecky {
     pub routes: Vec<Route>,
     /// Ports of the host behind which it answers, sorted.
     pub publish: Vec<Publish>,
-    /// Kernel settings of its network namespace.
-    pub sysctls: BTreeMap<String, String>,
+    /// Kernel settings of its network namespace, shared with the deckies that have the same.
+    pub sysctls: Arc<BTreeMap<String, String>>,
     /// What it may use.
     pub limits: DeckyLimits,
 }
@@ -135,50 +136,39 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
         .collect();
     lans.sort_by_key(|lan| lan.id);
 
-    let subnet6_of: BTreeMap<_, _> = lans.iter().map(|lan| (lan.id, lan.subnet6)).collect();
-    let mut interfaces_of: BTreeMap<DeckyId, Vec<(bool, HydratedInterface)>> = BTreeMap::new();
-    for edge in &topology.edges {
-        let interface = HydratedInterface {
-            lan: edge.lan,
-            address: edge.address,
-            address6: subnet6_of
-                .get(&edge.lan)
-                .copied()
-                .flatten()
-                .map(|subnet| interface_address6(subnet, edge.mac)),
-            mac: edge.mac,
-        };
-        interfaces_of
-            .entry(edge.decky)
-            .or_default()
-            .push((edge.home, interface));
-    }
+    let subnet6_of: BTreeMap<_, _> = lans
+        .iter()
+        .filter_map(|lan| Some((lan.id, lan.subnet6?)))
+        .collect();
+    let interface = |edge: &Edge| HydratedInterface {
+        lan: edge.lan,
+        address: edge.address,
+        address6: subnet6_of
+            .get(&edge.lan)
+            .map(|subnet| interface_address6(*subnet, edge.mac)),
+        mac: edge.mac,
+    };
+    let mut edges_of = topology.edges_by_decky();
+    // A thousand deckies have a handful of different ones.
+    let mut sysctls_of = BTreeMap::new();
     let mut deckies: Vec<_> = topology
         .deckies
         .iter()
         .map(|decky| {
-            let mut interfaces = interfaces_of.remove(&decky.id).unwrap_or_default();
+            let mut edges = edges_of.remove(&decky.id).unwrap_or_default();
             // Home first, then by LAN: the order in the file must not alter the machine.
-            interfaces.sort_by_key(|(home, interface)| (!*home, interface.lan, interface.address));
+            edges.sort_by_key(|edge| (!edge.home, edge.lan, edge.address));
+            let interfaces: Vec<_> = edges.into_iter().map(interface).collect();
             let mut publish = decky.publish.clone();
             publish.sort();
-            let mut sysctls: BTreeMap<String, String> = decky
-                .persona
-                .sysctls()
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect();
-            let forward = if decky.forwards_l3 { "1" } else { "0" };
-            sysctls.insert("net.ipv4.ip_forward".to_owned(), forward.to_owned());
-            let speaks6 = interfaces
-                .iter()
-                .any(|(_, interface)| interface.address6.is_some());
-            if speaks6 {
-                sysctls.insert(
-                    "net.ipv6.conf.all.forwarding".to_owned(),
-                    forward.to_owned(),
-                );
-            }
+            let kernel = Kernel {
+                persona: decky.persona,
+                forwards: decky.forwards_l3,
+                speaks6: interfaces.iter().any(|face| face.address6.is_some()),
+            };
+            let sysctls = sysctls_of
+                .entry(kernel)
+                .or_insert_with(|| Arc::new(kernel.sysctls()));
             HydratedDecky {
                 id: decky.id,
                 name: decky.name.clone(),
@@ -187,13 +177,10 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
                 seed: decky.seed,
                 forwards_l3: decky.forwards_l3,
                 services: decky.services.clone(),
-                interfaces: interfaces
-                    .into_iter()
-                    .map(|(_, interface)| interface)
-                    .collect(),
+                interfaces,
                 routes: Vec::new(),
                 publish,
-                sysctls,
+                sysctls: Arc::clone(sysctls),
                 limits: DeckyLimits::default(),
             }
         })
@@ -204,6 +191,28 @@ pub fn hydrate(topology: &Topology) -> HydratedTopology {
         id: topology.id,
         lans,
         deckies,
+    }
+}
+
+/// What the kernel settings of a decky depend on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kernel {
+    persona: Persona,
+    forwards: bool,
+    speaks6: bool,
+}
+
+impl Kernel {
+    fn sysctls(self) -> BTreeMap<String, String> {
+        let forward = if self.forwards { "1" } else { "0" };
+        let forward6 = ("net.ipv6.conf.all.forwarding", forward);
+        self.persona
+            .sysctls()
+            .into_iter()
+            .chain([("net.ipv4.ip_forward", forward)])
+            .chain(self.speaks6.then_some(forward6))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 
@@ -218,231 +227,6 @@ pub fn interface_address6(subnet: Ipv6Net, mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.bytes();
     let host = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
     Ipv6Addr::from_bits(subnet.network().to_bits() | u128::from(host))
-}
-
-impl HydratedTopology {
-    /// The canonical document: what `decnet topology export --hydrated` prints, what travels to
-    /// the agent, and what is hashed.
-    pub fn document(&self) -> Canonical {
-        let Self { id, lans, deckies } = self;
-        Canonical::object([
-            ("schema", SCHEMA.into()),
-            ("id", id.to_string().into()),
-            ("lans", lans.iter().map(HydratedLan::document).collect()),
-            (
-                "deckies",
-                deckies.iter().map(HydratedDecky::document).collect(),
-            ),
-        ])
-    }
-
-    /// SHA-256 of the canonical document.
-    pub fn version_hash(&self) -> VersionHash {
-        VersionHash(self.document().digest())
-    }
-}
-
-impl HydratedLan {
-    fn document(&self) -> Canonical {
-        let Self {
-            id,
-            name,
-            subnet,
-            subnet6,
-            gateway,
-            kind,
-            driver,
-        } = self;
-        Canonical::object([
-            ("id", id.to_string().into()),
-            ("name", name.as_str().into()),
-            ("subnet", subnet.to_string().into()),
-            ("subnet6", or_null(subnet6)),
-            ("gateway", gateway.to_string().into()),
-            ("kind", kind.as_str().into()),
-            ("driver", driver.to_string().into()),
-        ])
-    }
-
-    /// The digest of what can only be changed by making the LAN anew.
-    pub fn spec(&self) -> SpecDigest {
-        let Self {
-            id: _,
-            name: _,
-            subnet,
-            subnet6,
-            gateway,
-            kind: _,
-            driver,
-        } = self;
-        SpecDigest::of(&Canonical::object([
-            ("subnet", subnet.to_string().into()),
-            ("subnet6", or_null(subnet6)),
-            ("gateway", gateway.to_string().into()),
-            ("driver", driver.to_string().into()),
-        ]))
-    }
-}
-
-impl HydratedDecky {
-    fn document(&self) -> Canonical {
-        let Self {
-            id,
-            name,
-            hostname,
-            persona,
-            seed,
-            forwards_l3,
-            services,
-            interfaces,
-            routes,
-            publish,
-            sysctls,
-            limits,
-        } = self;
-        Canonical::object([
-            ("id", id.to_string().into()),
-            ("name", name.as_str().into()),
-            ("hostname", hostname.as_str().into()),
-            ("persona", persona.as_str().into()),
-            ("seed", seed.hex().into()),
-            ("forwards_l3", (*forwards_l3).into()),
-            ("services", services_document(services)),
-            (
-                "interfaces",
-                interfaces.iter().map(HydratedInterface::document).collect(),
-            ),
-            ("routes", routes.iter().map(route_document).collect()),
-            ("publish", publish.iter().map(publish_document).collect()),
-            ("sysctls", sysctls_document(sysctls)),
-            ("limits", limits.document()),
-        ])
-    }
-
-    /// The digest of what can only be changed by making the decky anew: not its services, which
-    /// are reloaded, not its interfaces, routes and kernel settings, which are wired while it runs,
-    /// not its name, which is a label.
-    pub fn spec(&self) -> SpecDigest {
-        let Self {
-            id: _,
-            name: _,
-            hostname,
-            persona,
-            seed,
-            forwards_l3: _, // among the sysctls
-            services: _,
-            interfaces: _,
-            routes: _,
-            publish,
-            sysctls: _,
-            limits,
-        } = self;
-        SpecDigest::of(&Canonical::object([
-            ("hostname", hostname.as_str().into()),
-            ("persona", persona.as_str().into()),
-            ("seed", seed.hex().into()),
-            ("publish", publish.iter().map(publish_document).collect()),
-            ("limits", limits.document()),
-        ]))
-    }
-}
-
-impl HydratedInterface {
-    fn document(&self) -> Canonical {
-        let Self {
-            lan,
-            address,
-            address6,
-            mac,
-        } = self;
-        Canonical::object([
-            ("lan", lan.to_string().into()),
-            ("address", address.to_string().into()),
-            ("address6", or_null(address6)),
-            ("mac", mac.to_string().into()),
-        ])
-    }
-}
-
-impl DeckyLimits {
-    fn document(&self) -> Canonical {
-        let Self {
-            memory_mib,
-            pids,
-            cpu_milli,
-        } = self;
-        Canonical::object([
-            ("memory_mib", (*memory_mib).into()),
-            ("pids", (*pids).into()),
-            ("cpu_milli", (*cpu_milli).into()),
-        ])
-    }
-}
-
-fn or_null(value: &Option<impl ToString>) -> Canonical {
-    value
-        .as_ref()
-        .map_or(Canonical::Null, |value| value.to_string().into())
-}
-
-fn route_document(route: &Route) -> Canonical {
-    let Route { to, via } = route;
-    Canonical::object([
-        ("to", to.to_string().into()),
-        ("via", via.to_string().into()),
-    ])
-}
-
-fn publish_document(publish: &Publish) -> Canonical {
-    let Publish {
-        host_ip,
-        host_port,
-        decky_port,
-        protocol,
-    } = publish;
-    Canonical::object([
-        (
-            "host_ip",
-            host_ip.map_or(Canonical::Null, |ip| ip.to_string().into()),
-        ),
-        ("host_port", (*host_port).into()),
-        ("decky_port", (*decky_port).into()),
-        ("protocol", protocol.as_str().into()),
-    ])
-}
-
-fn sysctls_document(sysctls: &BTreeMap<String, String>) -> Canonical {
-    Canonical::Object(
-        sysctls
-            .iter()
-            .map(|(key, value)| (key.clone().into(), value.as_str().into()))
-            .collect(),
-    )
-}
-
-fn services_document(services: &ServiceSet) -> Canonical {
-    Canonical::Object(
-        services
-            .iter()
-            .map(|(kind, options)| (kind.as_str().into(), options_document(options)))
-            .collect(),
-    )
-}
-
-fn options_document(options: &ServiceOptions) -> Canonical {
-    Canonical::Object(
-        options
-            .iter()
-            .map(|(name, value)| {
-                let value = match value {
-                    OptionValue::Text(text) => Canonical::Text(text.clone()),
-                    OptionValue::Integer(number) => Canonical::Integer(*number),
-                    OptionValue::Boolean(flag) => Canonical::Boolean(*flag),
-                };
-                (name.to_owned().into(), value)
-            })
-            .collect(),
-    )
 }
 
 macro_rules! digest {
@@ -500,12 +284,6 @@ digest!(
     /** Digest of an engine object's own spec: another value means it must be made anew. */
     SpecDigest, InvalidSpecDigest, "spec digest"
 );
-
-impl SpecDigest {
-    fn of(document: &Canonical) -> Self {
-        Self(document.digest())
-    }
-}
 
 #[cfg(test)]
 mod tests;

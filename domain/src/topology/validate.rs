@@ -1,8 +1,8 @@
 //! The validator: one function a rule, every finding returned, in one order.
 
-use super::Topology;
 use super::draft::Resolved;
 use super::finding::{Finding, FindingCode as Code, sort};
+use super::{Decky, Edge, Lan, Topology};
 
 mod address;
 mod publish;
@@ -112,23 +112,50 @@ fn index(path: &str, list: &str) -> Option<usize> {
 
 /// Findings of every rule, sorted.
 pub fn validate(topology: &Topology) -> Vec<Finding> {
+    findings_of(&Subject::of(topology))
+}
+
+/// Findings of every rule and of the limits, sorted.
+pub fn validate_within(topology: &Topology, limits: &Limits) -> Vec<Finding> {
+    let subject = Subject::of(topology);
+    let mut findings = findings_of(&subject);
+    sizes_keep_the_limits(&subject, limits, &mut findings);
+    sort(&mut findings);
+    findings
+}
+
+fn findings_of(subject: &Subject<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for rule in RULES {
-        rule(topology, &mut findings);
+        rule(subject, &mut findings);
     }
     sort(&mut findings);
     findings
 }
 
-/// Findings of every rule and of the limits, sorted.
-pub fn validate_within(topology: &Topology, limits: &Limits) -> Vec<Finding> {
-    let mut findings = validate(topology);
-    sizes_keep_the_limits(topology, limits, &mut findings);
-    sort(&mut findings);
-    findings
+/// A topology as the rules look at it.
+struct Subject<'a> {
+    lans: &'a [Lan],
+    /// Each with its edges, in the order of its interfaces.
+    deckies: Vec<(&'a Decky, Vec<&'a Edge>)>,
+    edges: &'a [Edge],
 }
 
-type Rule = fn(&Topology, &mut Vec<Finding>);
+impl<'a> Subject<'a> {
+    fn of(topology: &'a Topology) -> Self {
+        let mut edges_of = topology.edges_by_decky();
+        let deckies = topology.deckies.iter();
+        Self {
+            lans: &topology.lans,
+            deckies: deckies
+                .map(|decky| (decky, edges_of.remove(&decky.id).unwrap_or_default()))
+                .collect(),
+            edges: &topology.edges,
+        }
+    }
+}
+
+type Rule = fn(&Subject<'_>, &mut Vec<Finding>);
 
 /// Every rule. The next one goes at the end of its file's part.
 const RULES: [Rule; 20] = [
@@ -154,9 +181,16 @@ const RULES: [Rule; 20] = [
     publish::published_ports_lead_somewhere,
 ];
 
-fn sizes_keep_the_limits(topology: &Topology, limits: &Limits, findings: &mut Vec<Finding>) {
-    let mut over = |what: &str, target: String, path: String, got: usize, limit: usize| {
+fn sizes_keep_the_limits(subject: &Subject<'_>, limits: &Limits, findings: &mut Vec<Finding>) {
+    let mut over = |what: &str, decky: Option<(usize, &Decky)>, list: &str, got, limit| {
         if got > limit {
+            let (target, path) = match decky {
+                None => ("topology".to_owned(), list.to_owned()),
+                Some((index, decky)) => (
+                    format!("decky {}", decky.name),
+                    format!("deckies[{index}].{list}"),
+                ),
+            };
             findings.push(Finding::error(
                 Code::TooLarge,
                 target,
@@ -165,33 +199,14 @@ fn sizes_keep_the_limits(topology: &Topology, limits: &Limits, findings: &mut Ve
             ));
         }
     };
-    let edges = topology.edges_by_decky();
-    let whole = || "topology".to_owned();
-    let (lans, deckies) = (topology.lans.len(), topology.deckies.len());
-    over("LANs", whole(), "lans".to_owned(), lans, limits.lans);
-    over(
-        "deckies",
-        whole(),
-        "deckies".to_owned(),
-        deckies,
-        limits.deckies,
-    );
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        let target = || format!("decky {}", decky.name);
-        over(
-            "edges",
-            target(),
-            format!("deckies[{index}].edges"),
-            edges.get(&decky.id).map_or(0, Vec::len),
-            limits.edges_per_decky,
-        );
-        over(
-            "published ports",
-            target(),
-            format!("deckies[{index}].publish"),
-            decky.publish.len(),
-            limits.publish_per_decky,
-        );
+    let (lans, deckies) = (subject.lans.len(), subject.deckies.len());
+    over("LANs", None, "lans", lans, limits.lans);
+    over("deckies", None, "deckies", deckies, limits.deckies);
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
+        let (at, publish) = (Some((index, *decky)), decky.publish.len());
+        over("edges", at, "edges", edges.len(), limits.edges_per_decky);
+        let limit = limits.publish_per_decky;
+        over("published ports", at, "publish", publish, limit);
     }
 }
 

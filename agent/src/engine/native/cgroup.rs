@@ -38,6 +38,11 @@ impl Groups {
             && !is_dead(pid)
     }
 
+    /// Whether a decky has a group in any hierarchy.
+    pub(super) fn exists(&self, handle: &str) -> bool {
+        self.places(handle).any(|place| place.exists())
+    }
+
     /// Every process in the group of a decky.
     pub(super) fn members(&self, handle: &str) -> Vec<u32> {
         members_of(self.mounts(), &self.path(handle))

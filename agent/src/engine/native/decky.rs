@@ -392,21 +392,10 @@ impl Shared {
     pub(super) async fn end_process(self: &Arc<Self>, handle: &str) -> Result<(), EngineError> {
         let attempt = format!("could not end decky {handle}");
         let (this, id) = (Arc::clone(self), handle.to_owned());
-        let ends = task::blocking(move || {
-            this.groups.thaw(&id);
-            // The first process of a namespace takes the others with it; a runtime that was killed
-            // may have left some that are not in there yet.
-            this.groups
-                .members(&id)
-                .into_iter()
-                .filter_map(|pid| {
-                    let process = open_process(pid)?;
-                    pidfd_send_signal(&process, Signal::KILL).ok();
-                    Some(process)
-                })
-                .collect::<Vec<OwnedFd>>()
-        })
-        .await;
+        let ends = task::blocking(move || this.kill_all(&id)).await;
+        let Some(ends) = ends else {
+            return Ok(());
+        };
         for end in ends {
             let end = awaited(end).map_err(|source| refused(&attempt, source))?;
             let ended = timeout(self.limit, end.readable()).await;
@@ -447,6 +436,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Kills whatever runs of a decky; none when it was never begun, or is gone in every part.
+    fn kill_all(&self, handle: &str) -> Option<Vec<OwnedFd>> {
+        // Its bundle is made before anything else of a process, and its group goes last.
+        if !self.places.bundle(handle).exists() && !self.groups.exists(handle) {
+            return None;
+        }
+        self.groups.thaw(handle);
+        // The first process of a namespace takes the others with it; a runtime that was killed may
+        // have left some that are not in there yet.
+        let ends = self.groups.members(handle).into_iter().filter_map(|pid| {
+            let process = open_process(pid)?;
+            pidfd_send_signal(&process, Signal::KILL).ok();
+            Some(process)
+        });
+        Some(ends.collect())
+    }
+
     async fn take_ports(
         self: &Arc<Self>,
         handle: &Handle,
@@ -459,6 +465,8 @@ impl Shared {
         let (this, id) = (Arc::clone(self), handle.as_str().to_owned());
         task::blocking(move || {
             let on_disk = disk("could not claim a port of the host");
+            // Where a bundle is, there is something to be ended.
+            fs::create_dir_all(this.places.bundle(&id)).map_err(&on_disk)?;
             let _locked = this.ports.lock().map_err(&on_disk)?;
             let taken = this.ports.all::<PortClaim>().map_err(&on_disk)?;
             for publish in &wanted {

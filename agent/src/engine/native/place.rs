@@ -7,9 +7,14 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use domain::id::HostId;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, access, statfs};
+use rustix::mount::{MountFlags, mount};
+
+/// The type of a file system in memory (statfs(2)).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Where all hosts of a machine have their volatile files, unless told otherwise.
 const RUN: &str = "/run/decnet";
@@ -41,6 +46,7 @@ impl Places {
 
     /// Makes every directory in which something is made.
     pub(super) fn prepare(&self) -> io::Result<()> {
+        self.settle()?;
         for directory in [
             self.lans(),
             self.deckies(),
@@ -62,6 +68,26 @@ impl Places {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
         }
         Ok(())
+    }
+
+    /// Makes the volatile directory of this host, in memory also where `/run` is on a disk: then a
+    /// reboot does take it away, and the small files of each start cost a disk nothing.
+    fn settle(&self) -> io::Result<()> {
+        /// Held so that nobody puts anything below the mount before it is there.
+        static SETTLING: Mutex<()> = Mutex::new(());
+        let _settling = SETTLING.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.run.exists() {
+            return Ok(());
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&self.run)?;
+        if statfs(&self.run)?.f_type == TMPFS_MAGIC {
+            return Ok(());
+        }
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        Ok(mount("tmpfs", &self.run, "tmpfs", flags, c"mode=711")?)
     }
 
     /// Records of networks.

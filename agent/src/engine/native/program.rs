@@ -4,6 +4,7 @@
 //! it says is read than an error text needs.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -113,7 +114,7 @@ pub(super) async fn launch(
               this is the one place of the engine that starts any"
 )]
 fn command(program: &'static str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new(found(program));
     command
         .args(arguments)
         .env_clear()
@@ -122,6 +123,15 @@ fn command(program: &'static str, arguments: &[&str]) -> Command {
         // What ends by a time limit, or with the step that asked for it, is not left behind.
         .kill_on_drop(true);
     command
+}
+
+/// Where a program is. By its path it is started without a copy of this process being made first.
+fn found(program: &'static str) -> PathBuf {
+    PATH.split(':')
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.exists())
+        // The failure to start it says which program is missing.
+        .unwrap_or_else(|| program.into())
 }
 
 fn start(program: &'static str, command: &mut Command) -> Result<Child, EngineError> {

@@ -1,10 +1,14 @@
 //! What reading a draft finds, and what it chooses.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
+use super::*;
 use crate::service::OptionValue;
 use crate::testkit::{Counting, draft, plain, topology};
+use crate::topology::allocate::{AddressAllocator, AddressRefused};
 use crate::topology::validate::{check, validate};
 
 fn codes(draft: &Draft) -> Vec<&'static str> {

@@ -49,7 +49,7 @@ struct Map<'a> {
     gateways: Vec<Gateway>,
     /// The gateways of each LAN.
     on: Vec<Vec<usize>>,
-    /// Hops from each LAN (the inner list) to each LAN.
+    /// Hops between each two LANs: gateways carry both ways.
     distances: Vec<Vec<u32>>,
     dmz: Option<usize>,
 }
@@ -97,21 +97,19 @@ impl<'a> Map<'a> {
     fn distances_to(&self, to: usize) -> Vec<u32> {
         let mut distances = vec![NOWHERE; self.lans.len()];
         distances[to] = 0;
-        let mut edge = vec![to];
-        while !edge.is_empty() {
-            let mut next = Vec::new();
-            for place in edge {
-                let hops = distances[place] + 1;
-                for gateway in &self.on[place] {
-                    for (beyond, _) in &self.gateways[*gateway].interfaces {
-                        if distances[*beyond] == NOWHERE {
-                            distances[*beyond] = hops;
-                            next.push(*beyond);
-                        }
+        let mut reached = Vec::with_capacity(self.lans.len());
+        reached.push(to);
+        let mut next = 0;
+        while let Some(place) = reached.get(next).copied() {
+            next += 1;
+            for gateway in &self.on[place] {
+                for (beyond, _) in &self.gateways[*gateway].interfaces {
+                    if distances[*beyond] == NOWHERE {
+                        distances[*beyond] = distances[place] + 1;
+                        reached.push(*beyond);
                     }
                 }
             }
-            edge = next;
         }
         distances
     }
@@ -119,14 +117,7 @@ impl<'a> Map<'a> {
     fn routes(&self, decky: &HydratedDecky) -> Vec<Route> {
         let own: Vec<_> = located(&self.places, decky).collect();
         let is_on = |place: usize| own.iter().any(|(own, _)| *own == place);
-        let hops: Vec<Option<Hop>> = (0..self.lans.len())
-            .map(|to| {
-                if is_on(to) {
-                    return None;
-                }
-                self.next_hop(decky.id, &own, to)
-            })
-            .collect();
+        let hops = self.next_hops(decky.id, &own);
         let mut routes = Vec::new();
         let mut by_default = None;
         if let Some(place) = self.dmz {
@@ -143,8 +134,10 @@ impl<'a> Map<'a> {
             }
         }
         let mut others: BTreeMap<Hop, Vec<&HydratedLan>> = BTreeMap::new();
-        for (lan, hop) in self.lans.iter().zip(hops) {
-            if let Some(hop) = hop.filter(|hop| Some(*hop) != by_default) {
+        for (place, (lan, hop)) in self.lans.iter().zip(hops).enumerate() {
+            if let Some(hop) = hop.filter(|hop| Some(*hop) != by_default)
+                && !is_on(place)
+            {
                 others.entry(hop).or_default().push(lan);
             }
         }
@@ -155,40 +148,30 @@ impl<'a> Map<'a> {
         routes
     }
 
-    /// The gateway, on a LAN of the decky, that leaves the fewest hops behind it.
-    fn next_hop(
-        &self,
-        decky: DeckyId,
-        own: &[(usize, HydratedInterface)],
-        to: usize,
-    ) -> Option<Hop> {
-        let mut best: Option<(u32, &HydratedInterface)> = None;
+    /// For each LAN the gateway, on a LAN of the decky, that leaves the fewest hops behind it.
+    fn next_hops(&self, decky: DeckyId, own: &[(usize, HydratedInterface)]) -> Vec<Option<Hop>> {
+        let mut best = vec![(NOWHERE, None); self.lans.len()];
         for (place, _) in own {
             for gateway in self.on[*place].iter().map(|number| &self.gateways[*number]) {
                 if gateway.id == decky {
                     continue;
                 }
-                let mut near = None;
-                let mut left = NOWHERE;
-                for (beyond, interface) in &gateway.interfaces {
-                    if beyond == place {
-                        near = Some(interface);
-                    } else {
-                        left = left.min(self.distances[to][*beyond]);
+                let near = gateway.interfaces.iter().rfind(|(at, _)| at == place);
+                let hop = near.map(|(_, interface)| Hop {
+                    address: interface.address,
+                    address6: interface.address6,
+                });
+                for (beyond, _) in gateway.interfaces.iter().filter(|(at, _)| at != place) {
+                    // Gateways and interfaces come in a fixed order: the first of equals stays.
+                    for (best, left) in best.iter_mut().zip(&self.distances[*beyond]) {
+                        if *left < best.0 {
+                            *best = (*left, hop);
+                        }
                     }
-                }
-                // Gateways and interfaces come in a fixed order: the first of equals stays.
-                if let Some(near) = near
-                    && left < best.map_or(NOWHERE, |(least, _)| least)
-                {
-                    best = Some((left, near));
                 }
             }
         }
-        best.map(|(_, near)| Hop {
-            address: near.address,
-            address6: near.address6,
-        })
+        best.into_iter().map(|(_, hop)| hop).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::revision::Revision;
-use crate::service::ServiceKind;
+use crate::service::{OptionValue, ServiceKind, ServiceOptions};
 use crate::testkit::any_topology;
 
 /// Edits that change how a decky or LAN behaves.

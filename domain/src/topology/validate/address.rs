@@ -2,45 +2,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::Topology;
 use super::super::allocate::{self, AddressRefused};
 use super::super::finding::{Finding, FindingCode as Code};
+use super::Subject;
 
-pub(super) fn subnets_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, lan) in topology.lans.iter().enumerate() {
-        let target = format!("lan {}", lan.name);
-        let path = format!("lans[{index}].subnet");
+pub(super) fn subnets_are_usable(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, lan) in subject.lans.iter().enumerate() {
         let first = lan.subnet.network();
         let length = lan.subnet.prefix_len();
-        if !(8..=29).contains(&length) {
-            findings.push(Finding::error(
-                Code::SubnetReserved,
-                target,
-                path,
-                format!("/{length} is not between /8 and /29"),
-            ));
+        let fault = if !(8..=29).contains(&length) {
+            format!("/{length} is not between /8 and /29")
         } else if first.is_loopback()
             || first.is_multicast()
             || first.is_link_local()
             || first.octets()[0] == 0
             || first.octets()[0] >= 240
         {
-            findings.push(Finding::error(
-                Code::SubnetReserved,
-                target,
-                path,
-                format!(
-                    "{} is reserved (RFC 6890) and no LAN can have it",
-                    lan.subnet
-                ),
-            ));
-        }
+            format!(
+                "{} is reserved (RFC 6890) and no LAN can have it",
+                lan.subnet
+            )
+        } else {
+            continue;
+        };
+        findings.push(Finding::error(
+            Code::SubnetReserved,
+            format!("lan {}", lan.name),
+            format!("lans[{index}].subnet"),
+            fault,
+        ));
     }
 }
 
-pub(super) fn subnets_do_not_overlap(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, lan) in topology.lans.iter().enumerate() {
-        for earlier in &topology.lans[..index] {
+pub(super) fn subnets_do_not_overlap(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, lan) in subject.lans.iter().enumerate() {
+        for earlier in &subject.lans[..index] {
             if lan.subnet.contains(&earlier.subnet) || earlier.subnet.contains(&lan.subnet) {
                 findings.push(Finding::error(
                     Code::SubnetOverlap,
@@ -56,8 +52,8 @@ pub(super) fn subnets_do_not_overlap(topology: &Topology, findings: &mut Vec<Fin
     }
 }
 
-pub(super) fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, lan) in topology.lans.iter().enumerate() {
+pub(super) fn ipv6_ranges_are_usable(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, lan) in subject.lans.iter().enumerate() {
         let Some(subnet) = lan.subnet6 else { continue };
         let path = format!("lans[{index}].subnet6");
         let first = subnet.network();
@@ -85,7 +81,7 @@ pub(super) fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Fin
             ));
             continue;
         }
-        let earlier = topology.lans[..index]
+        let earlier = subject.lans[..index]
             .iter()
             .find(|earlier| earlier.subnet6 == Some(subnet));
         if let Some(earlier) = earlier {
@@ -99,11 +95,10 @@ pub(super) fn ipv6_ranges_are_usable(topology: &Topology, findings: &mut Vec<Fin
     }
 }
 
-pub(super) fn addresses_are_usable(topology: &Topology, findings: &mut Vec<Finding>) {
-    let lans: BTreeMap<_, _> = topology.lans.iter().map(|lan| (lan.id, lan)).collect();
-    let edges = topology.edges_by_decky();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        for (number, edge) in edges.get(&decky.id).into_iter().flatten().enumerate() {
+pub(super) fn addresses_are_usable(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let lans: BTreeMap<_, _> = subject.lans.iter().map(|lan| (lan.id, lan)).collect();
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
+        for (number, edge) in edges.iter().enumerate() {
             let Some(lan) = lans.get(&edge.lan) else {
                 continue;
             };
@@ -125,26 +120,25 @@ pub(super) fn addresses_are_usable(topology: &Topology, findings: &mut Vec<Findi
     }
 }
 
-pub(super) fn addresses_are_unique(topology: &Topology, findings: &mut Vec<Finding>) {
+pub(super) fn addresses_are_unique(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     let mut holders = BTreeMap::new();
-    let edges = topology.edges_by_decky();
-    for (index, decky) in topology.deckies.iter().enumerate() {
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
         let mut lans = BTreeSet::new();
-        for (number, edge) in edges.get(&decky.id).into_iter().flatten().enumerate() {
-            let target = format!("decky {}", decky.name);
-            let path = format!("deckies[{index}].edges[{number}]");
+        for (number, edge) in edges.iter().enumerate() {
+            let target = || format!("decky {}", decky.name);
+            let path = |field| format!("deckies[{index}].edges[{number}].{field}");
             if !lans.insert(edge.lan) {
                 findings.push(Finding::error(
                     Code::EdgeDup,
-                    target.clone(),
-                    format!("{path}.lan"),
+                    target(),
+                    path("lan"),
                     "the decky is on this LAN already",
                 ));
             } else if let Some(other) = holders.insert((edge.lan, edge.address), &decky.name) {
                 findings.push(Finding::error(
                     Code::IpCollision,
-                    target,
-                    format!("{path}.address"),
+                    target(),
+                    path("address"),
                     format!("{} is the address of decky {other}", edge.address),
                 ));
             }

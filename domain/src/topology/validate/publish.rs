@@ -3,24 +3,20 @@
 use std::collections::BTreeSet;
 
 use super::super::finding::{Finding, FindingCode as Code};
-use super::super::{LanKind, Publish, Topology};
+use super::super::{LanKind, Publish};
+use super::Subject;
 
-pub(super) fn only_the_dmz_publishes(topology: &Topology, findings: &mut Vec<Finding>) {
-    let dmz: BTreeSet<_> = topology
+pub(super) fn only_the_dmz_publishes(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let dmz: BTreeSet<_> = subject
         .lans
         .iter()
         .filter(|lan| lan.kind == LanKind::Dmz)
         .map(|lan| lan.id)
         .collect();
-    let edges = topology.edges_by_decky();
-    for (index, decky) in topology.deckies.iter().enumerate() {
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
         if !decky.publish.is_empty()
             && !dmz.is_empty()
-            && !edges
-                .get(&decky.id)
-                .into_iter()
-                .flatten()
-                .any(|edge| dmz.contains(&edge.lan))
+            && !edges.iter().any(|edge| dmz.contains(&edge.lan))
         {
             findings.push(Finding::error(
                 Code::GatewayNotInDmz,
@@ -32,20 +28,15 @@ pub(super) fn only_the_dmz_publishes(topology: &Topology, findings: &mut Vec<Fin
     }
 }
 
-pub(super) fn published_ports_are_bridged(topology: &Topology, findings: &mut Vec<Finding>) {
-    let real: BTreeSet<_> = topology
+pub(super) fn published_ports_are_bridged(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let real: BTreeSet<_> = subject
         .lans
         .iter()
         .filter(|lan| lan.kind == LanKind::Dmz && lan.driver.parent().is_some())
         .map(|lan| lan.id)
         .collect();
-    let edges = topology.edges_by_decky();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        let on_real = edges
-            .get(&decky.id)
-            .into_iter()
-            .flatten()
-            .any(|edge| real.contains(&edge.lan));
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
+        let on_real = edges.iter().any(|edge| real.contains(&edge.lan));
         if !decky.publish.is_empty() && on_real {
             findings.push(Finding::error(
                 Code::PublishUnbridged,
@@ -58,10 +49,10 @@ pub(super) fn published_ports_are_bridged(topology: &Topology, findings: &mut Ve
     }
 }
 
-pub(super) fn published_ports_lead_somewhere(topology: &Topology, findings: &mut Vec<Finding>) {
+pub(super) fn published_ports_lead_somewhere(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     let mut holders = Vec::new();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        let target = format!("decky {}", decky.name);
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
+        let target = || format!("decky {}", decky.name);
         for (number, publish) in decky.publish.iter().enumerate() {
             let path = format!("deckies[{index}].publish[{number}]");
             let served = decky
@@ -72,7 +63,7 @@ pub(super) fn published_ports_lead_somewhere(topology: &Topology, findings: &mut
             if !served {
                 findings.push(Finding::warning(
                     Code::PublishUnserved,
-                    target.clone(),
+                    target(),
                     format!("{path}.decky_port"),
                     format!(
                         "no service of the decky listens on {} port {}",
@@ -91,7 +82,7 @@ pub(super) fn published_ports_lead_somewhere(topology: &Topology, findings: &mut
             if let Some((_, other)) = clash {
                 findings.push(Finding::error(
                     Code::PublishCollision,
-                    target.clone(),
+                    target(),
                     format!("{path}.host_port"),
                     format!(
                         "port {} of the host is published by decky {other}",

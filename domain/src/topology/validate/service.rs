@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::super::Topology;
 use super::super::finding::{Finding, FindingCode as Code};
+use super::Subject;
 use crate::archetype::Archetype;
 use crate::service::ServiceOptions;
 
-pub(super) fn services_share_no_port(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, decky) in topology.deckies.iter().enumerate() {
+pub(super) fn services_share_no_port(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
         let mut ports = BTreeMap::new();
         for kind in decky.services.keys().copied() {
             for (protocol, port) in kind.listens() {
@@ -28,8 +28,8 @@ pub(super) fn services_share_no_port(topology: &Topology, findings: &mut Vec<Fin
     }
 }
 
-pub(super) fn options_keep_their_schema(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, decky) in topology.deckies.iter().enumerate() {
+pub(super) fn options_keep_their_schema(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
         for (kind, options) in &decky.services {
             for (name, value) in options.iter() {
                 // Options that were made for another service would pass by their type.
@@ -47,8 +47,8 @@ pub(super) fn options_keep_their_schema(topology: &Topology, findings: &mut Vec<
 }
 
 /// A warning, because the rest of such a decky works and its topology stays worth deploying.
-pub(super) fn services_are_implemented(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, decky) in topology.deckies.iter().enumerate() {
+pub(super) fn services_are_implemented(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
         let lacking: Vec<_> = decky
             .services
             .keys()
@@ -69,8 +69,8 @@ pub(super) fn services_are_implemented(topology: &Topology, findings: &mut Vec<F
     }
 }
 
-pub(super) fn services_fit_the_persona(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, decky) in topology.deckies.iter().enumerate() {
+pub(super) fn services_fit_the_persona(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
         for kind in decky.services.keys() {
             if !kind.fits(decky.persona) {
                 let personas: Vec<_> = kind.personas().iter().map(|each| each.as_str()).collect();
@@ -90,8 +90,8 @@ pub(super) fn services_fit_the_persona(topology: &Topology, findings: &mut Vec<F
 }
 
 /// A warning: the name is a label, but its decky mutates among all services instead of few.
-pub(super) fn archetypes_are_known(topology: &Topology, findings: &mut Vec<Finding>) {
-    for (index, decky) in topology.deckies.iter().enumerate() {
+pub(super) fn archetypes_are_known(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
         let archetype = decky.archetype.as_deref().map(str::parse::<Archetype>);
         if let Some(Err(error)) = archetype {
             findings.push(Finding::warning(

@@ -1,13 +1,14 @@
 //! Rules of the graph: the DMZ, the ways to it, names, homes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::super::LanKind;
 use super::super::finding::{Finding, FindingCode as Code};
-use super::super::{LanKind, Topology};
+use super::Subject;
 use crate::id::LanId;
 
-pub(super) fn exactly_one_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
-    let dmzs: Vec<_> = topology
+pub(super) fn exactly_one_dmz(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let dmzs: Vec<_> = subject
         .lans
         .iter()
         .filter(|lan| lan.kind == LanKind::Dmz)
@@ -30,8 +31,8 @@ pub(super) fn exactly_one_dmz(topology: &Topology, findings: &mut Vec<Finding>) 
     }
 }
 
-pub(super) fn every_lan_reaches_the_dmz(topology: &Topology, findings: &mut Vec<Finding>) {
-    let mut reached: BTreeSet<LanId> = topology
+pub(super) fn every_lan_reaches_the_dmz(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let mut reached: BTreeSet<LanId> = subject
         .lans
         .iter()
         .filter(|lan| lan.kind == LanKind::Dmz)
@@ -40,22 +41,20 @@ pub(super) fn every_lan_reaches_the_dmz(topology: &Topology, findings: &mut Vec<
     if reached.is_empty() {
         return;
     }
-    let mut lans_of: BTreeMap<_, Vec<LanId>> = BTreeMap::new();
-    for edge in &topology.edges {
-        lans_of.entry(edge.decky).or_default().push(edge.lan);
-    }
+    let lans_of = subject.deckies.iter().map(|(_, edges)| edges);
+    let joining: Vec<_> = lans_of.filter(|edges| edges.len() > 1).collect();
     loop {
         let before = reached.len();
-        for lans in lans_of.values() {
-            if lans.iter().any(|lan| reached.contains(lan)) {
-                reached.extend(lans);
+        for edges in &joining {
+            if edges.iter().any(|edge| reached.contains(&edge.lan)) {
+                reached.extend(edges.iter().map(|edge| edge.lan));
             }
         }
         if reached.len() == before {
             break;
         }
     }
-    for (index, lan) in topology.lans.iter().enumerate() {
+    for (index, lan) in subject.lans.iter().enumerate() {
         if !reached.contains(&lan.id) {
             findings.push(Finding::error(
                 Code::DmzOrphan,
@@ -67,10 +66,9 @@ pub(super) fn every_lan_reaches_the_dmz(topology: &Topology, findings: &mut Vec<
     }
 }
 
-pub(super) fn every_decky_has_a_lan(topology: &Topology, findings: &mut Vec<Finding>) {
-    let placed: BTreeSet<_> = topology.edges.iter().map(|edge| edge.decky).collect();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        if !placed.contains(&decky.id) {
+pub(super) fn every_decky_has_a_lan(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
+        if edges.is_empty() {
             findings.push(Finding::error(
                 Code::DeckyOrphan,
                 format!("decky {}", decky.name),
@@ -81,14 +79,10 @@ pub(super) fn every_decky_has_a_lan(topology: &Topology, findings: &mut Vec<Find
     }
 }
 
-pub(super) fn every_decky_has_one_home(topology: &Topology, findings: &mut Vec<Finding>) {
-    let mut homes = BTreeMap::new();
-    for edge in &topology.edges {
-        *homes.entry(edge.decky).or_insert(0_u32) += u32::from(edge.home);
-    }
-    for (index, decky) in topology.deckies.iter().enumerate() {
+pub(super) fn every_decky_has_one_home(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
         // A decky on no LAN at all is another rule's.
-        if homes.get(&decky.id).is_some_and(|count| *count != 1) {
+        if !edges.is_empty() && edges.iter().filter(|edge| edge.home).count() != 1 {
             findings.push(Finding::error(
                 Code::HomeLan,
                 format!("decky {}", decky.name),
@@ -99,10 +93,10 @@ pub(super) fn every_decky_has_one_home(topology: &Topology, findings: &mut Vec<F
     }
 }
 
-pub(super) fn edges_lead_somewhere(topology: &Topology, findings: &mut Vec<Finding>) {
-    let lans: BTreeSet<_> = topology.lans.iter().map(|lan| lan.id).collect();
-    let deckies: BTreeSet<_> = topology.deckies.iter().map(|decky| decky.id).collect();
-    for (index, edge) in topology.edges.iter().enumerate() {
+pub(super) fn edges_lead_somewhere(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let lans: BTreeSet<_> = subject.lans.iter().map(|lan| lan.id).collect();
+    let deckies: BTreeSet<_> = subject.deckies.iter().map(|(decky, _)| decky.id).collect();
+    for (index, edge) in subject.edges.iter().enumerate() {
         if !deckies.contains(&edge.decky) {
             findings.push(Finding::error(
                 Code::EdgeUnknown,
@@ -112,9 +106,8 @@ pub(super) fn edges_lead_somewhere(topology: &Topology, findings: &mut Vec<Findi
             ));
         }
     }
-    let edges = topology.edges_by_decky();
-    for (index, decky) in topology.deckies.iter().enumerate() {
-        for (number, edge) in edges.get(&decky.id).into_iter().flatten().enumerate() {
+    for (index, (decky, edges)) in subject.deckies.iter().enumerate() {
+        for (number, edge) in edges.iter().enumerate() {
             if !lans.contains(&edge.lan) {
                 findings.push(Finding::error(
                     Code::EdgeUnknown,
@@ -127,9 +120,9 @@ pub(super) fn edges_lead_somewhere(topology: &Topology, findings: &mut Vec<Findi
     }
 }
 
-pub(super) fn lan_names_are_unique(topology: &Topology, findings: &mut Vec<Finding>) {
+pub(super) fn lan_names_are_unique(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     let mut seen = BTreeSet::new();
-    for (index, lan) in topology.lans.iter().enumerate() {
+    for (index, lan) in subject.lans.iter().enumerate() {
         if !seen.insert(lan.name.folded()) {
             findings.push(Finding::error(
                 Code::LanNameDup,
@@ -144,9 +137,9 @@ pub(super) fn lan_names_are_unique(topology: &Topology, findings: &mut Vec<Findi
     }
 }
 
-pub(super) fn decky_names_are_unique(topology: &Topology, findings: &mut Vec<Finding>) {
+pub(super) fn decky_names_are_unique(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     let mut seen = BTreeSet::new();
-    for (index, decky) in topology.deckies.iter().enumerate() {
+    for (index, (decky, _)) in subject.deckies.iter().enumerate() {
         if !seen.insert(decky.name.folded()) {
             findings.push(Finding::error(
                 Code::DeckyNameDup,
