@@ -6,6 +6,8 @@ mod token;
 mod user;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use domain::role::Role;
 use proto::client::Client;
 use proto::rest::{ChangePassword, LoginRequest, RoleShape, SessionOpened};
 
@@ -43,14 +45,19 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Takes the word for a role, and offers them.
+fn roles() -> impl TypedValueParser<Value = RoleShape> {
+    PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|text| role(&text))
+}
+
 fn role(text: &str) -> Result<RoleShape, String> {
-    text.parse::<domain::role::Role>()
+    text.parse::<Role>()
         .map(RoleShape::from)
         .map_err(|error| error.to_string())
 }
 
 fn role_word(role: RoleShape) -> &'static str {
-    domain::role::Role::from(role).as_str()
+    Role::from(role).as_str()
 }
 
 /// Opens a session and keeps it for the commands to come.
@@ -90,6 +97,15 @@ pub(crate) async fn logout(context: &Context) -> Result<Exit, Failure> {
     let sessions = Sessions::new(context.place.sessions.as_deref())?;
     let url = context.place.locate()?;
     let Some(kept) = sessions.of(url.as_str())? else {
+        if let Some(lapsed) = sessions.lapsed(url.as_str())? {
+            sessions.forget(url.as_str())?;
+            context.output.note(&format!(
+                "the session of {} at {url} had ended {}; it is forgotten",
+                lapsed.name,
+                clock::date_and_time(&lapsed.expires_at)
+            ));
+            return Ok(Exit::Done);
+        }
         context
             .output
             .note(&format!("nobody is logged in at {url}"));
@@ -121,13 +137,11 @@ fn keep(context: &Context, url: &str, opened: &SessionOpened) -> Result<(), Fail
 
 /// The master speaks of tokens; whoever types a password has none.
 fn refused(error: proto::client::ClientError) -> Failure {
-    let wrong = error.status() == Some(401);
-    let failure = Failure::from(error);
-    if wrong {
-        failure.next("look at the name; an admin can give a new password: decnet user passwd NAME")
-    } else {
-        failure
+    if error.status() != Some(401) {
+        return error.into();
     }
+    Failure::say(error)
+        .next("look at the name; an admin can give a new password: decnet user passwd NAME")
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub(crate) enum PersonaCommand {
 }
 
 /// Takes the names of services, and offers them where words are completed.
-fn service_parser() -> impl clap::builder::TypedValueParser<Value = ServiceKind> {
+/// Takes the name of a service of the catalogue, and offers them.
+pub(crate) fn service_parser() -> impl clap::builder::TypedValueParser<Value = ServiceKind> {
     PossibleValuesParser::new(ServiceKind::ALL.iter().map(|kind| kind.as_str()))
         .try_map(|text| text.parse::<ServiceKind>())
 }

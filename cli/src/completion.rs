@@ -15,7 +15,9 @@ use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
 };
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+use domain::role::Role;
 use proto::client::{Client, ClientError};
+use proto::rest::UserShape;
 
 use crate::args::{Cli, Global};
 use crate::context::{Context, Environment};
@@ -139,6 +141,43 @@ pub(crate) fn mutations() -> ArgValueCandidates {
     })
 }
 
+/// Names of users.
+pub(crate) fn users() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        ask(async |client: Client| {
+            let users = client.users().await?;
+            let about = |each: UserShape| (each.name, Role::from(each.role).as_str().to_owned());
+            Ok(users.into_iter().map(about).collect())
+        })
+    })
+}
+
+/// Ids of API tokens that are of use.
+pub(crate) fn tokens() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        ask(async |client: Client| {
+            let tokens = client.api_tokens(false).await?;
+            Ok(tokens
+                .into_iter()
+                .map(|each| (each.id, each.name))
+                .collect())
+        })
+    })
+}
+
+/// Ids of join tokens.
+pub(crate) fn join_tokens() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        ask(async |client: Client| {
+            let tokens = client.tokens().await?;
+            Ok(tokens
+                .into_iter()
+                .map(|each| (each.id, each.name))
+                .collect())
+        })
+    })
+}
+
 /// What every command takes, alone: its values come from the environment.
 #[derive(Debug, Parser)]
 struct Everywhere {
@@ -153,7 +192,7 @@ where
 {
     let names = names(question).unwrap_or_default();
     let plain = |text: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         !text.is_empty() && text.bytes().all(fits)
     };
     names
@@ -176,9 +215,11 @@ where
         .try_get_matches_from(["decnet"])
         .ok()?;
     let global = Everywhere::from_arg_matches(&matches).ok()?.global;
-    let client = Context::new(&global, &matches, environment())
-        .client()
+    let endpoint = Context::new(&global, &matches, environment())
+        .place
+        .resolve()
         .ok()?;
+    let client = Client::new(endpoint.url, &endpoint.token.0).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,12 +1,14 @@
 //! Finds the master that is meant, and the token for it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use proto::client::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::access::sessions::Sessions;
+use crate::access::sessions::{Kept, Sessions};
+use crate::clock;
 use crate::context::Token;
 use crate::failure::{Exit, Failure};
 
@@ -49,6 +51,31 @@ pub(crate) struct Place {
 pub(crate) struct Endpoint {
     pub(crate) url: Url,
     pub(crate) token: Token,
+    /// Where the token was found.
+    pub(crate) origin: Origin,
+    /// Whose session there has ended, when the token stands in for it.
+    pub(crate) lapsed: Option<String>,
+}
+
+/// Where a token was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// `DECNET_TOKEN`.
+    Variable,
+    /// A file.
+    File(PathBuf),
+    /// The login of a user.
+    Session(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable => f.write_str("the token in DECNET_TOKEN"),
+            Self::File(path) => write!(f, "the token in {}", path.display()),
+            Self::Session(name) => write!(f, "the session of {name}"),
+        }
+    }
 }
 
 /// The directories that are tried when nothing was said.
@@ -129,25 +156,51 @@ impl Place {
         }
     }
 
-    /// The session of a master, if somebody has logged in there.
-    fn session(&self, url: &Url) -> Result<Option<Token>, Failure> {
-        let Some(directory) = &self.sessions else {
-            return Ok(None);
-        };
-        let kept = Sessions::new(Some(directory))?.of(url.as_str())?;
-        Ok(kept.map(|kept| Token(kept.token)))
-    }
-
     fn by_url(&self, text: &str) -> Result<Endpoint, Failure> {
         let url = parse_url(text).map_err(|failure| failure.exits(Exit::Usage))?;
-        let token = match self.stated_token()? {
-            Some(token) => token,
-            None => match self.session(&url)? {
-                Some(token) => token,
-                None => self.token_beside(&url)?,
-            },
+        self.endpoint(url, |url| self.token_beside(url))
+    }
+
+    /// A master, with the token that was stated, or of whoever has logged in there and wants to be
+    /// known by that name, or else the one that `beside` finds.
+    fn endpoint(
+        &self,
+        url: Url,
+        beside: impl FnOnce(&Url) -> Result<PathBuf, Failure>,
+    ) -> Result<Endpoint, Failure> {
+        let of = |(token, origin), lapsed| Endpoint {
+            url: url.clone(),
+            token,
+            origin,
+            lapsed,
         };
-        Ok(Endpoint { url, token })
+        if let Some(stated) = self.stated_token()? {
+            return Ok(of(stated, None));
+        }
+        let lapsed = match &self.sessions {
+            None => None,
+            Some(directory) => {
+                let sessions = Sessions::new(Some(directory))?;
+                if let Some(Kept { name, token, .. }) = sessions.of(url.as_str())? {
+                    return Ok(of((Token(token), Origin::Session(name)), None));
+                }
+                sessions.lapsed(url.as_str())?
+            }
+        };
+        let found = beside(&url).and_then(|path| Ok((read_token(&path)?, Origin::File(path))));
+        match (found, lapsed) {
+            (Ok(found), lapsed) => Ok(of(found, lapsed.map(|kept| kept.name))),
+            (Err(_), Some(kept)) => Err(Failure::say(format!(
+                "the session of {} at {url} ended {}",
+                kept.name,
+                clock::date_and_time(&kept.expires_at)
+            ))
+            .next(format!(
+                "log in again: decnet login {} --url {url}",
+                kept.name
+            ))),
+            (Err(failure), None) => Err(failure),
+        }
     }
 
     fn by_dir(&self, dir: &Path) -> Result<Option<Endpoint>, Failure> {
@@ -155,29 +208,22 @@ impl Place {
             return Ok(None);
         };
         let url = parse_url(&endpoints.api)?;
-        let token = match self.stated_token()? {
-            Some(token) => token,
-            // Whoever has logged in wants to be known by that name.
-            None => match self.session(&url)? {
-                Some(token) => token,
-                None => read_token(&dir.join(ADMIN_TOKEN))?,
-            },
-        };
-        Ok(Some(Endpoint { url, token }))
+        self.endpoint(url, |_| Ok(dir.join(ADMIN_TOKEN))).map(Some)
     }
 
-    fn stated_token(&self) -> Result<Option<Token>, Failure> {
+    fn stated_token(&self) -> Result<Option<(Token, Origin)>, Failure> {
         match (&self.token_file, &self.token) {
-            (Some(path), _) => read_token(path).map(Some),
-            (None, token) => Ok(token.clone()),
+            (Some(path), _) => Ok(Some((read_token(path)?, Origin::File(path.clone())))),
+            (None, Some(token)) => Ok(Some((token.clone(), Origin::Variable))),
+            (None, None) => Ok(None),
         }
     }
 
     /// A token from a data directory goes only to the master that wrote it there, unless the
     /// directory was named together with the URL.
-    fn token_beside(&self, url: &Url) -> Result<Token, Failure> {
+    fn token_beside(&self, url: &Url) -> Result<PathBuf, Failure> {
         if let Some(dir) = &self.data_dir {
-            return read_token(&dir.join(ADMIN_TOKEN));
+            return Ok(dir.join(ADMIN_TOKEN));
         }
         let owner = self.fallbacks.iter().find(|dir| {
             let endpoints = Endpoints::read(dir).ok().flatten();
@@ -187,7 +233,7 @@ impl Place {
                 == Some(url)
         });
         match owner {
-            Some(dir) => read_token(&dir.join(ADMIN_TOKEN)),
+            Some(dir) => Ok(dir.join(ADMIN_TOKEN)),
             None => Err(Failure::say(format!("there is no token for {url}")).next(
                 "log in (decnet login), set DECNET_TOKEN, or name its file with --token-file",
             )),
@@ -215,8 +261,14 @@ fn parse_url(text: &str) -> Result<Url, Failure> {
 fn read_token(path: &Path) -> Result<Token, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) if !text.trim().is_empty() => Ok(Token(text.trim().to_owned())),
-        Ok(_) => Err(Failure::say(format!("{} is empty", path.display()))
-            .next("restart the master: it writes its token there")),
+        Ok(_) => {
+            let next = if path.ends_with(ADMIN_TOKEN) {
+                "restart the master: it writes its token there"
+            } else {
+                "put a token into it, such as one of decnet token create NAME --quiet"
+            };
+            Err(Failure::say(format!("{} holds no token", path.display())).next(next))
+        }
         Err(error) => {
             let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
             let next = if denied {

@@ -85,6 +85,23 @@ impl Context {
     /// A client of the master that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let endpoint = self.place.resolve()?;
+        if let Some(name) = &endpoint.lapsed {
+            self.output.note(&format!(
+                "the session of {name} has ended: going on with {} (log in again, or decnet logout)",
+                endpoint.origin
+            ));
+        }
         Ok(Client::new(endpoint.url, &endpoint.token.0)?)
+    }
+
+    /// Says of a failure whose token it was that the master does not take.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        if !failure.is_denied() {
+            return failure;
+        }
+        match self.place.resolve() {
+            Ok(endpoint) => failure.denied(&endpoint.url, &endpoint.origin),
+            Err(_) => failure,
+        }
     }
 }

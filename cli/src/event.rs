@@ -4,14 +4,18 @@ mod export;
 pub(crate) mod line;
 pub(crate) mod tail;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use domain::event::EventKind;
+use domain::service::ServiceKind;
 use proto::client::Client;
 use proto::rest::{EventQuery, EventShape};
 
 use self::line::Names;
-use crate::args::Format;
+use crate::args::{Format, reference};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 
@@ -33,23 +37,23 @@ pub(crate) enum EventCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
     /// Of this topology, by name or id.
-    #[arg(long)]
+    #[arg(long, value_parser = reference, add = crate::completion::topologies())]
     topology: Option<String>,
     /// Of this decky, by id, or by name together with --topology.
-    #[arg(long)]
+    #[arg(long, value_parser = reference, add = crate::completion::deckies())]
     decky: Option<String>,
     /// Of this host, by name or id.
-    #[arg(long)]
+    #[arg(long, value_parser = reference, add = crate::completion::hosts())]
     host: Option<String>,
-    /// Of this kind, such as auth or command.
-    #[arg(long)]
+    /// Of this kind.
+    #[arg(long, value_parser = PossibleValuesParser::new(EventKind::ALL.iter().map(|kind| kind.as_str())))]
     kind: Option<String>,
     /// Of this service, such as ssh.
-    #[arg(long)]
-    service: Option<String>,
+    #[arg(long, value_parser = crate::catalogue::service_parser(), hide_possible_values = true)]
+    service: Option<ServiceKind>,
     /// From this source address.
     #[arg(long)]
-    source: Option<String>,
+    source: Option<IpAddr>,
     /// Seen at or after this time, such as 2026-03-01T12:00:00Z, or in the last 15m.
     #[arg(long, value_name = "TIME|DURATION", value_parser = moment)]
     since: Option<String>,
@@ -63,7 +67,7 @@ pub(crate) struct LsArgs {
     #[command(flatten)]
     filter: Filter,
     /// At most this many.
-    #[arg(long, short = 'n', default_value_t = 50)]
+    #[arg(long, short = 'n', default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// All of them.
     #[arg(long, conflicts_with = "limit")]
@@ -96,7 +100,7 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     after: Option<i64>,
     /// At most this many.
-    #[arg(long, short = 'n')]
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 }
 
@@ -124,8 +128,8 @@ impl Filter {
             decky: self.decky.clone(),
             host: self.host.clone(),
             kind: self.kind.clone(),
-            service: self.service.clone(),
-            source: self.source.clone(),
+            service: self.service.map(|service| service.as_str().to_owned()),
+            source: self.source.map(|address| address.to_string()),
             since: self.since.clone(),
             until: self.until.clone(),
             limit: None,

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use proto::client::{ClientError, InvalidEndpoint};
-use proto::rest::FindingShape;
+use proto::client::{ClientError, InvalidEndpoint, Url};
+use proto::rest::{FindingShape, Problem};
 
+use crate::connect::Origin;
 use crate::safe::safe;
 
 /// The exit codes, which scripts rely on.
@@ -45,6 +46,8 @@ pub(crate) struct Failure {
     next: Option<String>,
     /// Whoever reads our output has gone: nothing is left to say.
     silent: bool,
+    /// The master does not take the token.
+    denied: bool,
 }
 
 impl Failure {
@@ -56,6 +59,7 @@ impl Failure {
             quoted: Vec::new(),
             next: None,
             silent: false,
+            denied: false,
         }
     }
 
@@ -87,6 +91,24 @@ impl Failure {
         self
     }
 
+    /// Whether the master does not take the token, which only whoever found it knows by name.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.denied
+    }
+
+    /// Says which token it is that the master does not take.
+    pub(crate) fn denied(mut self, url: &Url, origin: &Origin) -> Self {
+        let said = self.error.to_string();
+        self.error = anyhow::Error::msg(format!(
+            "{said}; this one has ended, was revoked, or is of another master"
+        ))
+        .context(format!("the master at {url} does not take {origin}"));
+        if let Origin::Session(name) = origin {
+            self.next = Some(format!("log in again: decnet login {name} --url {url}"));
+        }
+        self
+    }
+
     pub(crate) fn exits(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
@@ -111,7 +133,10 @@ impl Failure {
             }
             last = text;
         }
-        for finding in &self.findings {
+        let said = self.error.to_string();
+        // One that says no more than the failure itself is said already.
+        let findings = self.findings.iter().filter(|each| each.message != said);
+        for finding in findings {
             let FindingShape {
                 severity,
                 code,
@@ -154,6 +179,11 @@ impl From<std::io::Error> for Failure {
 
 impl From<InvalidEndpoint> for Failure {
     fn from(error: InvalidEndpoint) -> Self {
+        let exit = if matches!(error, InvalidEndpoint::Scheme { .. }) {
+            Exit::Usage
+        } else {
+            Exit::Failed
+        };
         let next = match &error {
             InvalidEndpoint::Scheme { .. } => "give a URL such as http://127.0.0.1:8080",
             InvalidEndpoint::Plain { .. } => {
@@ -162,7 +192,55 @@ impl From<InvalidEndpoint> for Failure {
             InvalidEndpoint::Token => "look at DECNET_TOKEN or the token file: one line, no spaces",
             InvalidEndpoint::Setup(_) => "are root certificates installed (ca-certificates)?",
         };
-        Self::new(error).next(next)
+        Self::new(error).next(next).exits(exit)
+    }
+}
+
+/// Where to look for what there is not, by the noun with which the master says so.
+const LISTS: [(&str, &str); 7] = [
+    ("topology", "decnet topology ls"),
+    ("host", "decnet host ls"),
+    ("decky", "decnet decky ls"),
+    ("mutation", "decnet topology mutations TOPOLOGY"),
+    ("user", "decnet user ls"),
+    ("API token", "decnet token ls"),
+    ("token", "decnet host token ls"),
+];
+
+/// What helps with a problem about which the master gives no advice, or one for programs.
+fn advice(problem: &Problem) -> Option<String> {
+    match (problem.status, problem.kind.as_str()) {
+        (401, _) => Some(
+            "log in (decnet login), or give a token of this master: DECNET_TOKEN or --token-file"
+                .to_owned(),
+        ),
+        (403, "urn:decnet:forbidden") => Some(
+            "it takes a higher role: an admin gives it, by decnet user role NAME ROLE or decnet \
+             token create NAME --role ROLE"
+                .to_owned(),
+        ),
+        (403, "urn:decnet:wrong_password") => {
+            Some("the password that is in force comes first, then the new one".to_owned())
+        }
+        (404, _) => {
+            let noun = problem
+                .title
+                .strip_prefix("there is no such ")
+                .or_else(|| problem.title.strip_prefix("there is no "))?;
+            let list = LISTS.iter().find(|(known, _)| noun.starts_with(known));
+            list.map(|(_, list)| format!("see what there is: {list}"))
+        }
+        _ => None,
+    }
+}
+
+/// What failed and the first cause: what lies between repeats both in the words of libraries.
+fn shortened(error: ClientError) -> anyhow::Error {
+    let text = error.to_string();
+    let error = anyhow::Error::new(error);
+    match error.chain().skip(1).last() {
+        Some(cause) => anyhow::Error::msg(cause.to_string()).context(text),
+        None => error,
     }
 }
 
@@ -178,12 +256,7 @@ impl From<ClientError> for Failure {
             }
             ClientError::Cut { .. } => Some("try again".to_owned()),
             // The master speaks of headers, and whoever types commands has none.
-            ClientError::Problem(problem) if problem.status == 401 => Some(
-                "log in (decnet login), or give a token of this master: DECNET_TOKEN or \
-                     --token-file"
-                    .to_owned(),
-            ),
-            ClientError::Problem(problem) => problem.next_step.clone(),
+            ClientError::Problem(problem) => advice(problem).or_else(|| problem.next_step.clone()),
             ClientError::Status { .. }
             | ClientError::Malformed { .. }
             | ClientError::TooLong { .. } => Some(
@@ -192,6 +265,7 @@ impl From<ClientError> for Failure {
         };
         let mut failure = Self::new(anyhow::Error::msg(String::new()));
         failure.next = next;
+        failure.denied = error.status() == Some(401);
         if let Some(problem) = error.problem() {
             failure.findings.clone_from(&problem.findings);
             let mut text = problem.title.clone();
@@ -203,7 +277,7 @@ impl From<ClientError> for Failure {
             }
             failure.error = anyhow::Error::msg(text);
         } else {
-            failure.error = error.into();
+            failure.error = shortened(error);
         }
         failure
     }
@@ -211,8 +285,6 @@ impl From<ClientError> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use proto::rest::Problem;
-
     use super::*;
 
     #[test]
@@ -242,6 +314,105 @@ mod tests {
             ]
         );
         assert_eq!(failure.exit(), Exit::Failed);
+    }
+
+    fn problem(status: u16, kind: &str, title: &str) -> Problem {
+        Problem {
+            kind: format!("urn:decnet:{kind}"),
+            status,
+            title: title.to_owned(),
+            next_step: Some("what programs do".to_owned()),
+            findings: Vec::new(),
+            current: None,
+            reference: None,
+        }
+    }
+
+    fn said(problem: Problem) -> Vec<String> {
+        Failure::from(ClientError::Problem(Box::new(problem))).lines()
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_where_to_look() {
+        for (title, list) in [
+            ("there is no topology \"x\"", "decnet topology ls"),
+            ("there is no such topology", "decnet topology ls"),
+            ("there is no host \"x\"", "decnet host ls"),
+            ("there is no decky \"x\"", "decnet decky ls"),
+            (
+                "there is no such mutation",
+                "decnet topology mutations TOPOLOGY",
+            ),
+            ("there is no user \"x\"", "decnet user ls"),
+            ("there is no API token \"x\"", "decnet token ls"),
+            ("there is no token \"x\"", "decnet host token ls"),
+        ] {
+            let lines = said(problem(404, "unknown", title));
+            assert_eq!(
+                lines[1],
+                format!("  next: see what there is: {list}"),
+                "{title}"
+            );
+        }
+        let lines = said(problem(404, "unknown", "there is no weather"));
+        assert_eq!(lines[1], "  next: what programs do");
+    }
+
+    #[test]
+    fn a_role_that_is_too_low_says_who_gives_a_higher_one() {
+        let lines = said(problem(403, "forbidden", "the token does not allow this"));
+        assert!(lines[1].contains("decnet user role NAME ROLE"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_token_that_is_not_taken_is_named() {
+        let url: Url = "http://127.0.0.1:8080".parse().expect("a URL");
+        let refused = || {
+            let problem = problem(401, "unauthenticated", "a known bearer token is needed");
+            let failure = Failure::from(ClientError::Problem(Box::new(problem)));
+            assert!(failure.is_denied());
+            failure
+        };
+        let of = |origin| refused().denied(&url, &origin).lines();
+        let why = "  because: a known bearer token is needed; this one has ended, was revoked, \
+                   or is of another master";
+        let file = of(Origin::File("ci.token".into()));
+        assert_eq!(
+            file[..2],
+            [
+                "error: the master at http://127.0.0.1:8080/ does not take the token in ci.token",
+                why
+            ]
+        );
+        assert!(file[2].contains("--token-file"), "{file:?}");
+        assert!(of(Origin::Variable)[0].ends_with("the token in DECNET_TOKEN"));
+        assert_eq!(
+            of(Origin::Session("alice".to_owned())),
+            [
+                "error: the master at http://127.0.0.1:8080/ does not take the session of alice",
+                why,
+                "  next: log in again: decnet login alice --url http://127.0.0.1:8080/",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_master_that_is_not_there_is_told_in_three_lines() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        drop(listener);
+        let client = proto::client::Client::new(url.parse().expect("a URL"), "dna_x");
+        let error = client
+            .expect("loopback")
+            .status()
+            .await
+            .expect_err("nobody");
+        let lines = Failure::from(error).lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(
+            lines[1].starts_with("  because: Connection refused"),
+            "{lines:?}"
+        );
     }
 
     #[test]

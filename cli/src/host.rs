@@ -15,7 +15,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::table::{Field, table};
-use crate::wait::{Followed, follow, judge_empty};
+use crate::wait::{Emptying, Followed};
 
 /// Longest life of a join token.
 const LONGEST_TTL: Duration = Duration::from_secs(86_400);
@@ -56,7 +56,7 @@ pub(crate) enum TokenCommand {
 #[derive(Debug, Args)]
 pub(crate) struct TokenArg {
     /// The token's public part, as `ls` shows it.
-    #[arg(value_parser = reference)]
+    #[arg(value_parser = reference, add = crate::completion::join_tokens())]
     id: String,
 }
 
@@ -138,7 +138,7 @@ pub(crate) async fn run(command: HostCommand, context: &Context) -> Result<Exit,
         HostCommand::Drain(args) => {
             let host = client.drain(&args.host.host).await?;
             if args.wait.waits() {
-                return drained(&client, context, &host.name).await;
+                return drained(&client, context, host).await;
             }
             acted(context, &host, "is draining")?;
         }
@@ -191,17 +191,17 @@ fn acted(context: &Context, host: &HostShape, now: &str) -> Result<(), Failure> 
     context.output.show(host, |_| String::new())
 }
 
-async fn drained(client: &Client, context: &Context, host: &str) -> Result<Exit, Failure> {
-    let again = format!("look again with: decnet host inspect {host}");
-    match follow(context, context.patience, || client.host(host), judge_empty).await? {
-        Followed::Done(host) => {
-            acted(context, &host, "is empty")?;
+async fn drained(client: &Client, context: &Context, host: HostShape) -> Result<Exit, Failure> {
+    let name = host.name.clone();
+    let again = format!("look again with: decnet host inspect {name}");
+    let mut emptying = Emptying(host);
+    match emptying.follow(context, client).await? {
+        Followed::Done => {
+            acted(context, &emptying.0, "is empty")?;
             Ok(Exit::Done)
         }
-        Followed::Failed(_, why) => {
-            Err(Failure::say(format!("host {host} was not drained: {why}")))
-        }
-        Followed::TimedOut(_, awaited) => {
+        Followed::Failed(why) => Err(Failure::say(format!("host {name} was not drained: {why}"))),
+        Followed::TimedOut(awaited) => {
             context
                 .output
                 .note(&format!("still draining: {awaited}; {again}"));
@@ -223,10 +223,13 @@ async fn remove(args: &RemoveArgs, client: &Client, context: &Context) -> Result
             client.host(host).await?.standing.as_str(),
             "revoked" | "removed"
         ) {
-            client.drain(host).await?;
-            match follow(context, context.patience, || client.host(host), judge_empty).await? {
-                Followed::Done(_) => {}
-                Followed::Failed(_, awaited) | Followed::TimedOut(_, awaited) => {
+            let mut emptying = Emptying(client.drain(host).await?);
+            match emptying.follow(context, client).await? {
+                Followed::Done => {}
+                Followed::Failed(why) => {
+                    return Err(Failure::say(format!("host {host} was not drained: {why}")));
+                }
+                Followed::TimedOut(awaited) => {
                     context
                         .output
                         .note(&format!("host {host} is not empty: {awaited}"));

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     let context = Context::new(&cli.global, &matches, environment());
     let outcome = run(cli.command, &context);
     let exit = outcome.unwrap_or_else(|failure| {
+        let failure = context.explain(failure);
         context.output.failure(&failure);
         failure.exit()
     });

@@ -76,7 +76,7 @@ pub(crate) async fn run(command: MutationCommand, context: &Context) -> Result<E
         MutationCommand::Inspect(args) => {
             let mutation = client.mutation(&args.mutation.mutation).await?;
             let (mutation, exit) = if args.wait {
-                edit::follow_mutation(context, &client, &mutation).await?
+                edit::follow_mutation(context, &client, mutation).await?
             } else {
                 (mutation, Exit::Done)
             };

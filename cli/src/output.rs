@@ -32,7 +32,9 @@ impl Output {
         let terminal = std::io::stdout().is_terminal();
         let width = terminal
             .then(|| columns.or_else(|| comfy_table::Table::new().width()))
-            .flatten();
+            .flatten()
+            // A terminal that does not know its width says 0.
+            .filter(|width| *width > 0);
         Self {
             asked,
             quiet,

@@ -1,8 +1,8 @@
 //! A master for tests: answers by route what a test wants, and keeps what it was asked.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Write as _};
-use std::net::TcpListener;
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,21 @@ pub(crate) const LOOK: Look = Look {
 
 type Answers = BTreeMap<String, Vec<(u16, Value)>>;
 
+/// How a stream of news is answered.
+#[derive(Debug, Clone)]
+pub(crate) enum Script {
+    /// It says this, and ends.
+    Ends(String),
+    /// It says this, and breaks off in the middle of something.
+    Breaks(String),
+    /// It says this, and nothing any more, for as long as somebody listens.
+    Holds(String),
+    /// It is refused.
+    Refused(u16, Value),
+    /// The connection is closed without a word.
+    Closed,
+}
+
 /// A master that says what it was told to.
 pub(crate) struct Stub {
     url: String,
@@ -34,6 +49,14 @@ pub(crate) struct Stub {
 impl Stub {
     /// Answers `METHOD /path` with these, one after the other, the last one again and again.
     pub(crate) fn new(answers: Vec<(&str, Vec<(u16, Value)>)>) -> Self {
+        Self::streaming(answers, Vec::new())
+    }
+
+    /// Streams of news are answered by `scripts`, one after the other; the last one stays.
+    pub(crate) fn streaming(
+        answers: Vec<(&str, Vec<(u16, Value)>)>,
+        mut scripts: Vec<Script>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -46,11 +69,22 @@ impl Stub {
             while let Ok((stream, _)) = listener.accept() {
                 let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
                 let (route, body) = request(&mut reader);
-                let (status, answer) = next(&mut answers, &route);
+                let script = if scripts.len() > 1 && route.ends_with("/events") {
+                    Some(scripts.remove(0))
+                } else {
+                    scripts
+                        .first()
+                        .filter(|_| route.ends_with("/events"))
+                        .cloned()
+                };
+                let answer = script.map_or_else(|| Err(next(&mut answers, &route)), Ok);
                 kept.lock()
                     .expect("nobody panics with it")
                     .push((route, body));
-                respond(stream, status, &answer);
+                match answer {
+                    Ok(script) => play(stream, script),
+                    Err((status, answer)) => respond(stream, status, &answer),
+                }
             }
         });
         Self { url, asked }
@@ -82,7 +116,7 @@ impl Stub {
         }
     }
 
-    /// The bodies that were sent to a route.
+    /// The bodies that were sent to a route; of streams, the ids after which they were to go on.
     pub(crate) fn bodies(&self, route: &str) -> Vec<Value> {
         let asked = self.asked.lock().expect("nobody panics with it");
         let to_route = asked.iter().filter(|(asked, _)| asked == route);
@@ -102,7 +136,38 @@ fn next(answers: &mut Answers, route: &str) -> (u16, Value) {
     }
 }
 
-/// The method and path, without the query, and the body.
+/// One chunk, and only when all is said the one that ends it: what breaks off is told from an end.
+fn play(mut stream: TcpStream, script: Script) {
+    let (text, ends, holds) = match script {
+        Script::Closed => return,
+        Script::Refused(status, answer) => return respond(stream, status, &answer),
+        Script::Ends(text) => (text, true, false),
+        Script::Breaks(text) => (text, false, false),
+        Script::Holds(text) => (text, false, true),
+    };
+    let head = "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    let mut whole = head.to_owned();
+    if !text.is_empty() {
+        whole.push_str(&format!("{:x}\r\n{text}\r\n", text.len()));
+    }
+    if ends {
+        whole.push_str("0\r\n\r\n");
+    }
+    std::thread::spawn(move || {
+        stream.write_all(whole.as_bytes()).ok();
+        if holds {
+            // Until whoever listens has gone.
+            stream.read_to_end(&mut Vec::new()).ok();
+        }
+    });
+}
+
+/// One message of a stream.
+pub(crate) fn message(name: &str, id: &str, data: &impl Serialize) -> String {
+    format!("event: {name}\nid: {id}\ndata: {}\n\n", value(data))
+}
+
+/// The method and path, without the query, and the body; of a stream, from where it is to go on.
 fn request(reader: &mut impl std::io::BufRead) -> (String, Value) {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -114,6 +179,9 @@ fn request(reader: &mut impl std::io::BufRead) -> (String, Value) {
         let line = line.to_lowercase();
         line.strip_prefix("content-length:")?.trim().parse().ok()
     });
+    let last = head
+        .lines()
+        .find_map(|line| line.strip_prefix("last-event-id: ").map(str::to_owned));
     let mut body = vec![0; length.unwrap_or(0_usize)];
     reader.read_exact(&mut body).ok();
     let mut words = head.split_whitespace();
@@ -123,11 +191,14 @@ fn request(reader: &mut impl std::io::BufRead) -> (String, Value) {
     let path = path.trim_start_matches("/api/v1");
     (
         format!("{method} {path}"),
-        serde_json::from_slice(&body).unwrap_or(Value::Null),
+        last.map_or_else(
+            || serde_json::from_slice(&body).unwrap_or(Value::Null),
+            Value::String,
+        ),
     )
 }
 
-fn respond(mut stream: std::net::TcpStream, status: u16, answer: &Value) {
+fn respond(mut stream: TcpStream, status: u16, answer: &Value) {
     let body = answer.to_string();
     let kind = if status < 400 {
         "application/json"
@@ -143,6 +214,11 @@ fn respond(mut stream: std::net::TcpStream, status: u16, answer: &Value) {
 
 pub(crate) fn value(shape: &impl Serialize) -> Value {
     serde_json::to_value(shape).expect("plain")
+}
+
+/// An answer with this.
+pub(crate) fn ok(shape: &impl Serialize) -> (u16, Value) {
+    (200, value(shape))
 }
 
 pub(crate) fn page(items: &[impl Serialize]) -> Value {

@@ -1,11 +1,27 @@
 //! Tables that fit the terminal.
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::safe::clipped;
 
 /// Most characters of one cell. More is in `--output json`.
 const CELL: usize = 400;
+/// Columns of prose and of lists, which read well over several lines. Nothing else does.
+const PROSE: [&str; 9] = [
+    "reason",
+    "message",
+    "summary",
+    "what",
+    "next step",
+    "found",
+    "holds",
+    "services",
+    "addresses",
+];
+/// What a column of prose needs at least.
+const LEAST: usize = 16;
+/// What stands between columns.
+const GAP: u16 = 2;
 
 /// How the place looks where a table goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +35,8 @@ pub(crate) struct Look {
 /// Rows under a head.
 pub(crate) struct Rows {
     table: Table,
+    head: Vec<String>,
+    width: Option<u16>,
 }
 
 /// One cell.
@@ -78,7 +96,11 @@ impl Rows {
         if !head.is_empty() {
             table.set_header(head.iter().map(|title| Cell::new(title.to_uppercase())));
         }
-        Self { table }
+        Self {
+            table,
+            head: head.iter().map(|title| (*title).to_owned()).collect(),
+            width: look.width,
+        }
     }
 
     pub(crate) fn push(&mut self, look: Look, fields: impl IntoIterator<Item = Field>) {
@@ -93,11 +115,51 @@ impl Rows {
     /// The table, every line ended.
     pub(crate) fn finish(mut self) -> String {
         for column in self.table.column_iter_mut() {
-            column.set_padding((0, 2));
+            column.set_padding((0, GAP));
+        }
+        if let Some(width) = self.width {
+            self.fit(usize::from(width));
         }
         let mut text = self.table.trim_fmt();
         text.push('\n');
         text
+    }
+}
+
+impl Rows {
+    /// Says which columns give way where there is no room for all: a word or an id that is broken
+    /// can be neither read nor copied.
+    fn fit(&mut self, width: usize) {
+        let wanted: Vec<usize> = self
+            .table
+            .column_max_content_widths()
+            .iter()
+            .map(|width| usize::from(width.saturating_add(GAP)))
+            .collect();
+        if self.head.is_empty() || wanted.iter().sum::<usize>() <= width {
+            return;
+        }
+        // What has a name is found by that; its id is in every other form.
+        let named = self.head.first().is_some_and(|head| head == "name");
+        let hidden = |head: &str| named && head == "id";
+        let prose = |head: &str| PROSE.contains(&head);
+        let least: usize = self
+            .head
+            .iter()
+            .zip(&wanted)
+            .filter(|(head, _)| !hidden(head))
+            .map(|(head, wanted)| match prose(head) {
+                true => LEAST.min(*wanted),
+                false => *wanted,
+            })
+            .sum();
+        for (head, column) in self.head.iter().zip(self.table.column_iter_mut()) {
+            if hidden(head) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            } else if head == "id" || (least <= width && !prose(head)) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
     }
 }
 
@@ -186,5 +248,55 @@ mod tests {
         let text = table(look, &["name"], [[Field::text("\x1b]0;owned\x07\nnext")]]);
         assert_eq!(text.lines().count(), 2);
         assert!(!text.contains('\x1b'));
+    }
+
+    fn narrow(head: &[&str], row: &[&str], width: u16) -> String {
+        let look = Look {
+            width: Some(width),
+            colour: false,
+        };
+        table(
+            look,
+            head,
+            [row.iter().map(Field::text).collect::<Vec<_>>()],
+        )
+    }
+
+    #[test]
+    fn where_there_is_little_room_prose_gives_way_and_no_word_is_broken() {
+        let head = ["at", "event", "actor", "reason"];
+        let row = [
+            "2026-11-26 03:41:49",
+            "deploy_requested",
+            "operator:admin",
+            "the host reports exactly what is desired",
+        ];
+        let text = narrow(&head, &row, 78);
+        assert!(text.lines().all(|line| line.len() <= 78), "{text}");
+        assert!(
+            text.contains("2026-11-26 03:41:49  deploy_requested  operator:admin  "),
+            "{text}"
+        );
+        assert!(text.lines().count() > 2, "{text}");
+    }
+
+    #[test]
+    fn an_id_is_whole_or_not_there() {
+        let id = "01a215f0-dab6-76f5-9da3-d457fda24693";
+        let named = ["name", "status", "reason", "id"];
+        let row = [
+            "office",
+            "active",
+            "the host reports exactly what is desired",
+            id,
+        ];
+        let text = narrow(&named, &row, 80);
+        assert!(!text.contains("01a2") && !text.contains("ID"), "{text}");
+        assert!(narrow(&named, &row, 120).contains(id));
+        // Nothing else says which one is meant.
+        let mutations = ["no", "op", "state", "reason", "id"];
+        let row = ["3", "update_decky", "applied", "", id];
+        assert!(narrow(&mutations, &row, 80).contains(id));
+        assert!(narrow(&mutations, &row, 50).contains(id));
     }
 }

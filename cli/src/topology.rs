@@ -15,8 +15,7 @@ mod show;
 use domain::topology::finding::Finding;
 use proto::client::Client;
 use proto::rest::{
-    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyShape,
-    TopologyState,
+    CreateTopology, DeployRequest, FindingShape, Findings, TeardownRequest, TopologyState,
 };
 use serde_json::json;
 
@@ -90,12 +89,16 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), Failure> {
         topology: loaded.file,
         host: args.host,
     };
-    let state = client.create_topology(&request).await?;
+    created(&client.create_topology(&request).await?, context)
+}
+
+/// Shows what was stored; where only results are wanted, that is its id.
+fn created(state: &TopologyState, context: &Context) -> Result<(), Failure> {
     let output = &context.output;
     if output.is_table() && output.quiet {
         return output.say(&state.topology.id);
     }
-    output.show(&state, |state| show::created_text(output.look, state))
+    output.show(state, |state| show::created_text(output.look, state))
 }
 
 /// Says what an import has changed; a document that was not read whole is not gone on with.
@@ -115,11 +118,11 @@ fn imported(loaded: &Loaded, file: &str, context: &Context) -> Result<(), Failur
 
 async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     let client = context.client()?;
-    let name = &args.topology.topology;
+    let state = client.topology(&args.topology.topology).await?;
     let (state, exit) = if args.wait {
-        follow_topology(context, &client, name, name, Goal::Settled).await?
+        follow_topology(context, &client, state, Goal::Settled).await?
     } else {
-        (Some(client.topology(name).await?), Exit::Done)
+        (Some(state), Exit::Done)
     };
     if let Some(state) = state {
         let look = context.output.look;
@@ -190,9 +193,7 @@ async fn finish(
     context: &Context,
 ) -> Result<Exit, Failure> {
     let (state, exit) = if wait.waits() {
-        // By id: a name that was torn down may already be another's.
-        let TopologyShape { id, name, .. } = &state.topology;
-        follow_topology(context, client, id, name, goal).await?
+        follow_topology(context, client, state, goal).await?
     } else {
         (Some(state), Exit::Done)
     };

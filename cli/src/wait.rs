@@ -1,85 +1,132 @@
-//! Follows what was started until it is done, failed or out of time.
+//! Follows what was started until it is done, failed or out of time: one loop for every command
+//! that waits.
 
-use std::future::Future;
+mod source;
+
+use std::fmt;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use proto::client::{Client, ClientError};
+use proto::rest::mutation::TopologyNews;
 use proto::rest::{HostShape, TopologyState};
 
+use self::source::Heard;
+pub(crate) use self::source::{Source, Told};
 use crate::context::Context;
+use crate::duration::rough;
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// For how long a master that does not answer is asked again.
-const AWAY: Duration = Duration::from_secs(30);
-
-/// How one look came out.
+/// How something stands.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// It is as it was wanted.
     Done,
     /// It will not become so; why.
     Failed(String),
-    /// Not yet; what is awaited.
-    Pending(String),
+    /// Not yet.
+    Pending(Awaited),
+}
+
+/// What is awaited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    /// The step that it is in, such as `office: deploying`.
+    pub(crate) phase: String,
+    /// How far that is, and what holds it up; goes on where `phase` ends.
+    pub(crate) detail: String,
+}
+
+impl From<String> for Awaited {
+    fn from(phase: String) -> Self {
+        let detail = String::new();
+        Self { phase, detail }
+    }
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.phase, self.detail)
+    }
 }
 
 /// How following ended.
-#[derive(Debug)]
-pub(crate) enum Followed<T> {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Followed {
     /// It is as it was wanted.
-    Done(T),
+    Done,
     /// It will not become so.
-    Failed(T, String),
+    Failed(String),
     /// Time ran out.
-    TimedOut(T, String),
+    TimedOut(Awaited),
     /// The operator has let go of it.
     Detached,
 }
 
-/// Looks again and again, with growing pauses, until `judge` is content, time is out, or Ctrl-C.
-pub(crate) async fn follow<T, F>(
+/// What is followed: takes what is told of it, and knows by that where it stands.
+pub(crate) trait Subject {
+    /// How it is told of.
+    type News;
+
+    /// Takes word of it.
+    fn hear(&mut self, news: Self::News);
+
+    /// Where it stands.
+    fn judge(&self) -> Look;
+}
+
+/// Follows `subject` by what `listen` begins to tell of it, until it is done or failed, `patience`
+/// has run out, or Ctrl-C. A master that goes away is waited for as long.
+pub(crate) async fn follow<S: Subject>(
     context: &Context,
     patience: Duration,
-    mut look: impl FnMut() -> F,
-    mut judge: impl FnMut(&T) -> Look,
-) -> Result<Followed<T>, Failure>
-where
-    F: Future<Output = Result<T, ClientError>>,
-{
+    listen: impl FnOnce() -> Source<S::News>,
+    subject: &mut S,
+) -> Result<Followed, Failure> {
+    let mut awaited = match subject.judge() {
+        Look::Done => return Ok(Followed::Done),
+        Look::Failed(why) => return Ok(Followed::Failed(why)),
+        Look::Pending(awaited) => awaited,
+    };
     let mut progress = Progress::new(&context.output);
+    progress.set(&awaited);
     let started = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    let mut away_since: Option<Instant> = None;
+    let mut source = listen();
+    // Asked for once: whatever is at work when it comes, it is not lost.
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
     loop {
-        match look().await {
-            Ok(seen) => {
-                away_since = None;
-                let awaited = match judge(&seen) {
-                    Look::Done => return Ok(Followed::Done(seen)),
-                    Look::Failed(why) => return Ok(Followed::Failed(seen, why)),
+        let heard = tokio::select! {
+            heard = source.next() => heard,
+            () = tokio::time::sleep(patience.saturating_sub(started.elapsed())) => {
+                return Ok(Followed::TimedOut(awaited));
+            }
+            () = progress.turn() => continue,
+            _ = &mut interrupt => return Ok(Followed::Detached),
+        };
+        awaited = match heard {
+            Some(Heard::Told(news)) => {
+                subject.hear(news);
+                match subject.judge() {
+                    Look::Done => return Ok(Followed::Done),
+                    Look::Failed(why) => return Ok(Followed::Failed(why)),
                     Look::Pending(awaited) => awaited,
-                };
-                progress.set(&awaited);
-                if started.elapsed() >= patience {
-                    return Ok(Followed::TimedOut(seen, awaited));
                 }
             }
-            Err(error) if error.is_transient() => {
-                if away_since.get_or_insert_with(Instant::now).elapsed() > AWAY.min(patience) {
-                    return Err(error.into());
-                }
-                progress.set("the master does not answer");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Followed::Detached),
-        }
-        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            Some(Heard::Away(error)) => away(&error).into(),
+            Some(Heard::Back) => "the master answers again".to_owned().into(),
+            Some(Heard::Lost(error)) => return Err(error.into()),
+            None => return Err(Failure::say("nothing tells of it any more")),
+        };
+        progress.set(&awaited);
+    }
+}
+
+fn away(error: &ClientError) -> String {
+    if matches!(error, ClientError::Unreachable { .. }) {
+        "the master does not answer".to_owned()
+    } else {
+        format!("the master cannot tell: {error}")
     }
 }
 
@@ -111,36 +158,93 @@ pub(crate) fn judge_topology(goal: Goal, state: &TopologyState) -> Look {
     }
 }
 
-/// One line on where a topology stands: `office: deploying 4/13, waiting for host edge-07`.
-pub(crate) fn describe(state: &TopologyState) -> String {
-    let mut text = format!("{}: {}", state.topology.name, state.topology.status);
+/// Where a topology stands: `office: deploying`, and ` 4/13, waiting for host edge-07`.
+pub(crate) fn describe(state: &TopologyState) -> Awaited {
+    let mut detail = String::new();
     if let Some(progress) = &state.progress {
-        text.push_str(&format!(" {}/{}", progress.done, progress.total));
+        detail.push_str(&format!(" {}/{}", progress.done, progress.total));
     }
     if let Some(condition) = &state.condition {
-        text.push_str(&format!(", {condition}"));
+        detail.push_str(&format!(", {condition}"));
     }
-    text
+    Awaited {
+        phase: format!("{}: {}", state.topology.name, state.topology.status),
+        detail,
+    }
 }
 
-/// Follows a topology, which is `name` to people, to `goal` and says how that ended.
+/// A topology on its way to a goal.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) goal: Goal,
+    pub(crate) state: TopologyState,
+}
+
+impl Subject for Way {
+    type News = Told;
+
+    fn hear(&mut self, news: Told) {
+        tell(&mut self.state, news);
+    }
+
+    fn judge(&self) -> Look {
+        judge_topology(self.goal, &self.state)
+    }
+}
+
+/// Makes `state` be what was told of it.
+pub(crate) fn tell(state: &mut TopologyState, news: Told) {
+    match news {
+        Told::News(TopologyNews::Snapshot(snapshot)) => *state = snapshot.state,
+        Told::News(TopologyNews::Status(change)) => {
+            state.topology.status = change.to;
+            state.topology.status_at = change.at;
+            state.topology.reason = change.reason;
+            // Both were of the step before.
+            state.progress = None;
+            state.condition = None;
+        }
+        // What is asked beside the stream can be ahead of it, or behind.
+        Told::Gauge(gauge) if gauge.topology.status == state.topology.status => *state = *gauge,
+        Told::Gauge(_) | Told::News(_) => {}
+    }
+}
+
+impl Way {
+    /// Follows it to its goal, or for `patience`.
+    pub(crate) async fn follow(
+        &mut self,
+        context: &Context,
+        patience: Duration,
+        client: &Client,
+    ) -> Result<Followed, Failure> {
+        let id = self.state.topology.id.clone();
+        let listen = || Source::topology(client, &id, None);
+        follow(context, patience, listen, self).await
+    }
+}
+
+/// Follows a topology to `goal` and says how that ended.
 pub(crate) async fn follow_topology(
     context: &Context,
     client: &Client,
-    id: &str,
-    name: &str,
+    state: TopologyState,
     goal: Goal,
 ) -> Result<(Option<TopologyState>, Exit), Failure> {
+    let name = state.topology.name.clone();
     let again = format!("follow it with: decnet topology inspect {name} --wait");
-    let followed = follow(
-        context,
-        context.patience,
-        || client.topology(id),
-        |state| judge_topology(goal, state),
-    );
-    match followed.await? {
-        Followed::Done(state) => Ok((Some(state), Exit::Done)),
-        Followed::Failed(_, why) => {
+    let mut way = Way { goal, state };
+    match way.follow(context, context.patience, client).await? {
+        Followed::Done => {
+            // The stream has told the status; what the host shows is asked for.
+            let state = match client.topology(&way.state.topology.id).await {
+                Ok(state) => state,
+                Err(error) if error.is_transient() => way.state,
+                Err(error) => return Err(error.into()),
+            };
+            Ok((Some(state), Exit::Done))
+        }
+        Followed::Failed(why) => {
             let verb = if goal == Goal::TornDown {
                 "was not torn down"
             } else {
@@ -156,18 +260,52 @@ pub(crate) async fn follow_topology(
             };
             Err(Failure::say(format!("topology {name} {verb}: {why}")).next(next))
         }
-        Followed::TimedOut(state, awaited) => {
-            let seconds = context.patience.as_secs();
+        Followed::TimedOut(awaited) => {
+            let waited = rough(context.patience);
             context
                 .output
-                .note(&format!("still running after {seconds} s: {awaited}"));
+                .note(&format!("still running after {waited}: {awaited}"));
             context.output.note(&again);
-            Ok((Some(state), Exit::StillRunning))
+            Ok((Some(way.state), Exit::StillRunning))
         }
         Followed::Detached => {
             context.output.note(&format!("detached; {again}"));
             Ok((None, Exit::StillRunning))
         }
+    }
+}
+
+/// A host that is to hold nothing.
+#[derive(Debug)]
+pub(crate) struct Emptying(pub(crate) HostShape);
+
+impl Subject for Emptying {
+    type News = HostShape;
+
+    fn hear(&mut self, host: HostShape) {
+        self.0 = host;
+    }
+
+    fn judge(&self) -> Look {
+        judge_empty(&self.0)
+    }
+}
+
+impl Emptying {
+    /// Follows it until it holds nothing.
+    pub(crate) async fn follow(
+        &mut self,
+        context: &Context,
+        client: &Client,
+    ) -> Result<Followed, Failure> {
+        let (client, id) = (client.clone(), self.0.id.clone());
+        let listen = || {
+            Source::looking(move || {
+                let (client, id) = (client.clone(), id.clone());
+                async move { client.host(&id).await }
+            })
+        };
+        follow(context, context.patience, listen, self).await
     }
 }
 
@@ -183,11 +321,10 @@ pub(crate) fn judge_empty(host: &HostShape) -> Look {
         .map(|observed| observed.deckies + observed.lans);
     match (desired, counted) {
         (false, Some(0)) => Look::Done,
-        (_, Some(left)) => Look::Pending(format!("{}: {left} objects left", host.name)),
-        (_, None) => Look::Pending(format!(
-            "{}: waiting for the host ({})",
-            host.name, host.state
-        )),
+        (_, Some(left)) => Look::Pending(format!("{}: {left} objects left", host.name).into()),
+        (_, None) => {
+            Look::Pending(format!("{}: waiting for the host ({})", host.name, host.state).into())
+        }
     }
 }
 

@@ -54,7 +54,11 @@ impl Passwords {
             Self::Lines(lines) => lines.next().unwrap_or_default(),
         };
         if password.is_empty() {
-            return Err(Failure::say("no password was given"));
+            let failure = Failure::say("no password was given");
+            return Err(match self {
+                Self::Terminal(_) => failure,
+                Self::Lines(_) => failure.next("give it in the next line of standard input"),
+            });
         }
         Ok(password)
     }

@@ -65,15 +65,16 @@ impl Sessions {
         Ok(kept.filter(|kept| is_of_use(kept, clock::now())))
     }
 
-    /// The master of the newest login, while its session is of use.
+    /// The session of a master that has ended, until somebody logs in or out there.
+    pub(crate) fn lapsed(&self, url: &str) -> Result<Option<Kept>, Failure> {
+        let kept = self.read()?.sessions.remove(url);
+        Ok(kept.filter(|kept| !is_of_use(kept, clock::now())))
+    }
+
+    /// The master of the newest login. Also when its session has ended: what was meant for one
+    /// master must not go to another one because time has passed.
     pub(crate) fn newest(&self) -> Result<Option<String>, Failure> {
-        let content = self.read()?;
-        Ok(content.newest.filter(|url| {
-            content
-                .sessions
-                .get(url)
-                .is_some_and(|kept| is_of_use(kept, clock::now()))
-        }))
+        Ok(self.read()?.newest)
     }
 
     /// Keeps a session in the place of the one before.
@@ -179,6 +180,12 @@ mod tests {
         let past = kept("bob", "2001-01-01T00:00:00Z");
         sessions.keep("http://127.0.0.1:1/", past).expect("kept");
         assert_eq!(sessions.of("http://127.0.0.1:1/").expect("read"), None);
+        let lapsed = sessions.lapsed("http://127.0.0.1:1/").expect("read");
+        assert_eq!(lapsed.map(|kept| kept.name).as_deref(), Some("bob"));
+        assert_eq!(sessions.lapsed(url).expect("read"), None);
+        let newest = sessions.newest().expect("read");
+        assert_eq!(newest.as_deref(), Some("http://127.0.0.1:1/"));
+        sessions.forget("http://127.0.0.1:1/").expect("forgotten");
         assert_eq!(sessions.newest().expect("read"), None);
         assert!(sessions.of(url).expect("read").is_some());
         sessions.forget(url).expect("forgotten");

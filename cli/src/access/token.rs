@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use proto::rest::{ApiTokenShape, CreateApiToken, RoleShape};
 
-use super::{name, role, role_word};
+use super::{name, role_word, roles};
 use crate::args::reference;
 use crate::clock;
 use crate::context::Context;
@@ -32,8 +32,8 @@ pub(crate) struct CreateArgs {
     /// What it is for.
     #[arg(value_parser = name)]
     name: String,
-    /// What it may do: viewer, operator or admin.
-    #[arg(long, default_value = "viewer", value_parser = role)]
+    /// What it may do.
+    #[arg(long, default_value = "viewer", value_parser = roles())]
     role: RoleShape,
     /// How long it is of use, such as 90d; for ever when left out.
     #[arg(long, value_name = "DURATION", value_parser = life)]
@@ -50,7 +50,7 @@ pub(crate) struct LsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
     /// The token's id, as `ls` shows it.
-    #[arg(value_parser = reference)]
+    #[arg(value_parser = reference, add = crate::completion::tokens())]
     id: String,
 }
 

@@ -5,7 +5,7 @@ use proto::client::Client;
 use proto::rest::{ChangePassword, ChangeUser, CreateUser, RoleShape, UserChanged, UserShape};
 
 use super::prompt::Passwords;
-use super::{keep, name, role, role_word};
+use super::{keep, name, role_word, roles};
 use crate::clock;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -31,6 +31,7 @@ pub(crate) enum UserCommand {
 pub(crate) struct UserArg {
     /// The user, by name or id.
     #[arg(value_name = "USER", value_parser = name)]
+    #[arg(add = crate::completion::users())]
     user: String,
 }
 
@@ -39,8 +40,8 @@ pub(crate) struct AddArgs {
     /// Its name.
     #[arg(value_parser = name)]
     name: String,
-    /// What it may do: viewer, operator or admin.
-    #[arg(long, default_value = "viewer", value_parser = role)]
+    /// What it may do.
+    #[arg(long, default_value = "viewer", value_parser = roles())]
     role: RoleShape,
     /// Read its first password from standard input instead of having one made. It must be changed
     /// at the first login all the same.
@@ -52,8 +53,8 @@ pub(crate) struct AddArgs {
 pub(crate) struct RoleArgs {
     #[command(flatten)]
     user: UserArg,
-    /// What it may do: viewer, operator or admin.
-    #[arg(value_parser = role)]
+    /// What it may do.
+    #[arg(value_parser = roles())]
     role: RoleShape,
 }
 
@@ -61,6 +62,7 @@ pub(crate) struct RoleArgs {
 pub(crate) struct PasswdArgs {
     /// The user, by name or id; oneself when left out.
     #[arg(value_name = "USER", value_parser = name)]
+    #[arg(add = crate::completion::users())]
     user: Option<String>,
     /// Read passwords from standard input: one's own and the new one in two lines, or the one of a
     /// user instead of having one made.
@@ -153,6 +155,8 @@ fn changed(context: &Context, answer: &UserChanged, now: &str) -> Result<(), Fai
         .output
         .note(&format!("user {} {now}", answer.user.name));
     match &answer.one_time_password {
+        // Alone where only results are wanted: a program reads it.
+        Some(password) if context.output.quiet => context.output.say(password),
         Some(password) => context
             .output
             .say(&format!("one-time password: {password}")),

@@ -295,3 +295,85 @@ fn help_names_variables_and_never_their_values() {
     }
     assert!(!help.contains("DECNET_URL="), "{help}");
 }
+
+/// What people read, with the name of the file.
+const PAGES: [(&str, &str); 6] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("CHANGELOG.md", include_str!("../../../CHANGELOG.md")),
+    (
+        "docs/operators.md",
+        include_str!("../../../docs/operators.md"),
+    ),
+    (
+        "docs/mutations.md",
+        include_str!("../../../docs/mutations.md"),
+    ),
+    ("docs/events.md", include_str!("../../../docs/events.md")),
+    (
+        "examples/README.md",
+        include_str!("../../../examples/README.md"),
+    ),
+];
+
+/// The words of `decnet …` in a line of a shell session; none when it runs something else.
+fn typed(line: &str) -> Option<Vec<&str>> {
+    let line = line.trim().trim_start_matches("$ ");
+    let command = line
+        .split(['|', '>', '<', '#', ';'])
+        .next()
+        .unwrap_or_default();
+    let words: Vec<&str> = command.split_whitespace().collect();
+    (words.first() == Some(&"decnet")).then_some(words)
+}
+
+#[test]
+fn every_command_that_is_printed_for_people_is_taken() {
+    let mut taken = 0;
+    for (page, text) in PAGES {
+        let mut fenced = false;
+        for line in text.lines() {
+            if line.trim_start().starts_with("```") {
+                fenced = !fenced;
+                continue;
+            }
+            let Some(words) = typed(line).filter(|_| fenced) else {
+                continue;
+            };
+            taken += 1;
+            if let Err(error) = Cli::try_parse_from(&words) {
+                let shows = error.kind() == clap::error::ErrorKind::DisplayHelp;
+                assert!(shows, "{page}: {line}\n{error}");
+            }
+        }
+    }
+    assert!(taken > 80, "only {taken} commands were found");
+}
+
+#[test]
+fn every_verb_and_flag_that_is_named_in_passing_exists() {
+    let mut named = 0;
+    for (page, text) in PAGES {
+        // Between backticks; a page opens and closes them in turn.
+        let code = text.split('`').skip(1).step_by(2);
+        for code in code.filter(|code| code.starts_with("decnet ")) {
+            let words: Vec<&str> = code.split_whitespace().skip(1).collect();
+            named += 1;
+            let mut command = Cli::command();
+            command.build();
+            for (place, word) in words.iter().enumerate() {
+                if let Some(flag) = word.strip_prefix("--") {
+                    let flag = flag.split('=').next();
+                    let known = command.get_arguments().any(|arg| arg.get_long() == flag);
+                    assert!(known, "{page}: `{code}` has no {word}");
+                    continue;
+                }
+                match command.find_subcommand(word) {
+                    Some(found) => command = found.clone(),
+                    // The first word is a noun; what no verb takes is a value.
+                    None => assert!(place > 0, "{page}: `{code}`"),
+                }
+            }
+        }
+    }
+    assert!(named >= 10, "only {named} were found");
+}

@@ -50,6 +50,16 @@ fn every_noun_and_verb_is_offered() {
 }
 
 #[test]
+fn what_is_one_of_a_few_words_is_offered() {
+    assert_eq!(
+        offered(&["user", "add", "alice", "--role", "o"]),
+        ["operator"]
+    );
+    assert_eq!(offered(&["event", "ls", "--kind", "au"]), ["auth"]);
+    assert_eq!(offered(&["event", "tail", "--service", "ss"]), ["ssh"]);
+}
+
+#[test]
 fn where_a_file_or_a_topology_is_meant_files_are_offered() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("office.yaml"), "").expect("writable");
@@ -65,4 +75,5 @@ fn where_a_file_or_a_topology_is_meant_files_are_offered() {
 fn without_a_master_no_name_is_offered_and_nothing_fails() {
     assert_eq!(offered(&["topology", "deploy", "off"]), [""; 0]);
     assert_eq!(offered(&["mutation", "cancel", "0"]), [""; 0]);
+    assert_eq!(offered(&["user", "rm", "a"]), [""; 0]);
 }

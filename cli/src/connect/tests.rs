@@ -159,3 +159,88 @@ fn the_newest_login_says_which_master_when_nothing_else_does() {
         "http://127.0.0.1:8099/"
     );
 }
+
+/// A place whose user had logged in at a URL until a time.
+fn login_of_carol(home: &Path, url: &str, until: &str) -> Place {
+    let sessions = Sessions::new(Some(home)).expect("a place");
+    let kept = Kept {
+        name: "carol".to_owned(),
+        token: "dcs_carol".to_owned(),
+        expires_at: until.to_owned(),
+    };
+    sessions.keep(url, kept).expect("kept");
+    Place {
+        sessions: Some(home.to_owned()),
+        ..place()
+    }
+}
+
+const PAST: &str = "2020-01-01T00:00:00Z";
+const LATER: &str = "2999-01-01T00:00:00Z";
+
+#[test]
+fn where_a_token_was_found_is_known() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    master_in(dir.path(), "http://127.0.0.1:8099", "dna_one");
+    let mut place = login_of_carol(home.path(), "http://127.0.0.1:8099/", LATER);
+    let origin = |place: &Place| place.resolve().expect("a master is named").origin;
+    assert_eq!(origin(&place), Origin::Session("carol".to_owned()));
+    place.token = Some(Token("dna_two".to_owned()));
+    assert_eq!(origin(&place), Origin::Variable);
+    let file = dir.path().join(ADMIN_TOKEN);
+    place.token_file = Some(file.clone());
+    assert_eq!(origin(&place), Origin::File(file.clone()));
+    let beside = Place {
+        data_dir: Some(dir.path().to_owned()),
+        ..Place::default()
+    };
+    assert_eq!(origin(&beside), Origin::File(file));
+}
+
+#[test]
+fn a_session_that_has_ended_is_told_and_no_other_master_is_asked_in_its_place() {
+    let home = tempfile::tempdir().expect("a directory");
+    let other = tempfile::tempdir().expect("a directory");
+    master_in(other.path(), "http://127.0.0.1:8099", "dna_other");
+    let url = "http://127.0.0.1:8098/";
+    let mut place = login_of_carol(home.path(), url, PAST);
+    place.fallbacks = vec![other.path().to_owned()];
+    let refusal = place.resolve().expect_err("it has ended").lines();
+    assert_eq!(
+        refusal,
+        [
+            "error: the session of carol at http://127.0.0.1:8098/ ended 2020-01-01 00:00:00",
+            "  next: log in again: decnet login carol --url http://127.0.0.1:8098/",
+        ]
+    );
+    // Whoever logs in again need not say where.
+    assert_eq!(place.locate().expect("the newest").as_str(), url);
+    place.token = Some(Token("dna_two".to_owned()));
+    assert_eq!(resolved(&place), (url.to_owned(), "dna_two".to_owned()));
+}
+
+#[test]
+fn where_the_machine_has_a_token_it_stands_in_for_a_session_that_has_ended() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    master_in(dir.path(), "http://127.0.0.1:8099", "dna_one");
+    let mut place = login_of_carol(home.path(), "http://127.0.0.1:8099/", PAST);
+    place.data_dir = Some(dir.path().to_owned());
+    let endpoint = place.resolve().expect("a token is there");
+    assert_eq!(endpoint.token.0, "dna_one");
+    assert_eq!(endpoint.lapsed.as_deref(), Some("carol"));
+}
+
+#[test]
+fn a_file_that_holds_no_token_says_how_to_make_one() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let place = Place {
+        url: Some("http://127.0.0.1:1".to_owned()),
+        token_file: Some(file.path().to_owned()),
+        ..place()
+    };
+    let lines = place.resolve().expect_err("it is empty").lines();
+    assert!(lines[0].ends_with("holds no token"), "{lines:?}");
+    assert!(lines[1].contains("decnet token create"), "{lines:?}");
+}

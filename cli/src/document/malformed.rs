@@ -60,7 +60,17 @@ impl Malformed {
             field, expected, ..
         } = error
         else {
-            return Self::new(at, path, &error.to_string());
+            let text = error.to_string();
+            // It says its place at the end too.
+            let text = text
+                .rsplit_once(" at line ")
+                .filter(|(_, place)| {
+                    place
+                        .bytes()
+                        .all(|byte| b"0123456789, column".contains(&byte))
+                })
+                .map_or(text.as_str(), |(text, _)| text);
+            return Self::new(at, path, text);
         };
         let hint = settings::nearest(field, expected.iter().copied())
             .map(|known| format!("did you mean `{known}`?"));
@@ -75,7 +85,12 @@ impl Malformed {
         let path = path.to_string();
         Self {
             at: at.filter(|(line, _)| *line > 0),
-            path: if path == "." { String::new() } else { path },
+            // It does not know the place of what it could not begin to read.
+            path: if path == "." || path == "?" {
+                String::new()
+            } else {
+                path
+            },
             hint: settings::hint(text),
             message: text.to_owned(),
         }

@@ -54,6 +54,14 @@ fn an_unknown_key_is_answered_with_line_path_and_nearest_key() {
     assert!(said.contains("unknown field `servces`"), "{said}");
     assert!(said.contains("did you mean `services`?"), "{said}");
 
+    for (text, wanted) in [
+        ("{\n", "error: t.yaml:2:0: EOF while parsing an object\n"),
+        ("name: x\n", "error: t.yaml:1:1: missing field `lans`\n"),
+    ] {
+        let said = refusal(text);
+        assert!(said.starts_with(wanted), "{said}");
+    }
+
     let said = refusal("{\n  \"name\": \"a\",\n  \"lan\": []\n}");
     assert!(said.starts_with("error: t.yaml:3:"), "{said}");
     assert!(said.contains("did you mean `lans`?"), "{said}");

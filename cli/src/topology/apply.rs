@@ -5,7 +5,7 @@ use clap::Args;
 use proto::rest::CreateTopology;
 use proto::rest::mutation::ApplyRequest;
 
-use super::{edit, imported, plan, show};
+use super::{created, edit, imported, plan};
 use crate::args::{WaitArgs, reference};
 use crate::context::Context;
 use crate::document::{self, Source};
@@ -44,7 +44,6 @@ pub(super) async fn run(args: ApplyArgs, context: &Context) -> Result<Exit, Fail
         // The master refuses it with every finding.
         Err(_) => None,
     };
-    let output = &context.output;
     let Some(id) = stored else {
         if args.dry_run || args.expected_revision.is_some() {
             return Err(
@@ -56,8 +55,7 @@ pub(super) async fn run(args: ApplyArgs, context: &Context) -> Result<Exit, Fail
             topology: loaded.file,
             host: args.host,
         };
-        let state = client.create_topology(&request).await?;
-        output.show(&state, |state| show::created_text(output.look, state))?;
+        created(&client.create_topology(&request).await?, context)?;
         return Ok(Exit::Done);
     };
     if args.host.is_some() {

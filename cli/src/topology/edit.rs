@@ -1,16 +1,18 @@
 //! What became of an edit, followed and shown: the end of `mutate`, `apply`, `revert` and
 //! `decky mutate`.
 
-use proto::client::{Client, ClientError};
-use proto::rest::mutation::{EditAnswer, EditOutcome, MutationShape};
+use proto::client::Client;
+use proto::rest::TopologyState;
+use proto::rest::mutation::{EditAnswer, EditOutcome, MutationShape, TopologyNews};
 
 use super::findings_table;
 use crate::args::WaitArgs;
 use crate::context::Context;
+use crate::duration::rough;
 use crate::failure::{Exit, Failure};
 use crate::safe::safe;
 use crate::table::Look as Style;
-use crate::wait::{Followed, Look, describe, follow};
+use crate::wait::{Awaited, Followed, Look, Source, Subject, Told, describe, follow, tell};
 
 /// Follows an edit that was queued, when that is wanted, and shows what became of it.
 pub(crate) async fn finish(
@@ -27,7 +29,7 @@ pub(crate) async fn finish(
     }
     if let Some(queued) = answer.mutation.take() {
         let followed = if wait.waits() {
-            follow_mutation(context, client, &queued).await?
+            follow_mutation(context, client, queued).await?
         } else {
             (queued, Exit::Done)
         };
@@ -96,13 +98,77 @@ pub(crate) fn standing(mutation: &MutationShape) -> String {
     text
 }
 
+/// A mutation on its way to its end.
+struct Way {
+    mutation: MutationShape,
+    /// Its topology, once something was told of it.
+    topology: Option<TopologyState>,
+}
+
+impl Subject for Way {
+    type News = Told;
+
+    fn hear(&mut self, news: Told) {
+        match (news, &mut self.topology) {
+            (Told::News(TopologyNews::Mutation(mutation)), _) => self.take(*mutation),
+            (Told::News(TopologyNews::Snapshot(snapshot)), topology) => {
+                *topology = Some(snapshot.state);
+                snapshot
+                    .mutations
+                    .into_iter()
+                    .for_each(|mutation| self.take(mutation));
+            }
+            (news, Some(topology)) => tell(topology, news),
+            (_, None) => {}
+        }
+    }
+
+    fn judge(&self) -> Look {
+        match judge(&self.mutation) {
+            Look::Pending(awaited) => Look::Pending(Awaited {
+                detail: self.host_work(),
+                ..awaited
+            }),
+            ended @ (Look::Done | Look::Failed(_)) => ended,
+        }
+    }
+}
+
+impl Way {
+    /// How far its host is, while that is at work.
+    fn host_work(&self) -> String {
+        let applying = self.mutation.state == "applying";
+        let Some(topology) = self.topology.as_ref().filter(|_| applying) else {
+            return String::new();
+        };
+        let awaited = describe(topology);
+        let text = if topology.topology.status == "active" {
+            // That goes without saying.
+            awaited.detail.trim_start_matches([',', ' ']).to_owned()
+        } else {
+            awaited.to_string()
+        };
+        if text.is_empty() {
+            text
+        } else {
+            format!("; {text}")
+        }
+    }
+
+    fn take(&mut self, mutation: MutationShape) {
+        if mutation.id == self.mutation.id {
+            self.mutation = mutation;
+        }
+    }
+}
+
 /// Whether a mutation has ended.
-pub(crate) fn judge(mutation: &MutationShape) -> Look {
+fn judge(mutation: &MutationShape) -> Look {
     match mutation.state.as_str() {
         "applied" => Look::Done,
         "failed" => Look::Failed(format!("failed: {}", mutation.reason)),
         "cancelled" => Look::Failed(format!("was cancelled: {}", mutation.reason)),
-        _ => Look::Pending(standing(mutation)),
+        _ => Look::Pending(standing(mutation).into()),
     }
 }
 
@@ -110,55 +176,36 @@ pub(crate) fn judge(mutation: &MutationShape) -> Look {
 pub(crate) async fn follow_mutation(
     context: &Context,
     client: &Client,
-    queued: &MutationShape,
+    queued: MutationShape,
 ) -> Result<(MutationShape, Exit), Failure> {
-    let MutationShape { id, topology, .. } = queued;
+    let MutationShape { id, topology, .. } = queued.clone();
     let again = format!("follow it with: decnet mutation inspect {id} --wait");
-    let followed = follow(
-        context,
-        context.patience,
-        || look(client, id, topology),
-        |(mutation, awaited)| match judge(mutation) {
-            Look::Pending(text) => Look::Pending(awaited.clone().unwrap_or(text)),
-            ended @ (Look::Done | Look::Failed(_)) => ended,
-        },
-    );
-    match followed.await? {
-        Followed::Done((mutation, _)) => Ok((mutation, Exit::Done)),
-        Followed::Failed((mutation, _), why) => Err(Failure::say(format!(
-            "mutation {} {why}",
-            mutation.sequence
-        ))
-        .findings(mutation.findings)
-        .next(format!("decnet topology explain {topology}"))),
-        Followed::TimedOut((mutation, _), awaited) => {
-            let seconds = context.patience.as_secs();
-            let text = format!("still running after {seconds} s: {awaited}");
+    let mut way = Way {
+        mutation: queued,
+        topology: None,
+    };
+    let listen = || Source::topology(client, &topology, Some(&id));
+    let followed = follow(context, context.patience, listen, &mut way).await?;
+    let mutation = way.mutation;
+    match followed {
+        Followed::Done => Ok((mutation, Exit::Done)),
+        Followed::Failed(why) => Err(
+            Failure::say(format!("mutation {} {why}", mutation.sequence))
+                .findings(mutation.findings)
+                .next(format!("decnet topology explain {topology}")),
+        ),
+        Followed::TimedOut(awaited) => {
+            let waited = rough(context.patience);
+            let text = format!("still running after {waited}: {awaited}");
             context.output.note(&text);
             context.output.note(&again);
             Ok((mutation, Exit::StillRunning))
         }
         Followed::Detached => {
             context.output.note(&format!("detached; {again}"));
-            Ok((queued.clone(), Exit::StillRunning))
+            Ok((mutation, Exit::StillRunning))
         }
     }
-}
-
-/// A mutation and, while its host is at work, how far that is.
-async fn look(
-    client: &Client,
-    id: &str,
-    topology: &str,
-) -> Result<(MutationShape, Option<String>), ClientError> {
-    let mutation = client.mutation(id).await?;
-    if mutation.state != "applying" {
-        return Ok((mutation, None));
-    }
-    // Beside the point when it is not answered: the mutation is what is followed.
-    let state = client.topology(topology).await.ok();
-    let awaited = state.map(|state| format!("{}; {}", standing(&mutation), describe(&state)));
-    Ok((mutation, awaited))
 }
 
 #[cfg(test)]

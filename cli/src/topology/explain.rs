@@ -7,6 +7,7 @@ use proto::rest::{HostShape, TopologyState};
 use serde::Serialize;
 
 use super::args::TopologyArg;
+use super::show::awaited;
 use super::{applied_text, desired_text, observed_text};
 use crate::clock;
 use crate::context::Context;
@@ -60,7 +61,7 @@ fn explain(
         because.extend(of_host(host, state));
     }
     because.extend(held(state));
-    if let Some(condition) = &state.condition {
+    if let Some(condition) = awaited(state) {
         because.push(format!("awaited: {condition}"));
     }
     for drift in &state.drift {

@@ -217,6 +217,9 @@ impl GenerateArgs {
     }
 }
 
+/// What to do with a document that is sound.
+const CREATE: &str = "decnet topology create";
+
 pub(super) fn run(args: &GenerateArgs, context: &Context) -> Result<Exit, Failure> {
     if let Some(from) = &args.from {
         return convert(from, args, context);
@@ -231,7 +234,7 @@ pub(super) fn run(args: &GenerateArgs, context: &Context) -> Result<Exit, Failur
             "the document and its --seed yield the keys of every decky: let nobody else read them",
         );
     }
-    put(&file, &text, args, context)?;
+    put(&file, &text, args, CREATE, context)?;
     Ok(Exit::Done)
 }
 
@@ -246,18 +249,22 @@ fn convert(from: &str, args: &GenerateArgs, context: &Context) -> Result<Exit, F
     let file = loaded.file.clone();
     let heading = format!("converted from {}", safe(from));
     let text = written(&file, &heading, context)?;
-    put(&file, &text, args, context)?;
     let findings = document::judge(loaded).findings;
     for finding in &findings {
         let severity = finding.severity.as_str();
         let text = finding.to_string();
         context.output.note(&format!("{severity}: {}", safe(&text)));
     }
-    Ok(if findings.iter().any(Finding::is_error) {
-        Exit::Failed
+    let (exit, next) = if findings.iter().any(Finding::is_error) {
+        (
+            Exit::Failed,
+            "mend the errors in it, then: decnet topology validate",
+        )
     } else {
-        Exit::Done
-    })
+        (Exit::Done, CREATE)
+    };
+    put(&file, &text, args, next, context)?;
+    Ok(exit)
 }
 
 /// The text of a document. JSON has no comments: the heading is said beside it.
@@ -276,11 +283,12 @@ fn written(file: &TopologyFile, heading: &str, context: &Context) -> Result<Stri
     })
 }
 
-/// Puts a document where it is wanted.
+/// Puts a document where it is wanted; `next` is what to do with the file.
 fn put(
     file: &TopologyFile,
     text: &str,
     args: &GenerateArgs,
+    next: &str,
     context: &Context,
 ) -> Result<(), Failure> {
     let output = &context.output;
@@ -289,7 +297,7 @@ fn put(
     };
     write(path, text)?;
     output.note(&format!(
-        "{} LANs and {} deckies in {path}; next: decnet topology create {path}",
+        "{} LANs and {} deckies in {path}; next: {next} {path}",
         file.lans.len(),
         file.deckies.len(),
         path = path.display(),

@@ -148,6 +148,19 @@ pub(super) fn changes_table(look: Look, changes: &[StatusChangeShape]) -> String
 }
 
 /// One line on where a topology stands.
+/// What is awaited. Of what is as it was wanted, that is nothing: the master tells it a moment
+/// longer than it is so.
+pub(super) fn awaited(state: &TopologyState) -> Option<&str> {
+    let generation = |desired: &DesiredShape| desired.generation;
+    let wanted = state.desired.as_ref().map(generation);
+    let has = state.applied.as_ref().map(|applied| applied.generation);
+    let settled = state.topology.status == "active"
+        && wanted.is_some()
+        && wanted == has
+        && state.drift.is_empty();
+    state.condition.as_deref().filter(|_| !settled)
+}
+
 pub(super) fn standing_text(state: &TopologyState) -> String {
     let TopologyShape {
         name, status, host, ..
@@ -230,7 +243,7 @@ pub(super) fn state_text(look: Look, state: &TopologyState) -> String {
     if !state.timings_us.is_empty() {
         row("last attempt", Field::text(timings_text(&state.timings_us)));
     }
-    if let Some(condition) = &state.condition {
+    if let Some(condition) = awaited(state) {
         row("awaited", Field::text(condition));
     }
     if let Some(progress) = &state.progress {
@@ -262,6 +275,32 @@ pub(super) fn state_text(look: Look, state: &TopologyState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_awaited_of_what_is_as_it_was_wanted() {
+        let mut state = crate::stub::state("active");
+        state.condition = Some("the host is at work".to_owned());
+        assert_eq!(awaited(&state), Some("the host is at work"));
+        state.desired = Some(DesiredShape {
+            epoch: 1,
+            generation: 4,
+            topology: None,
+            version_hash: None,
+        });
+        state.applied = Some(AppliedShape {
+            generation: 3,
+            topology: None,
+            version_hash: String::new(),
+            at: "2026-01-01T00:00:00Z".to_owned(),
+        });
+        assert_eq!(awaited(&state), Some("the host is at work"));
+        if let Some(applied) = &mut state.applied {
+            applied.generation = 4;
+        }
+        assert_eq!(awaited(&state), None);
+        state.topology.status = "degraded".to_owned();
+        assert_eq!(awaited(&state), Some("the host is at work"));
+    }
 
     #[test]
     fn the_usage_of_deckies_is_what_an_operator_reads() {

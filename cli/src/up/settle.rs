@@ -1,12 +1,15 @@
 //! What a machine is to hold: a topology that is live when `up` is done, and nothing when it ends.
 
+use std::time::Instant;
+
 use proto::client::Client;
 use proto::rest::{CreateTopology, DeployRequest, TeardownRequest, TopologyFile, TopologyShape};
 
 use crate::context::Context;
+use crate::duration::rough;
 use crate::failure::{Exit, Failure};
 use crate::machine::LOCAL;
-use crate::wait::{Followed, Goal, Look, follow, judge_topology};
+use crate::wait::{Followed, Goal, Way};
 
 /// How something that is followed ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,23 +118,17 @@ async fn await_goal(
     goal: Goal,
     context: &Context,
 ) -> Result<Ended<String>, Failure> {
-    let name = &topology.name;
-    let judge = |state: &_| judge_topology(goal, state);
-    match follow(
-        context,
-        context.patience,
-        || client.topology(&topology.id),
-        judge,
-    )
-    .await?
-    {
-        Followed::Done(state) => Ok(Ended::Done(state.topology.id)),
-        Followed::Failed(_, why) => Err(Failure::say(format!("topology {name} failed: {why}"))
+    let TopologyShape { id, name, .. } = topology;
+    let state = client.topology(id).await?;
+    let mut way = Way { goal, state };
+    match way.follow(context, context.patience, client).await? {
+        Followed::Done => Ok(Ended::Done(id.clone())),
+        Followed::Failed(why) => Err(Failure::say(format!("topology {name} failed: {why}"))
             .next("mend that and run it again; `decnet doctor` knows the usual causes")),
-        Followed::TimedOut(_, awaited) => {
-            let seconds = context.patience.as_secs();
+        Followed::TimedOut(awaited) => {
+            let waited = rough(context.patience);
             Err(Failure::say(format!(
-                "topology {name} is not there after {seconds} s: {awaited}"
+                "topology {name} is not there after {waited}: {awaited}"
             ))
             .next("give it more time with --timeout")
             .exits(Exit::StillRunning))
@@ -142,13 +139,10 @@ async fn await_goal(
 
 /// Tears down everything that this machine holds and waits until it holds nothing.
 pub(crate) async fn clear(client: &Client, context: &Context) -> Result<Exit, Failure> {
-    let look = || async { client.topologies().await };
-    for topology in client
-        .topologies()
-        .await?
-        .iter()
-        .filter(|each| here(each) && holds(each))
-    {
+    let started = Instant::now();
+    let topologies = client.topologies().await?;
+    let held = || topologies.iter().filter(|each| here(each) && holds(each));
+    for topology in held() {
         context
             .output
             .note(&format!("tearing down topology {}", topology.name));
@@ -161,38 +155,32 @@ pub(crate) async fn clear(client: &Client, context: &Context) -> Result<Exit, Fa
             told => drop(told?),
         }
     }
-    match follow(context, context.patience, look, |all: &Vec<_>| {
-        judge_clear(all)
-    })
-    .await?
-    {
-        Followed::Done(_) => Ok(Exit::Done),
-        Followed::Failed(_, why) => {
-            Err(Failure::say(format!("not everything is torn down: {why}")))
+    for topology in held() {
+        let patience = context.patience.saturating_sub(started.elapsed());
+        let mut way = Way {
+            goal: Goal::TornDown,
+            state: client.topology(&topology.id).await?,
+        };
+        match way.follow(context, patience, client).await? {
+            Followed::Done => {}
+            Followed::Failed(why) => {
+                let name = &topology.name;
+                return Err(Failure::say(format!(
+                    "topology {name} was not torn down: {why}"
+                )));
+            }
+            Followed::TimedOut(awaited) => {
+                context.output.note(&format!("still there: {awaited}"));
+                return Ok(Exit::StillRunning);
+            }
+            Followed::Detached => return Ok(Exit::StillRunning),
         }
-        Followed::TimedOut(_, awaited) => {
-            context.output.note(&format!("still there: {awaited}"));
-            Ok(Exit::StillRunning)
-        }
-        Followed::Detached => Ok(Exit::StillRunning),
     }
+    Ok(Exit::Done)
 }
 
 fn holds(topology: &TopologyShape) -> bool {
     !matches!(topology.status.as_str(), "pending" | "torn_down")
-}
-
-fn judge_clear(topologies: &[TopologyShape]) -> Look {
-    let left: Vec<_> = topologies
-        .iter()
-        .filter(|each| here(each) && holds(each))
-        .map(|each| format!("{} ({}: {})", each.name, each.status, each.reason))
-        .collect();
-    if left.is_empty() {
-        Look::Done
-    } else {
-        Look::Pending(left.join(", "))
-    }
 }
 
 #[cfg(test)]
@@ -233,19 +221,24 @@ mod tests {
     fn what_another_host_holds_is_not_ours() {
         let elsewhere = [topology("office", "active", Some("edge-07"))];
         assert_eq!(next(&elsewhere, "lab"), Next::Create);
-        assert_eq!(judge_clear(&elsewhere), Look::Done);
     }
 
     #[test]
-    fn clear_means_that_nothing_is_held() {
-        let local = |status| topology("office", status, Some(LOCAL));
-        assert_eq!(
-            judge_clear(&[local("torn_down"), local("pending")]),
-            Look::Done
-        );
-        for status in ["deploying", "active", "degraded", "failed", "tearing_down"] {
-            let text = format!("office ({status}: because)");
-            assert_eq!(judge_clear(&[local(status)]), Look::Pending(text));
+    fn what_a_machine_holds_is_neither_a_draft_nor_gone() {
+        for (status, held) in [
+            ("pending", false),
+            ("torn_down", false),
+            ("deploying", true),
+            ("active", true),
+            ("degraded", true),
+            ("failed", true),
+            ("tearing_down", true),
+        ] {
+            assert_eq!(
+                holds(&topology("office", status, Some(LOCAL))),
+                held,
+                "{status}"
+            );
         }
     }
 }

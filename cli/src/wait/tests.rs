@@ -1,3 +1,5 @@
+mod stream;
+
 use proto::rest::{DesiredShape, ObservedShape, ProgressShape, TopologyShape};
 
 use super::*;
@@ -36,7 +38,10 @@ fn a_deploy_is_done_when_active_and_failed_with_its_reason() {
     );
     assert_eq!(
         judge("deploying"),
-        Look::Pending("office: deploying 4/13, waiting for host edge-07".to_owned())
+        Look::Pending(Awaited {
+            phase: "office: deploying".to_owned(),
+            detail: " 4/13, waiting for host edge-07".to_owned(),
+        })
     );
     assert!(matches!(judge("degraded"), Look::Pending(_)));
     assert!(matches!(judge("torn_down"), Look::Failed(_)));
@@ -50,10 +55,9 @@ fn a_teardown_is_done_only_when_torn_down() {
     assert!(matches!(judge("failed"), Look::Failed(_)));
 }
 
-#[test]
-fn a_host_is_empty_only_when_it_says_so() {
-    let mut host = HostShape {
-        id: String::new(),
+fn host() -> HostShape {
+    HostShape {
+        id: "edge-07-id".to_owned(),
         name: "edge-07".to_owned(),
         state: "ready".to_owned(),
         standing: "draining".to_owned(),
@@ -70,7 +74,12 @@ fn a_host_is_empty_only_when_it_says_so() {
         }),
         drift: Vec::new(),
         health: None,
-    };
+    }
+}
+
+#[test]
+fn a_host_is_empty_only_when_it_says_so() {
+    let mut host = host();
     assert_eq!(judge_empty(&host), Look::Done);
     let topology = Some("t".to_owned());
     host.desired = Some(DesiredShape {
@@ -81,7 +90,7 @@ fn a_host_is_empty_only_when_it_says_so() {
     });
     assert_eq!(
         judge_empty(&host),
-        Look::Pending("edge-07: 0 objects left".to_owned())
+        Look::Pending("edge-07: 0 objects left".to_owned().into())
     );
     host.observed = None;
     assert!(matches!(judge_empty(&host), Look::Pending(_)));

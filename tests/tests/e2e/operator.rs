@@ -1,10 +1,13 @@
 //! What an operator types over a live master: every verb of edits and imports, its exit codes and
 //! its forms.
 
+use std::process::{Command, Stdio};
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::cli::{self, Outcome};
-use tests::process::{binary, repository};
+use tests::patience::{Look, eventually};
+use tests::process::{append, binary, repository};
 use tests::shapes;
 use tests::world::{SOON, World};
 
@@ -352,5 +355,76 @@ fn a_host_that_is_away_holds_up_nobody_elses_edits() -> Result<()> {
     );
     world.teardown("first")?;
     world.teardown("second")?;
+    world.done()
+}
+
+/// A command that follows something while the test goes on; what it says is in `log`.
+fn follower(world: &World, arguments: &[&str], log: &str) -> Result<std::process::Child> {
+    let output = append(&world.root().join(log))?;
+    let child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(binary("decnet")?)
+        .args(arguments)
+        .env("DECNET_DATA_DIR", world.master_dir())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()?;
+    Ok(child)
+}
+
+fn await_words(world: &World, log: &str, words: &str, times: usize) -> Result<()> {
+    eventually(&format!("{words:?} in {log}"), SOON, || {
+        let said = std::fs::read_to_string(world.root().join(log))?;
+        Ok(if said.matches(words).count() >= times {
+            Look::Seen(())
+        } else {
+            Look::NotYet(said)
+        })
+    })
+}
+
+#[test]
+fn what_is_followed_is_followed_over_the_end_of_its_master() -> Result<()> {
+    let mut world = World::with_host(HOST)?;
+    world.deploy(&shapes::single(&world.slot, "office"), HOST)?;
+    world.stop_agent(HOST)?;
+    let edit = [
+        "topology",
+        "mutate",
+        "office",
+        "update_decky",
+        "decky=web",
+        "services=http,redis",
+        "--timeout",
+        "300s",
+    ];
+    let mut mutate = follower(&world, &edit, "mutate.log")?;
+    await_words(&world, "mutate.log", "applying", 1)?;
+    // In both ways in which a master goes.
+    world.kill_master()?;
+    await_words(&world, "mutate.log", "the master does not answer", 1)?;
+    world.start_master(&[])?;
+    await_words(&world, "mutate.log", "the master answers again", 1)?;
+    world.stop_master()?;
+    await_words(&world, "mutate.log", "the master does not answer", 2)?;
+    world.start_master(&[])?;
+    await_words(&world, "mutate.log", "the master answers again", 2)?;
+    ensure!(mutate.try_wait()?.is_none(), "it has let go");
+    world.start_agent(HOST, &[])?;
+    let status = mutate.wait()?;
+    let said = std::fs::read_to_string(world.root().join("mutate.log"))?;
+    ensure!(status.success(), "{status}: {said}");
+    ensure!(said.contains("applied, revision 2, generation 2"), "{said}");
+
+    // Nothing but results is nothing at all here.
+    let quiet = world
+        .decnet(&["topology", "teardown", "office", "--quiet"])?
+        .ok()?;
+    ensure!(
+        (quiet.stdout.as_str(), quiet.stderr.as_str()) == ("", ""),
+        "{quiet:?}"
+    );
+    world.assert_empty(HOST)?;
     world.done()
 }
