@@ -36,6 +36,18 @@ pub struct ConfigFile {
     pub database: Option<DatabaseFile>,
     /// For how long evidence and history are kept.
     pub retention: Option<RetentionFile>,
+    /// Where programs of this machine hear what happens.
+    pub bus: Option<BusFile>,
+}
+
+/// The bus for programs of this machine.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BusFile {
+    /// Whether there is a socket; there is one when nothing is said.
+    pub enabled: Option<bool>,
+    /// Where it is, when it is not `bus.sock` in the data directory.
+    pub socket: Option<PathBuf>,
 }
 
 /// For how long evidence is kept (for ever, where nothing is said) and the history of topologies.
@@ -98,6 +110,19 @@ pub struct Config {
     pub database: Option<Server>,
     /// For how long evidence and history are kept.
     pub keep: Keep,
+    /// Where the socket of the bus is.
+    pub bus: BusPlace,
+}
+
+/// Where the socket of the bus is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BusPlace {
+    /// In the data directory.
+    InData,
+    /// There.
+    At(PathBuf),
+    /// There is none.
+    Nowhere,
 }
 
 /// The form of the log.
@@ -230,8 +255,15 @@ impl ConfigFile {
                 HISTORY,
             )?),
         };
+        let BusFile { enabled, socket } = self.bus.unwrap_or_default();
+        let bus = match socket {
+            _ if enabled == Some(false) => BusPlace::Nowhere,
+            Some(path) => BusPlace::At(path),
+            None => BusPlace::InData,
+        };
         Ok(Config {
             keep,
+            bus,
             data_dir: self
                 .data_dir
                 .unwrap_or_else(|| PathBuf::from("/var/lib/decnet")),
@@ -371,6 +403,26 @@ mod tests {
             let error = read(text).expect_err("it is none").to_string();
             assert!(error.contains(told), "{error}");
         }
+    }
+
+    #[test]
+    fn the_bus_is_in_the_data_directory_unless_it_is_said_otherwise() {
+        let bus = |text: &str| {
+            let file = ConfigFile::parse(text, Path::new("x.toml"));
+            file.and_then(ConfigFile::resolve)
+                .expect("a configuration")
+                .bus
+        };
+        assert_eq!(bus(""), BusPlace::InData);
+        assert_eq!(bus("[bus]\nenabled = true\n"), BusPlace::InData);
+        assert_eq!(
+            bus("[bus]\nsocket = \"/run/decnet/bus.sock\"\n"),
+            BusPlace::At("/run/decnet/bus.sock".into())
+        );
+        assert_eq!(
+            bus("[bus]\nenabled = false\nsocket = \"/x\"\n"),
+            BusPlace::Nowhere
+        );
     }
 
     #[test]

@@ -30,8 +30,10 @@ use crate::entropy::uuid_v7;
 use crate::signal::{MutationWaker, Waker, tell};
 use crate::topology::Editor;
 
+mod asked;
 mod schedule;
 
+pub use asked::Asked;
 use schedule::Schedule;
 pub(crate) use schedule::deckies_served_otherwise;
 

@@ -24,7 +24,7 @@ use crate::db::{
 };
 use crate::fleet::{AssignedDocument, Fleet, LiveHost, Order};
 use crate::pipeline::Ingest;
-use crate::signal::{Conditions, MutationWaker, Waker, tell_ended};
+use crate::signal::{Conditions, MutationWaker, Waker, tell_ended, tell_status};
 use crate::substrate::Teller;
 
 mod arrival;
@@ -341,16 +341,8 @@ impl Reconciler {
                 reason,
                 "topology status"
             );
-            self.bus.publish(
-                format!("topology.{}.status", topology.id),
-                serde_json::json!({
-                    "topology": topology.id.to_string(),
-                    "name": topology.name.as_str(),
-                    "from": topology.status.as_str(),
-                    "to": status.as_str(),
-                    "reason": reason,
-                }),
-            );
+            let of = (topology.id, &topology.name);
+            tell_status(&self.bus, of, [topology.status, status], &reason);
         }
         if event == StatusEvent::ApplyFailed {
             tell_ended(self.store.as_ref(), &self.bus, topology.id, now)

@@ -15,16 +15,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::allow::AllowTable;
 use crate::bus::Bus;
+use crate::bus::socket::{self, BindError, BusSocket};
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{BusPlace, Config};
 use crate::db::{SqlStore, Store, StoreError, postgres, sqlite};
 use crate::enroll::Enroll;
 use crate::fleet::{Fleet, FleetParts};
 use crate::forget;
 use crate::http::{self, Api, ApiParts};
 use crate::metrics::Metrics;
-use crate::mutate::Mutator;
+use crate::mutate::{Asked, Mutator};
 use crate::operators::{FirstAdminError, Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
 use crate::reconcile::{ReconcileCounts, Reconciler, ReconcilerParts};
@@ -41,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Why the master does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The bus cannot be served where it is configured to be.
+    #[error(transparent)]
+    Bus(BindError),
     /// The data directory cannot be made or is open to others.
     #[error("could not prepare data directory {path}")]
     DataDir {
@@ -177,6 +181,7 @@ pub async fn serve(
     let allow = Arc::new(AllowTable::default());
     let connections = Connections::new();
     let bus = Arc::new(Bus::default());
+    let bus_socket = bind_bus(&config)?;
     let waker = Waker::default();
     let mutations = MutationWaker::default();
     let conditions = Arc::new(Conditions::default());
@@ -229,17 +234,24 @@ pub async fn serve(
         });
         reconciler.run(shutdown.clone())
     });
+    let editor = Editor {
+        store: Arc::clone(&store),
+        bus: Arc::clone(&bus),
+        waker: mutations.clone(),
+        clock: Arc::clone(&clock),
+        limits: Limits::default(),
+        allocating: Arc::default(),
+    };
+    spawn(&tracker, "mutate.asked", {
+        Asked::new(editor.clone()).run(shutdown.clone())
+    });
     spawn(&tracker, "mutate", {
-        let editor = Editor {
-            store: Arc::clone(&store),
-            bus: Arc::clone(&bus),
-            waker: mutations.clone(),
-            clock: Arc::clone(&clock),
-            limits: Limits::default(),
-            allocating: Arc::default(),
-        };
         Mutator::new(editor, waker.clone()).run(shutdown.clone())
     });
+    if let Some(socket) = bus_socket {
+        let serve = socket.serve(Arc::clone(&bus), Arc::clone(&clock), shutdown.clone());
+        spawn(&tracker, "bus", serve);
+    }
     spawn(
         &tracker,
         "fleet.flush",
@@ -344,6 +356,23 @@ pub async fn serve(
     match early {
         Some(Ok(Err(error))) => Err(ServeError::Fleet(error)),
         Some(Ok(Ok(())) | Err(_)) | None => Ok(()),
+    }
+}
+
+/// The socket of the bus, unless there is to be none.
+fn bind_bus(config: &Config) -> Result<Option<BusSocket>, ServeError> {
+    let path = match &config.bus {
+        BusPlace::Nowhere => return Ok(None),
+        BusPlace::At(path) => return BusSocket::bind(path).map(Some).map_err(ServeError::Bus),
+        BusPlace::InData => config.data_dir.join(socket::FILE),
+    };
+    match BusSocket::bind(&path) {
+        Ok(socket) => Ok(Some(socket)),
+        // Nobody has asked for it: everything else works without.
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "the bus is served to nobody");
+            Ok(None)
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::id::{HostId, TopologyId};
+use domain::name::TopologyName;
+use domain::topology::mutation::state::MutationState;
+use domain::topology::status::TopologyStatus;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
@@ -98,6 +101,25 @@ impl Conditions {
     }
 }
 
+/// Tells that a topology has changed its status.
+pub(crate) fn tell_status(
+    bus: &Bus,
+    (topology, name): (TopologyId, &TopologyName),
+    [from, to]: [TopologyStatus; 2],
+    reason: &str,
+) {
+    bus.publish(
+        format!("topology.{topology}.status"),
+        serde_json::json!({
+            "topology_id": topology.to_string(),
+            "name": name.as_str(),
+            "from": from.as_str(),
+            "state": to.as_str(),
+            "reason": reason,
+        }),
+    );
+}
+
 /// Tells that a mutation is new or has changed its state.
 pub(crate) fn tell(bus: &Bus, row: &MutationRow) {
     tracing::info!(
@@ -107,11 +129,15 @@ pub(crate) fn tell(bus: &Bus, row: &MutationRow) {
         state = %row.state,
         "mutation"
     );
+    let word = match row.state {
+        MutationState::Pending => "enqueued",
+        state => state.as_str(),
+    };
     bus.publish(
-        format!("topology.{}.mutation", row.topology),
+        format!("topology.{}.mutation.{word}", row.topology),
         serde_json::json!({
-            "topology": row.topology.to_string(),
-            "mutation": row.id.to_string(),
+            "topology_id": row.topology.to_string(),
+            "mutation_id": row.id.to_string(),
             "sequence": row.sequence,
             "op": row.op,
             "state": row.state.as_str(),

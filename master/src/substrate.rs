@@ -311,11 +311,11 @@ impl Teller {
                 set.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()
             };
             let body = serde_json::json!({
-                "topology": topology.to_string(),
-                "decky": mutated.decky.to_string(),
-                "name": mutated.name.as_str(),
-                "old": words(&mutated.old),
-                "new": words(&mutated.new),
+                "topology_id": topology.to_string(),
+                "decky_id": mutated.decky.to_string(),
+                "decky": mutated.name.as_str(),
+                "old_services": words(&mutated.old),
+                "new_services": words(&mutated.new),
                 "trigger": mutated.trigger.as_str(),
                 "actor": mutated.actor,
             });

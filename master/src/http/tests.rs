@@ -41,6 +41,7 @@ use crate::signal::{Conditions, MutationWaker, Waker};
 
 mod access;
 mod accounts;
+mod bus;
 mod conditions;
 mod document;
 mod documents;

@@ -71,7 +71,7 @@ impl Topologies {
             .map_err(CanvasError::Store)?;
         self.bus.publish(
             format!("topology.{}.layout", topology.id),
-            serde_json::json!({ "topology": topology.id.to_string() }),
+            serde_json::json!({ "topology_id": topology.id.to_string() }),
         );
         self.layout_of(&topology).await
     }

@@ -435,7 +435,7 @@ impl Editor {
                 self.bus.publish(
                     format!("topology.{}.edit", topology.id),
                     serde_json::json!({
-                        "topology": topology.id.to_string(),
+                        "topology_id": topology.id.to_string(),
                         "name": topology.name.as_str(),
                         "revision": revision.get(),
                     }),

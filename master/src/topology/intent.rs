@@ -12,10 +12,9 @@ use super::{FindError, LOCAL, Topologies, find_host};
 use crate::chain::Chain;
 use crate::crash;
 use crate::db::{
-    Actor, Deploy, Force, HostRow, IntentError, Replace, Settlement, StoreError, Teardown,
-    TopologyRow, Withdraw,
+    Actor, Deploy, Force, HostRow, IntentError, Replace, Settlement, StoreError, Teardown, Withdraw,
 };
-use crate::signal::tell_ended;
+use crate::signal::{tell_ended, tell_status};
 
 /// Why a topology is torn down before its host has said so.
 const FORCED: &str = "forced; cleaned if the host returns";
@@ -188,7 +187,9 @@ impl Topologies {
             generation = %assignment.fence.generation,
             "deploy stored"
         );
-        self.tell(&row, TopologyStatus::Deploying, "a deploy was asked for");
+        let change = [row.status, TopologyStatus::Deploying];
+        let of = (topology.id, &topology.name);
+        tell_status(&self.bus, of, change, "a deploy was asked for");
         self.waker.wake();
         Ok(topology.id)
     }
@@ -218,7 +219,8 @@ impl Topologies {
             };
             let stored = self.store.teardown(teardown).await;
             let status = stored.map_err(TeardownError::Intent)?;
-            self.tell(&row, status, reason);
+            let of = (id, &row.topology.name);
+            tell_status(&self.bus, of, [row.status, status], reason);
             // What a reader of the bus misses is in the database.
             let told = tell_ended(self.store.as_ref(), &self.bus, id, now).await;
             if let Err(error) = told {
@@ -245,14 +247,9 @@ impl Topologies {
                 .await
                 .map_err(TeardownError::Intent)?;
             if let Some(status) = settled {
-                self.tell(
-                    &TopologyRow {
-                        status: TopologyStatus::TearingDown,
-                        ..row
-                    },
-                    status,
-                    FORCED,
-                );
+                let of = (id, &row.topology.name);
+                let change = [TopologyStatus::TearingDown, status];
+                tell_status(&self.bus, of, change, FORCED);
             }
         }
         self.waker.wake();
@@ -284,20 +281,6 @@ impl Topologies {
                 standing: host.standing,
             }),
         }
-    }
-
-    fn tell(&self, before: &TopologyRow, to: TopologyStatus, reason: &str) {
-        let id = before.topology.id;
-        self.bus.publish(
-            format!("topology.{id}.status"),
-            serde_json::json!({
-                "topology": id.to_string(),
-                "name": before.topology.name.as_str(),
-                "from": before.status.as_str(),
-                "to": to.as_str(),
-                "reason": reason,
-            }),
-        );
     }
 }
 

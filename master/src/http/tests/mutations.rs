@@ -120,7 +120,7 @@ impl Live {
         id_of(&answer["mutation"])
     }
 
-    async fn turn(&mut self) {
+    pub(super) async fn turn(&mut self) {
         self.mutator.turn().await.expect("the database answers");
     }
 

@@ -210,7 +210,7 @@ async fn a_deploy_stores_intent_and_the_export_is_the_very_document_that_is_assi
     let Delivery::Message(message) = told.next().await else {
         panic!("a message")
     };
-    assert_eq!(message.body["to"], "deploying");
+    assert_eq!(message.body["state"], "deploying");
 
     let after = world.get("/api/v1/topologies/maze/hydrated").await;
     assert_eq!(after.bytes, before.bytes);
