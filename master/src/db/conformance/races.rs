@@ -44,7 +44,7 @@ impl Dice {
 
 const EDITORS: usize = 3;
 /// Topologies that are edited at once, each in a share of the interleavings.
-const MAZES: u8 = 4;
+const MAZES: u8 = 2;
 
 /// Three editors, each of whom changes a decky of its own, in an order that the dice say: with
 /// what it has read, or has written itself, however long ago that was, and with what it reads anew
