@@ -214,7 +214,9 @@ fn a_topology_is_edited_by_its_file_and_by_hand() -> Result<()> {
         "maze",
         "update_decky",
         &decky,
+        // What it was given at random may be the same services, never the same option.
         "services=ssh",
+        "ssh.accept_after=9",
         "--timeout",
         "1s",
     ])?;
