@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::access::{LoginCommand, TokenCommand, UserCommand};
+use crate::bus::BusCommand;
 use crate::catalogue::{ArchetypeCommand, PersonaCommand, ServiceCommand};
 use crate::completion::CompletionCommand;
 use crate::decky::DeckyCommand;
@@ -131,6 +132,9 @@ pub(crate) enum Command {
     /// Evidence.
     #[command(subcommand)]
     Event(EventCommand),
+    /// What happens on a master of this machine, as it happens.
+    #[command(subcommand)]
+    Bus(BusCommand),
     /// What deckies can serve.
     #[command(subcommand)]
     Service(ServiceCommand),

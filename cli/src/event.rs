@@ -15,7 +15,7 @@ use proto::client::Client;
 use proto::rest::{EventQuery, EventShape};
 
 use self::line::Names;
-use crate::args::{Format, reference};
+use crate::args::reference;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 
@@ -214,14 +214,8 @@ async fn newest(
 }
 
 fn print(context: &Context, names: &Names, event: &EventShape) -> Result<(), Failure> {
-    let output = &context.output;
-    match output.format() {
-        Format::Table if line::is_noise(event) => Ok(()),
-        Format::Table => output.say(&line::live(names, event)),
-        Format::Json | Format::Ndjson => {
-            let text = serde_json::to_string(event).map_err(Failure::new)?;
-            output.say(&text)
-        }
-        Format::Yaml => output.raw(format!("---\n{}", crate::output::yaml(event)?).as_bytes()),
+    if context.output.is_table() && line::is_noise(event) {
+        return Ok(());
     }
+    context.output.item(event, |event| line::live(names, event))
 }

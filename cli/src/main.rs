@@ -3,6 +3,7 @@
 
 mod access;
 mod args;
+mod bus;
 mod catalogue;
 mod clock;
 mod completion;
@@ -101,6 +102,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Mutation(command) => mutation::run(command, context).await,
             Command::Decky(command) => decky::run(command, context).await,
             Command::Event(command) => event::run(command, context).await,
+            Command::Bus(command) => bus::run(command, context).await,
             Command::Service(command) => catalogue::service(&command, context),
             Command::Archetype(command) => catalogue::archetype(&command, context),
             Command::Persona(command) => catalogue::persona(&command, context),

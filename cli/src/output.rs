@@ -84,6 +84,21 @@ impl Output {
         self.show(&items, |items| table(items))
     }
 
+    /// Prints one of many things as it comes; `line` says how it looks to people.
+    pub(crate) fn item<T: Serialize>(
+        &self,
+        value: &T,
+        line: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        match self.format() {
+            Format::Table => self.say(&line(value)),
+            Format::Json | Format::Ndjson => {
+                self.say(&serde_json::to_string(value).map_err(Failure::new)?)
+            }
+            Format::Yaml => self.raw(format!("---\n{}", yaml(value)?).as_bytes()),
+        }
+    }
+
     /// Writes bytes to standard output as they are.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();

@@ -187,9 +187,8 @@ impl Bus {
     /// object.
     pub fn publish(&self, subject: impl Into<Arc<str>>, body: Value) {
         let subject: Arc<str> = subject.into();
-        let body = match body {
-            Value::Object(members) => members,
-            other => Map::from_iter([("value".to_owned(), other)]),
+        let Value::Object(body) = body else {
+            unreachable!("what is published is an object");
         };
         self.put(&Message {
             kind: subject.rsplit('.').next().unwrap_or_default().into(),

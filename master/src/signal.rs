@@ -129,9 +129,10 @@ pub(crate) fn tell(bus: &Bus, row: &MutationRow) {
         state = %row.state,
         "mutation"
     );
-    let word = match row.state {
-        MutationState::Pending => "enqueued",
-        state => state.as_str(),
+    let word = if row.state == MutationState::Pending {
+        "enqueued"
+    } else {
+        row.state.as_str()
     };
     bus.publish(
         format!("topology.{}.mutation.{word}", row.topology),

@@ -7,6 +7,7 @@
 mod access;
 mod arch;
 mod bad_input;
+mod bus;
 mod clients;
 mod contain;
 mod crash;
