@@ -203,6 +203,12 @@ pub trait Engine: Send + Sync + fmt::Debug {
         None
     }
 
+    /// With how many deckies at once it is fastest, where that is known; none where it is to be found
+    /// by trying, because somebody else does the work.
+    fn at_once(&self) -> Option<usize> {
+        None
+    }
+
     /// Subnets in use on the host that are not ours, for a clear refusal before anything is made.
     async fn foreign_subnets(&self) -> Result<Vec<(String, ipnet::Ipv4Net)>, EngineError>;
 }

@@ -297,7 +297,10 @@ impl Attempt {
         self.advance(work, 0);
         let phases = Phases::of(&steps);
         let lans = AtOnce::Fixed(self.settings.lans_at_once);
-        let deckies = AtOnce::Paced(&self.pace);
+        let deckies = match self.engine.at_once() {
+            Some(limit) => AtOnce::Fixed(limit),
+            None => AtOnce::Paced(&self.pace),
+        };
         let chains = phases.chains.iter().map(|chain| self.chain(work, chain));
         for (stage, at_once, jobs) in [
             (Stage::Remove, deckies, self.singles(work, &phases.removals)),

@@ -464,6 +464,13 @@ impl Engine for NativeEngine {
         Some(held.refused.saturating_add(held.flooded))
     }
 
+    /// The work is of this machine's own processors: while one decky waits for the disk or for the
+    /// kernel, another one goes on.
+    fn at_once(&self) -> Option<usize> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Some(processors.saturating_mul(2))
+    }
+
     async fn foreign_subnets(&self) -> Result<Vec<(String, Ipv4Net)>, EngineError> {
         let shared = Arc::clone(&self.shared);
         task::blocking(move || shared.other_subnets())

@@ -17,9 +17,9 @@ use crate::slot::Slot;
 use crate::world::World;
 
 const HOST: &str = "bench";
-/// Between two questions to the master: often enough to be exact to half a percent, seldom enough
-/// not to be what is measured.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two questions to the master: often enough to be exact to a percent of the shortest
+/// deploy, seldom enough not to be what is measured.
+const LOOK: Duration = Duration::from_millis(25);
 const MOST: Duration = Duration::from_secs(180);
 
 /// Who goes in which order: neither side always meets the fresher machine.
