@@ -23,7 +23,6 @@ pub use self::wire::{observe, refused, wire};
 
 mod inside;
 mod netlink;
-mod nft;
 pub mod rules;
 mod seal;
 mod tables;
@@ -96,18 +95,9 @@ pub enum WireError {
         #[source]
         source: io::Error,
     },
-    /// The program that loads rules is not there.
-    #[error("the program nft is missing: install the package nftables")]
-    NftMissing,
-    /// The program that loads rules could not be run.
-    #[error("could not run nft")]
-    NftRun(#[source] io::Error),
-    /// The kernel or the program refused the rules.
-    #[error("nft refused the rules: {answer}")]
-    Nft {
-        /// The first lines of what it said.
-        answer: String,
-    },
+    /// The kernel refused the rules.
+    #[error("could not load the rules of the packet filter")]
+    Rules(#[source] io::Error),
 }
 
 impl Namespace {

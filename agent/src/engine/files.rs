@@ -47,7 +47,8 @@ impl Files {
     pub(super) async fn write(&self, decky: DeckyId, config: &[u8]) -> Result<(), EngineError> {
         let (this, config) = (self.clone(), config.to_vec());
         self.on_disk(decky, "write the configuration", move || {
-            this.put(decky, &config)?;
+            // What a loss of power leaves of it is seen when the decky is started, and replaced.
+            this.put(decky, &config, Durable::No)?;
             gone_is_fine(fs::remove_file(this.marker(decky)))
         })
         .await
@@ -74,7 +75,7 @@ impl Files {
                     Durable::Yes,
                 )?;
             }
-            this.put(decky, &config)
+            this.put(decky, &config, Durable::Yes)
         })
         .await
     }
@@ -136,7 +137,7 @@ impl Files {
         .await
     }
 
-    fn put(&self, decky: DeckyId, config: &[u8]) -> io::Result<()> {
+    fn put(&self, decky: DeckyId, config: &[u8], durable: Durable) -> io::Result<()> {
         // Seeds make a host's deckies recognisable: nobody else on the host may list them.
         DirBuilder::new()
             .recursive(true)
@@ -150,7 +151,7 @@ impl Files {
         // The decky runs as 65534 and reads through the mount, which begins below the closed
         // directory: it needs no way through it, but the right to read what is mounted.
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-        atomically(&directory.join(FILE_NAME), config, 0o644, Durable::Yes)
+        atomically(&directory.join(FILE_NAME), config, 0o644, durable)
     }
 
     async fn on_disk(

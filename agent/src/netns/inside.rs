@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use domain::persona::Mac;
+use domain::wiring::Wiring;
 use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_REPLACE, NetlinkDeserializable as _, NetlinkHeader,
@@ -26,7 +27,6 @@ use nix::errno::Errno;
 
 use super::netlink::Netlink;
 use super::tables::{Refused, Tables};
-use super::{WireError, nft};
 
 /// The kernel's settings of the namespace of whoever looks.
 const SYSCTLS: &str = "/proc/sys";
@@ -221,13 +221,9 @@ impl Inside {
         self.set_sysctl(key, value)
     }
 
-    /// Makes our table the one in `text`, in one step.
-    pub fn nft(&mut self, text: &str) -> Result<(), WireError> {
-        let stands = self.has_rules().map_err(|source| WireError::Read {
-            what: "rules",
-            source,
-        })?;
-        nft::load(text, stands)
+    /// Makes our table be what `wiring` asks for, in one step, with counters that go on.
+    pub fn load_rules(&mut self, wiring: &Wiring) -> io::Result<()> {
+        self.tables()?.replace(wiring)
     }
 
     /// SHA-256 of all that our table is made of, as the kernel has it.

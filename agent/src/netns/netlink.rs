@@ -81,6 +81,55 @@ impl Netlink {
         ))
     }
 
+    /// Sends messages that count together or not at all, such as those between two brackets of the
+    /// packet filter. The first complaint is the answer.
+    pub(super) fn transact(&mut self, messages: &[Message]) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = Vec::new();
+        // Without a complaint the kernel says nothing but what it is asked for.
+        let asks = messages.len().saturating_sub(2);
+        for (number, message) in messages.iter().enumerate() {
+            let ack = if number == asks { NLM_F_ACK } else { 0 };
+            let flags = message.flags | NLM_F_REQUEST | ack;
+            write(
+                &mut request,
+                message.kind,
+                flags,
+                self.sequence,
+                &message.body,
+            )?;
+        }
+        self.socket.send(&request, 0)?;
+        let mut answered = false;
+        let mut complaint = None;
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
+                // That was all.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+            let mut rest = &self.buffer[..];
+            while !rest.is_empty() {
+                let (message, after) = split(rest)?;
+                rest = after;
+                if message.sequence != self.sequence || message.kind != ERROR {
+                    continue;
+                }
+                answered = true;
+                if message.code() != 0 {
+                    complaint.get_or_insert(message.code());
+                }
+            }
+        }
+        match complaint {
+            Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            None if answered => Ok(()),
+            None => Err(io::Error::other("the kernel did not answer")),
+        }
+    }
+
     fn exchange(
         &mut self,
         kind: u16,
@@ -89,14 +138,14 @@ impl Netlink {
         mut each: impl FnMut(u16, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let length = u32::try_from(HEADER.saturating_add(body.len())).map_err(io::Error::other)?;
-        let mut request = Vec::with_capacity(HEADER.saturating_add(body.len()));
-        request.extend(length.to_ne_bytes());
-        request.extend(kind.to_ne_bytes());
-        request.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        request.extend(self.sequence.to_ne_bytes());
-        request.extend(0_u32.to_ne_bytes());
-        request.extend(body);
+        let mut request = Vec::new();
+        write(
+            &mut request,
+            kind,
+            flags | NLM_F_REQUEST,
+            self.sequence,
+            body,
+        )?;
         self.socket.send(&request, 0)?;
         let mut interrupted = false;
         loop {
@@ -126,14 +175,41 @@ impl Netlink {
     }
 }
 
-struct Message<'a> {
+/// A message to be sent.
+pub(super) struct Message {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// Appends a message (RFC 3549, section 2.3.2) to a request.
+fn write(
+    request: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &[u8],
+) -> io::Result<()> {
+    let length = u32::try_from(HEADER.saturating_add(body.len())).map_err(io::Error::other)?;
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    request.extend(sequence.to_ne_bytes());
+    request.extend(0_u32.to_ne_bytes());
+    request.extend(body);
+    request.resize(request.len().next_multiple_of(4), 0);
+    Ok(())
+}
+
+/// A message that was received.
+struct Received<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
     body: &'a [u8],
 }
 
-impl Message<'_> {
+impl Received<'_> {
     /// The code that the last message of an answer begins with: 0, or a negative error number.
     fn code(&self) -> i32 {
         self.body
@@ -143,7 +219,7 @@ impl Message<'_> {
 }
 
 /// The first message of a datagram, and what comes after it.
-fn split(bytes: &[u8]) -> io::Result<(Message<'_>, &[u8])> {
+fn split(bytes: &[u8]) -> io::Result<(Received<'_>, &[u8])> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "a broken answer of the kernel");
     let header: &[u8; HEADER] = bytes.first_chunk().ok_or_else(broken)?;
     let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
@@ -151,7 +227,7 @@ fn split(bytes: &[u8]) -> io::Result<(Message<'_>, &[u8])> {
     let body = bytes.get(HEADER..length).ok_or_else(broken)?;
     // Each message begins at a multiple of four bytes.
     let next = length.next_multiple_of(4).min(bytes.len());
-    let message = Message {
+    let message = Received {
         kind: u16::from_ne_bytes([k0, k1]),
         flags: u16::from_ne_bytes([f0, f1]),
         sequence: u32::from_ne_bytes([s0, s1, s2, s3]),

@@ -1,16 +1,17 @@
 //! What the kernel's packet filter tells of our table: whether it is there, whether it is as it was,
-//! how often the namespace's rules were changed, what was refused. Making rules is the program nft's.
+//! how often the namespace's rules were changed, what was refused; and has it replace our table.
 
 use std::io;
 
+use domain::wiring::Wiring;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use sha2::{Digest as _, Sha256};
 
 use super::netlink::{Netlink, attribute, find};
-use super::rules::{FLOODED, REFUSED, SETS, TABLE};
+use super::rules::{self, FLOODED, REFUSED, SETS, TABLE};
 
 /// The subsystem of the packet filter's tables, in the upper byte of a message's type.
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;
@@ -19,7 +20,7 @@ const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GET_OBJECT: u16 = SUBSYSTEM | 19;
 /// Tables of this family hold rules for IPv4 and IPv6.
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 const UNSPECIFIED: u8 = 0;
 const COUNTER: u32 = 1;
 
@@ -38,6 +39,12 @@ pub(super) struct Tables(Netlink);
 impl Tables {
     pub(super) fn open() -> io::Result<Self> {
         Netlink::open(NETLINK_NETFILTER).map(Self)
+    }
+
+    /// Makes our table be what `wiring` asks for, with counters that go on.
+    pub(super) fn replace(&mut self, wiring: &Wiring) -> io::Result<()> {
+        let (held, stands) = (self.refused()?, self.stands()?);
+        rules::load(&mut self.0, wiring, held, stands)
     }
 
     /// Counts the changes of all rules in the namespace, by whomever.
@@ -130,7 +137,7 @@ impl Tables {
 }
 
 /// What every message to the packet filter begins with: family, version, resource.
-const fn header(family: u8) -> [u8; 4] {
+pub(super) const fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
@@ -139,6 +146,6 @@ fn behind_header(body: &[u8]) -> Option<Vec<u8>> {
     body.get(4..).map(<[u8]>::to_vec)
 }
 
-fn terminated(name: &str) -> Vec<u8> {
+pub(super) fn terminated(name: &str) -> Vec<u8> {
     [name.as_bytes(), b"\0"].concat()
 }

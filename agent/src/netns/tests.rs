@@ -124,6 +124,33 @@ impl Machine {
         refused(&self.namespace).expect("it is there")
     }
 
+    /// Our table as the program nft shows it.
+    fn table(&self) -> String {
+        self.output(&["nft", "list", "table", "inet", rules::TABLE], "")
+    }
+
+    fn output(&self, words: &[&str], input: &str) -> String {
+        use std::process::Stdio;
+        #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
+        let mut child = Command::new("nsenter")
+            .arg(format!("--net={}", self.path.display()))
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("util-linux is installed");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input.as_bytes()).expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{words:?}");
+        String::from_utf8(output.stdout).expect("it is text")
+    }
+
+    fn load(&self, wiring: &Wiring) {
+        within(&self.namespace, |inside| inside.load_rules(wiring)).expect("the kernel takes it");
+    }
+
     fn wire(&self, wiring: &Wiring) -> Seal {
         wire(&self.namespace, wiring).unwrap_or_else(|error| panic!("{:#}", chain(&error)))
     }
@@ -182,6 +209,62 @@ fn by(to: &str, via: &str) -> Route {
 fn difference(machine: &Machine, wiring: &Wiring, seal: &Seal) -> Option<DriftKind> {
     let seen = observe(&machine.namespace, Some(seal)).expect("it is there");
     wiring.difference(&seen, &rules::digest(wiring))
+}
+
+/// The two forms of the rules are held against each other by the program whose language the text is.
+#[test]
+fn the_kernel_is_given_what_the_text_says() {
+    let mut lab = Lab::new();
+    let (by_text, by_us) = (lab.namespace("text"), lab.namespace("us"));
+    let many: Vec<String> = (0..=255)
+        .flat_map(|high| (0..8).map(move |low| format!("10.{high}.{}.0/28", 2 * low)))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let hosts = ["10.1.0.1", "10.2.0.1", "fd00:1::1"];
+    for (inside, host, forwards) in [
+        (&[][..], &[][..], false),
+        (&["10.1.0.0/24"], &["10.1.0.1"], false),
+        (
+            &["192.168.7.20/32", "192.168.7.21/32"],
+            &["192.168.7.1"],
+            false,
+        ),
+        (&["10.1.0.0/24", "10.2.0.0/16", "fd00:1::/64"], &hosts, true),
+        (&["0.0.0.0/1", "240.0.0.0/4", "ff00::/8"], &[], true),
+        (&many, &[], true),
+    ] {
+        let wiring = wiring(&[], inside, host, forwards);
+        by_text.output(&["nft", "flush", "ruleset"], "");
+        by_text.output(&["nft", "-f", "-"], &rules::render(&wiring));
+        // The second time in place of what stands.
+        for _ in 0..2 {
+            by_us.load(&wiring);
+            assert_eq!(by_us.table(), by_text.table());
+        }
+    }
+}
+
+#[test]
+fn counters_go_on_when_rules_are_replaced_and_nothing_changes_when_they_are_refused() {
+    let mut lab = Lab::new();
+    let host = lab.host(&["10.9.0"]);
+    let decky = lab.machine(&host, "decky", &[(0, "10.9.0.10")]);
+    let own = wiring(&[&["10.9.0.10/24"]], &["10.9.0.0/24"], &["10.9.0.1"], false);
+    decky.load(&own);
+    assert_eq!(decky.refused(), Refused::default());
+    assert!(decky.is_kept_from("10.9.0.1:80"));
+    let held = decky.refused();
+    assert!(held.refused > 0, "{held:?}");
+    decky.load(&own);
+    assert_eq!(decky.refused(), held);
+    let before = decky.table();
+    let mistaken = within(&decky.namespace, |_| {
+        let mut netlink = netlink::Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
+        rules::load(&mut netlink, &own, Refused::default(), false)
+    });
+    let error = mistaken.expect_err("a table stands");
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
+    assert_eq!(decky.table(), before);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use domain::wiring::{GATE, ObservedWiring, Route, WiredInterface, Wiring};
 use ipnet::IpNet;
 
 use super::inside::{Address, Inside, Link};
-use super::{Namespace, Refused, Seal, WireError, rules, within};
+use super::{Namespace, Refused, Seal, WireError, within};
 
 /// What the gate reads when ports may be opened.
 const OPEN: &str = "0";
@@ -118,8 +118,7 @@ fn untouched(inside: &mut Inside, seal: &Seal) -> Result<bool, WireError> {
 }
 
 fn load(inside: &mut Inside, namespace: &Namespace, wiring: &Wiring) -> Result<Seal, WireError> {
-    let held = inside.refused().map_err(reading("counters"))?;
-    inside.nft(&rules::counting_from(&rules::render(wiring), held))?;
+    inside.load_rules(wiring).map_err(WireError::Rules)?;
     let generation = inside.ruleset_generation().map_err(reading("rules"))?;
     let made = inside.fingerprint().map_err(reading("rules"))?;
     Ok(Seal::new(namespace.inode(), generation, wiring, made))

@@ -26,7 +26,7 @@ const FEATURES: [(&str, &str, &str); 2] = [
     ("nf_tables", "kernel nf_tables", "nf_tables_newtable"),
 ];
 
-/// Where the program is looked for that loads rules: as the agent does.
+/// Where the program is looked for that publishes ports of native deckies, and shows rules.
 const NFT: [&str; 3] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
 
 pub(super) fn kernel() -> Vec<Check> {
@@ -78,14 +78,14 @@ fn loadable(module: &str) -> bool {
     std::fs::read_to_string(list).is_ok_and(|text| text.contains(&part))
 }
 
-/// Whether the agent can load the rules that keep deckies inside.
+/// Whether the agent can keep deckies inside, and let others in.
 pub(super) fn rules() -> Vec<Check> {
     let program = NFT.into_iter().find(|place| Path::new(place).exists());
     let program = match program {
         Some(place) => Check::ok("nft", place),
-        None => Check::fail(
+        None => Check::warn(
             "nft",
-            "missing: no decky can be kept inside",
+            "missing: the engine native publishes no port without it",
             "install the package nftables: apt-get install nftables",
         ),
     };

@@ -57,23 +57,6 @@ fn the_rules_of_a_decky_that_is_nowhere() {
     );
 }
 
-#[test]
-fn counters_go_on_from_where_they_were() {
-    let held = Refused {
-        refused: 7,
-        flooded: 9,
-    };
-    let text = counting_from(&render(&wiring(&[], &[], false)), held);
-    assert!(
-        text.contains("counter refused {\n\t\tpackets 7 bytes 0"),
-        "{text}"
-    );
-    assert!(
-        text.contains("counter flooded {\n\t\tpackets 9 bytes 0"),
-        "{text}"
-    );
-}
-
 proptest! {
     #[test]
     fn ranges_never_overlap(nets: Vec<(u32, u8)>) {
