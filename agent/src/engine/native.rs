@@ -156,7 +156,7 @@ impl NativeEngine {
         let shared = Shared {
             host,
             binary: Binary::new(decky_binary),
-            files: Files::in_data(&data),
+            files: Files::in_data(&places.configurations()),
             board,
             limit: call_timeout,
             lans: Records::in_directory(places.lans()),

@@ -144,6 +144,11 @@ impl Places {
         self.run_dir().join(handle)
     }
 
+    /// Where the configurations of deckies are. One is written again when its decky is started.
+    pub(super) fn configurations(&self) -> PathBuf {
+        self.run.join("config")
+    }
+
     /// What the hosts of this machine have taken of it: `subnets`, `ports`.
     pub(super) fn claims(&self, kind: &str) -> PathBuf {
         self.shared.join(kind)
