@@ -92,7 +92,7 @@ fn a_program_of_the_master_s_machine_hears_what_happens_and_asks_for_a_mutation(
         told["decky"] == *decky && told["trigger"] == "operator",
         "{told}"
     );
-    ensure!(told["topology_id"] == id.to_string(), "{told}");
+    ensure!(told["topology_id"] == *id, "{told}");
     ensure!(told["old_services"] != told["new_services"], "{told}");
     let actor = told["actor"].as_str().unwrap_or_default();
     ensure!(actor.starts_with("operator:uid:"), "{told}");
