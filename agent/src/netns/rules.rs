@@ -5,7 +5,7 @@
 //! it sends by itself goes to its own topology or nowhere. Answers go to whoever asked.
 //!
 //! The rules are a value with two forms: the text that people read and the program nft takes
-//! ([`render`]), and the kernel's own ([`load`]), in which they are loaded.
+//! ([`render`]), and the kernel's own (`rules/load.rs`), in which they are loaded.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
