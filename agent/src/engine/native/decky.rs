@@ -76,7 +76,6 @@ impl Shared {
         })
         .await?;
         crate::crash::point("apply.decky_created");
-        // A decky without its file is half made, and is seen to be.
         self.files.write(new.decky.id, new.config).await?;
         Ok(Handle::new(handle))
     }
@@ -595,6 +594,10 @@ impl Shared {
         decky: domain::id::DeckyId,
         config: &[u8],
     ) -> Result<(), EngineError> {
+        let this = Arc::clone(self);
+        // A reboot takes the directory away in which it is.
+        let prepared = task::blocking(move || this.places.prepare()).await;
+        prepared.map_err(disk("could not make the directories of the engine"))?;
         self.files.replace(decky, config).await?;
         let (this, id) = (Arc::clone(self), handle.as_str().to_owned());
         let told = task::blocking(move || match this.pid_of(&id).and_then(open_process) {

@@ -178,11 +178,13 @@ impl Shared {
             None if self.outputs.exists(handle) => RunState::Exited,
             None => RunState::Created,
         };
-        let whole = self
-            .files
-            .directory(id)
-            .join(proto::decky_config::FILE_NAME)
-            .exists();
+        // One that does not run is given its file when it is started.
+        let whole = pid.is_none()
+            || self
+                .files
+                .directory(id)
+                .join(proto::decky_config::FILE_NAME)
+                .exists();
         let mut attachments: Vec<Attachment> = record
             .interfaces
             .iter()

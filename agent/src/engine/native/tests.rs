@@ -567,7 +567,12 @@ async fn a_native_lan_or_decky_that_is_half_made_is_seen_and_can_be_removed() {
         .deckies
         .iter()
         .find(|decky| decky.handle == half_decky);
-    assert_eq!(decky.map(|decky| decky.spec), Some(None));
+    // Its file is written when it is started.
+    let decky = decky.map(|decky| (decky.state, decky.spec));
+    assert_eq!(
+        decky,
+        Some((domain::observe::RunState::Created, Some(stage.decky.spec())))
+    );
     let lan = inventory.lan_of(&half_lan).map(|lan| lan.spec);
     assert_eq!(lan, Some(None));
     stage
