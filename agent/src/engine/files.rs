@@ -1,9 +1,9 @@
-//! The configuration files of deckies on this host's disk, whatever engine makes them.
+//! The configuration files of deckies on this host, whatever engine makes them.
 //!
-//! `<data>/deckies/<id>/decky.json` is seen inside the container: its *directory* is mounted, so
-//! that a file renamed into place is seen too. `<data>/deckies/<id>.was` stands while a new file is
+//! `<place>/deckies/<id>/decky.json` is seen inside the container: its *directory* is mounted, so
+//! that a file renamed into place is seen too. `<place>/deckies/<id>.was` stands while a new file is
 //! written but not yet known to be read: it holds the digest of what was in force before.
-//! `<data>/deckies/<id>.seal` is what is kept of the decky's network namespace.
+//! `<place>/deckies/<id>.seal` is what is kept of the decky's network namespace.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
