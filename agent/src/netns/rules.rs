@@ -314,6 +314,12 @@ impl Set {
             set(NEVER6, Family::V6, false, single6.collect()),
         ]
     }
+
+    /// How many elements there will ever be. Of a set that may grow, the kernel changes the order when it
+    /// has time to, and with that what the table looks like. Ranges are in order by themselves.
+    fn size(&self) -> Option<usize> {
+        (!self.ranges && !self.elements.is_empty()).then_some(self.elements.len())
+    }
 }
 
 // The form that people read: what the program nft takes, and gives back for what is loaded.
@@ -341,6 +347,9 @@ impl fmt::Display for Set {
             Family::V6 => "ipv6_addr",
         };
         writeln!(f, "\tset {} {{\n\t\ttype {kind}", self.name)?;
+        if let Some(size) = self.size() {
+            writeln!(f, "\t\tsize {size}")?;
+        }
         if self.ranges {
             writeln!(f, "\t\tflags interval")?;
         }

@@ -85,6 +85,17 @@ struct Machine {
 
 impl Machine {
     fn run(&self, command: &str) {
+        if let Err(told) = self.attempt(command) {
+            panic!("{command}: {told}");
+        }
+    }
+
+    /// What a command that must fail says.
+    fn refuses(&self, command: &str) -> String {
+        self.attempt(command).expect_err(command)
+    }
+
+    fn attempt(&self, command: &str) -> Result<(), String> {
         let words: Vec<_> = command.split_whitespace().collect();
         #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
         let output = Command::new("nsenter")
@@ -92,8 +103,8 @@ impl Machine {
             .args(words)
             .output()
             .expect("util-linux is installed");
-        let answer = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command}: {answer}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(told)
     }
 
     /// A socket born there stays there.
@@ -348,6 +359,40 @@ fn what_is_wired_is_observed_and_what_is_broken_is_seen_and_mended() {
     let other = lab.namespace("other");
     let seen = observe(&other.namespace, Some(&seal)).expect("it is there");
     assert_eq!((seen.rules, seen.open), (None, false));
+}
+
+/// A set that may grow is put in another order by the kernel when it has time to.
+#[test]
+fn rules_that_nobody_touches_keep_their_fingerprint() {
+    let mut lab = Lab::new();
+    let machine = lab.namespace("still");
+    for many in [1, 3, 8, 40, 700] {
+        let host: Vec<String> = (0..many)
+            .flat_map(|n: u16| {
+                [
+                    format!("10.9.{}.{}", n / 250, n % 250),
+                    format!("fd09::{n:x}"),
+                ]
+            })
+            .collect();
+        let host: Vec<&str> = host.iter().map(String::as_str).collect();
+        let wiring = wiring(&[], &["10.9.0.0/16", "fd09::/64"], &host, true);
+        let looks = |inside: &mut Inside| {
+            inside.load_rules(&wiring)?;
+            let look = |_| {
+                let seen = inside.fingerprint();
+                std::thread::sleep(Duration::from_millis(2));
+                seen
+            };
+            (0..10).map(look).collect::<io::Result<BTreeSet<_>>>()
+        };
+        let seen = within(&machine.namespace, looks).expect("they are loaded");
+        assert_eq!(seen.len(), 1, "{many}");
+        for element in ["never4 { 10.200.0.1 }", "never6 { fd77::1 }"] {
+            let told = machine.refuses(&format!("nft add element inet decnet {element}"));
+            assert!(told.contains("Too many open files"), "{told}");
+        }
+    }
 }
 
 #[test]

@@ -147,11 +147,15 @@ impl Set {
             Family::V4 => (7, 4),
             Family::V6 => (8, 16),
         };
-        let rest = Nest::default()
+        let mut rest = Nest::default()
             .number(3, if self.ranges { INTERVAL } else { 0 })?
             .number(4, kind)?
             .number(5, length)?
             .number(10, number)?;
+        if let Some(size) = self.size() {
+            let size = u32::try_from(size).map_err(io::Error::other)?;
+            rest = rest.nest(9, Nest::default().number(1, size)?)?;
+        }
         Ok(rest.after(named(&[self.name])?))
     }
 
