@@ -155,6 +155,11 @@ pub trait Store: accounts::Accounts + queue::Queue + upkeep::Upkeep {
     /// The id of the topology of that name (without regard to case) that is not torn down, or
     /// else the newest that is.
     async fn topology_named(&self, name: &str) -> Result<Option<TopologyId>, StoreError>;
+    /// Every decky of that name, without regard to case, with its topology and where that stands.
+    async fn deckies_named(
+        &self,
+        name: &str,
+    ) -> Result<Vec<(TopologyId, TopologyStatus, DeckyId)>, StoreError>;
     /// Every topology, newest first.
     async fn topologies(&self) -> Result<Vec<TopologySummary>, StoreError>;
     /// Removes a topology that is pending or torn down (or failed, when the caller has seen that

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
-use domain::topology::validate::Limits;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::pipeline::Ingest;
 use crate::reconcile::ReconcileCounts;
-use crate::signal::{Conditions, MutationWaker, Waker};
+use crate::signal::{Conditions, Waker};
 use crate::topology::{Editor, Judgements, Topologies};
 
 mod api_tokens;
@@ -70,8 +69,8 @@ pub struct ApiParts {
     pub bus: Arc<Bus>,
     /// Wakes the reconciler.
     pub waker: Waker,
-    /// Wakes who carries out mutations.
-    pub mutations: MutationWaker,
+    /// Edits topologies; every part of the master that does holds a clone of one.
+    pub editor: Editor,
     /// What the reconciler awaits.
     pub conditions: Arc<Conditions>,
     /// What the reconciler counts.
@@ -164,24 +163,15 @@ impl Api {
         let advertised = parts.enroll.master_url().parse::<Uri>().ok();
         let advertised = advertised.as_ref().and_then(Uri::host);
         let names = KnownNames::loopback_and(advertised.into_iter().chain([address.as_str()]));
-        let editor = Editor {
-            store: Arc::clone(&parts.store),
-            bus: Arc::clone(&parts.bus),
-            waker: parts.mutations,
-            clock: Arc::clone(&parts.clock),
-            limits: Limits::default(),
-            allocating: Arc::default(),
-        };
         let topologies = Topologies {
             judgements: Judgements::default(),
-            editor,
+            editor: parts.editor,
             store: Arc::clone(&parts.store),
             fleet: Arc::clone(&parts.fleet),
             conditions: parts.conditions,
             waker: parts.waker,
             bus: parts.bus,
             clock: Arc::clone(&parts.clock),
-            limits: Limits::default(),
             deploy_timeout: parts.deploy_deadline,
         };
         Arc::new(Self {

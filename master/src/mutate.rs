@@ -71,7 +71,7 @@ impl Mutator {
             waker,
             clock,
             limits,
-            allocating: _,
+            ..
         } = editor.clone();
         Self {
             worker: WorkerId::new(uuid_v7(clock())),

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Builder;
 
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -169,7 +170,7 @@ impl Ingest {
         batch: Vec<Spooled>,
     ) -> Result<Receipt, IngestError> {
         check(&batch)?;
-        if crate::substrate::is_own(spool) {
+        if is_of_master(spool) {
             return Err(IngestError::Foreign);
         }
         let through = batch.last().map_or(0, |event| event.sequence);
@@ -334,6 +335,16 @@ impl std::fmt::Debug for Ingest {
             .field("condition", &self.condition())
             .finish_non_exhaustive()
     }
+}
+
+/// The spool of what the master itself has to tell of a topology ([`Ingest::tell`]). Of a version
+/// that no spool of a host has, so that no host can take its numbers.
+pub(crate) fn spool_of_master(topology: TopologyId) -> SpoolId {
+    SpoolId::new(Builder::from_custom_bytes(topology.uuid().into_bytes()).into_uuid())
+}
+
+fn is_of_master(spool: SpoolId) -> bool {
+    spool.uuid().get_version_num() == 8
 }
 
 fn check(batch: &[Spooled]) -> Result<(), IngestError> {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::topology::validate::Limits;
 use pki::acceptor::{AcceptLimits, Connections, ServerTls, ServerTlsError, accept_loop};
 use pki::ca::{CaError, CertificateAuthority, IssueError, MasterName};
 use pki::file::{WriteFileError, write_public};
@@ -234,19 +233,17 @@ pub async fn serve(
         });
         reconciler.run(shutdown.clone())
     });
-    let editor = Editor {
-        store: Arc::clone(&store),
-        bus: Arc::clone(&bus),
-        waker: mutations.clone(),
-        clock: Arc::clone(&clock),
-        limits: Limits::default(),
-        allocating: Arc::default(),
-    };
+    let editor = Editor::new(
+        Arc::clone(&store),
+        Arc::clone(&bus),
+        mutations,
+        Arc::clone(&clock),
+    );
     spawn(&tracker, "mutate.asked", {
         Asked::new(editor.clone()).run(shutdown.clone())
     });
     spawn(&tracker, "mutate", {
-        Mutator::new(editor, waker.clone()).run(shutdown.clone())
+        Mutator::new(editor.clone(), waker.clone()).run(shutdown.clone())
     });
     if let Some(socket) = bus_socket {
         let serve = socket.serve(Arc::clone(&bus), Arc::clone(&clock), shutdown.clone());
@@ -314,7 +311,7 @@ pub async fn serve(
         ingest: Arc::clone(&ingest),
         bus: Arc::clone(&bus),
         waker,
-        mutations,
+        editor,
         conditions,
         counts,
         metrics,

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::bus::Bus;
-use crate::db::queue::MutationRow;
+use crate::db::queue::{Changed, MutationRow};
 use crate::db::{Store, StoreError};
 
 /// Wakes the reconciler.
@@ -149,6 +149,9 @@ pub(crate) fn tell(bus: &Bus, row: &MutationRow) {
     );
 }
 
+/// Mutations that are read at once.
+const PAGE: u32 = 1000;
+
 /// Tells of the mutations that ended together with a change of their topology's status, which was
 /// stored as of `at`.
 pub(crate) async fn tell_ended(
@@ -157,8 +160,14 @@ pub(crate) async fn tell_ended(
     topology: TopologyId,
     at: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let rows = store.mutations_since(topology, at).await?;
-    let ended = rows.iter().filter(|row| row.state.is_final());
-    ended.for_each(|row| tell(bus, row));
-    Ok(())
+    let mut behind = Changed::since(at);
+    loop {
+        let rows = store.mutations_changed(topology, behind, PAGE).await?;
+        let ended = rows.iter().filter(|row| row.state.is_final());
+        ended.for_each(|row| tell(bus, row));
+        match rows.last() {
+            Some(last) => behind = Changed::of(last),
+            None => return Ok(()),
+        }
+    }
 }

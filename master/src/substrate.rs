@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use domain::decky_mutation::{Cause, DeckyMutated, Told, Trigger};
 use domain::event::{EventKind, Payload, Severity};
-use domain::id::{DeckyId, EventId, HostId, SpoolId, TopologyId};
+use domain::id::{DeckyId, EventId, HostId, TopologyId};
 use domain::revision::Fence;
 use domain::topology::Topology;
 use domain::topology::hydrate::{VersionHash, hydrate};
@@ -19,7 +19,6 @@ use domain::topology::mutation::Regime;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 use domain::topology::validate::Limits;
 use proto::queued::Queued;
-use uuid::{Builder, Uuid};
 
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -30,7 +29,7 @@ use crate::db::{
 };
 use crate::entropy::uuid_v7;
 use crate::mutate::deckies_served_otherwise;
-use crate::pipeline::Ingest;
+use crate::pipeline::{Ingest, spool_of_master};
 use crate::signal::MutationWaker;
 
 /// Events that are read at once.
@@ -69,18 +68,6 @@ pub(crate) struct Seen {
     pub(crate) fence: Fence,
     /// The hash of the document.
     pub(crate) hash: VersionHash,
-}
-
-/// The spool under which a topology's transitions are stored. Of a version that no host's spool
-/// has ([`is_own`]), so that no host can take their numbers.
-fn spool_of(topology: TopologyId) -> SpoolId {
-    SpoolId::new(Builder::from_custom_bytes(topology.uuid().into_bytes()).into_uuid())
-}
-
-/// Whether a spool is one of the master's own.
-pub(crate) fn is_own(spool: SpoolId) -> bool {
-    let uuid: Uuid = spool.uuid();
-    uuid.get_version_num() == 8
 }
 
 // === impl Teller ===
@@ -296,7 +283,7 @@ impl Teller {
             .collect();
         let batch = EventBatch {
             host,
-            spool: spool_of(topology),
+            spool: spool_of_master(topology),
             events,
         };
         self.ingest

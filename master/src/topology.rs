@@ -10,7 +10,7 @@ use domain::topology::Topology;
 use domain::topology::draft::{Draft, resolve};
 use domain::topology::finding::{Finding, FindingCode, sort};
 use domain::topology::hydrate::{VersionHash, hydrate};
-use domain::topology::validate::{Limits, check};
+use domain::topology::validate::check;
 use sha2::{Digest as _, Sha256};
 
 use crate::bus::Bus;
@@ -55,8 +55,6 @@ pub struct Topologies {
     pub bus: Arc<Bus>,
     /// The time.
     pub clock: Clock,
-    /// How large a topology may be.
-    pub limits: Limits,
     /// How long a deploy may take before it is given up.
     pub deploy_timeout: Duration,
 }
@@ -118,7 +116,12 @@ pub enum DeleteError {
 impl Topologies {
     /// What is wrong with a draft, of reading it and of the rules. Stores nothing.
     pub fn validate(&self, draft: &Draft) -> Vec<Finding> {
-        check(&resolve(draft, None, &self.limits, &mut self.entropy()))
+        check(&resolve(
+            draft,
+            None,
+            &self.editor.limits,
+            &mut self.entropy(),
+        ))
     }
 
     /// Stores a draft as pending. What cannot be read is refused with every finding; what merely
@@ -138,7 +141,7 @@ impl Topologies {
             ),
             None => None,
         };
-        let resolved = resolve(draft, host, &self.limits, &mut self.entropy());
+        let resolved = resolve(draft, host, &self.editor.limits, &mut self.entropy());
         let mut findings = check(&resolved);
         if !resolved.findings.is_empty() {
             return Err(CreateError::Refused(findings));

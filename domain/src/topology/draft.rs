@@ -240,14 +240,17 @@ impl Resolver<'_> {
         let parsed = text
             .parse::<Ipv4Net>()
             .ok()
-            .filter(|net| net.network() == net.addr());
+            .filter(|net| net.network() == net.addr())
+            // A leading zero makes a number octal for some and decimal for others.
+            .filter(|net| net.to_string() == text);
         if parsed.is_none() {
             self.findings.push(Finding::error(
                 Code::SubnetMalformed,
                 target,
                 format!("{path}.subnet"),
                 format!(
-                    "{:?} is no IPv4 subnet with zero host bits, such as 10.0.1.0/24",
+                    "{:?} is no IPv4 subnet with zero host bits and no leading zeros, such as \
+                     10.0.1.0/24",
                     clip(text)
                 ),
             ));

@@ -52,6 +52,7 @@ macro_rules! suite {
             topologies: a_topology_reads_back_as_it_was_stored,
             topologies: a_head_is_a_topology_without_its_parts,
             topologies: a_name_is_one_name_in_any_case_until_torn_down,
+            topologies: a_decky_is_found_by_its_name_wherever_it_is,
             topologies: subnets_are_taken_until_their_topology_is_torn_down,
             topologies: the_list_is_newest_first_with_counts,
             topologies: only_what_no_host_holds_is_removed,

@@ -28,6 +28,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/postgres/0006_operators.sql"),
     include_str!("migrations/postgres/0007_mutate_every.sql"),
     include_str!("migrations/postgres/0008_forgotten.sql"),
+    include_str!("migrations/postgres/0009_changed.sql"),
 ];
 
 /// The advisory lock of those who bring a database up to a release: masters may start together.

@@ -223,6 +223,30 @@ pub struct MutationPage {
     pub before: Option<u64>,
 }
 
+/// A place in the order in which the mutations of a topology changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// When one changed.
+    pub at: OffsetDateTime,
+    /// Which one: several may change at one time.
+    pub sequence: u64,
+}
+
+impl Changed {
+    /// The place in front of everything that changed at `at` or later: sequence numbers begin at 1.
+    pub const fn since(at: OffsetDateTime) -> Self {
+        Self { at, sequence: 0 }
+    }
+
+    /// The place of a mutation.
+    pub const fn of(row: &MutationRow) -> Self {
+        Self {
+            at: row.changed_at,
+            sequence: row.sequence,
+        }
+    }
+}
+
 /// A decky that mutates by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scheduled {
@@ -345,12 +369,13 @@ pub trait Queue: Send + Sync {
         topology: TopologyId,
         state: Option<MutationState>,
     ) -> Result<u64, StoreError>;
-    /// Mutations of a topology whose state changed at or after that time, in the order in which
-    /// it did.
-    async fn mutations_since(
+    /// The first mutations of a topology whose state changed behind that place, in the order in
+    /// which it did.
+    async fn mutations_changed(
         &self,
         topology: TopologyId,
-        since: OffsetDateTime,
+        behind: Changed,
+        limit: u32,
     ) -> Result<Vec<MutationRow>, StoreError>;
     /// The pending mutations of a topology, in the order in which they will be applied.
     async fn pending_mutations(&self, topology: TopologyId)

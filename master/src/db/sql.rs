@@ -305,6 +305,13 @@ impl Store for SqlStore {
         topologies::named(self, name).await
     }
 
+    async fn deckies_named(
+        &self,
+        name: &str,
+    ) -> Result<Vec<(TopologyId, TopologyStatus, DeckyId)>, StoreError> {
+        topologies::deckies_named(self, name).await
+    }
+
     async fn topologies(&self) -> Result<Vec<TopologySummary>, StoreError> {
         topologies::list(self).await
     }

@@ -35,6 +35,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/sqlite/0006_operators.sql"),
     include_str!("migrations/sqlite/0007_mutate_every.sql"),
     include_str!("migrations/sqlite/0008_forgotten.sql"),
+    include_str!("migrations/sqlite/0009_changed.sql"),
 ];
 
 /// How long a statement waits for a lock of another process (a backup, a shell).

@@ -31,7 +31,7 @@ use super::stream::{KEEP_ALIVE, Listener};
 use super::{Api, mutations, shapes};
 use crate::bus::{Delivery, Subscription};
 use crate::chain::Chain;
-use crate::db::queue::{MutationId, MutationPage, MutationRow};
+use crate::db::queue::{Changed, MutationId, MutationPage, MutationRow};
 use crate::db::upkeep::Forgotten;
 use crate::db::{EventFilter, EventPage, StoreError};
 
@@ -107,20 +107,23 @@ struct Tail {
     listener: Listener,
 }
 
-/// The states of mutations that changed so lately that they are read again, as they were told.
+/// The states of mutations that changed so lately that they are read again, as they were told, and
+/// when they changed.
 #[derive(Debug, Default)]
-struct Lately(HashMap<MutationId, MutationState>);
+struct Lately(HashMap<MutationId, (MutationState, OffsetDateTime)>);
 
 // === impl Lately ===
 
 impl Lately {
-    /// Those of all mutations that changed lately whose state was not told. Nothing else is remembered:
-    /// what is not read again now never will be in that state, however long the stream is open.
-    fn untold(&mut self, rows: Vec<MutationRow>) -> Vec<MutationRow> {
-        let now = rows.iter().map(|row| (row.id, row.state)).collect();
-        let told = std::mem::replace(&mut self.0, now);
-        let is_told = |row: &MutationRow| told.get(&row.id) == Some(&row.state);
-        rows.into_iter().filter(|row| !is_told(row)).collect()
+    /// Whether this state was not told yet; it counts as told from now on.
+    fn is_new(&mut self, row: &MutationRow) -> bool {
+        let told = self.0.insert(row.id, (row.state, row.changed_at));
+        told.is_none_or(|(state, _)| state != row.state)
+    }
+
+    /// Forgets what changed before: it is not read again, however long the stream is open.
+    fn forget(&mut self, before: OffsetDateTime) {
+        self.0.retain(|_, (_, changed_at)| *changed_at >= before);
     }
 }
 
@@ -182,7 +185,8 @@ impl Tail {
         self.at.status = changes.last().map_or(0, |change| change.row);
         let newest = MutationPage::default();
         let newest = store.mutations(self.topology, newest, PAGE).await?;
-        for row in self.lately.untold(newest) {
+        for row in &newest {
+            self.lately.is_new(row);
             self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
         }
         let applying = MutationPage {
@@ -286,10 +290,23 @@ impl Tail {
             .ok()
             .and_then(|since| since.checked_sub(OVERLAP))
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let rows = store.mutations_since(self.topology, since).await?;
-        for row in self.lately.untold(rows) {
-            self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
-            self.push("mutation", &mutations::shape(&row));
+        self.lately.forget(since);
+        let mut behind = Changed::since(since);
+        loop {
+            let rows = store.mutations_changed(self.topology, behind, PAGE).await?;
+            let Some(last) = rows.last() else { break };
+            behind = Changed::of(last);
+            for row in &rows {
+                if !self.lately.is_new(row) {
+                    continue;
+                }
+                self.at.mutation = self.at.mutation.max(row.changed_at.unix_timestamp_nanos());
+                self.push("mutation", &mutations::shape(row));
+            }
+            // Whatever there is to tell goes first; then it is read on.
+            if !self.ready.is_empty() {
+                return Ok(Some(()));
+            }
         }
         let filter = EventFilter {
             topology: Some(self.topology),
@@ -341,23 +358,20 @@ mod tests {
     fn a_state_is_told_once_and_forgotten_with_what_is_not_read_again() {
         use MutationState::{Applied, Applying, Pending};
         let mut lately = Lately::default();
-        let mut told = |rows: &[(u64, MutationState)]| {
-            let rows = rows.iter().map(|(number, state)| row(*number, *state));
-            let told = lately.untold(rows.collect());
-            let told: Vec<_> = told.iter().map(|row| (row.sequence, row.state)).collect();
-            (told, lately.0.len())
-        };
-        assert_eq!(told(&[(1, Pending)]), (vec![(1, Pending)], 1));
-        let both = [(1, Applying), (2, Pending)];
-        assert_eq!(told(&both), (both.to_vec(), 2));
-        assert_eq!(told(&both), (vec![], 2));
+        assert!(lately.is_new(&row(1, Pending)));
+        assert!(!lately.is_new(&row(1, Pending)));
+        assert!(lately.is_new(&row(1, Applying)));
+        assert!(lately.is_new(&row(2, Pending)));
+        assert!(!lately.is_new(&row(1, Applying)), "another was told since");
         for number in 3..1000 {
-            let window = [
-                (number - 1, Pending),
-                (number, Applied),
-                (number + 1, Pending),
-            ];
-            assert_eq!(told(&window).1, 3, "no more than the window");
+            let at = |number: u64| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(number);
+            let changed = MutationRow {
+                changed_at: at(number),
+                ..row(number, Applied)
+            };
+            assert!(lately.is_new(&changed));
+            lately.forget(at(number - 2));
+            assert!(lately.0.len() <= 3, "no more than the window");
         }
     }
 

@@ -38,6 +38,7 @@ use crate::operators::{Operators, PASSWORD_FILE};
 use crate::pipeline::Ingest;
 use crate::reconcile::ReconcileCounts;
 use crate::signal::{Conditions, MutationWaker, Waker};
+use crate::topology::Editor;
 
 mod access;
 mod accounts;
@@ -155,6 +156,12 @@ impl World {
             Arc::clone(&clock),
             folder.path().join(PASSWORD_FILE),
         );
+        let editor = Editor::new(
+            Arc::clone(&store),
+            Arc::clone(&bus),
+            MutationWaker::default(),
+            Arc::clone(&clock),
+        );
         let api = Api::with(
             ApiParts {
                 store: Arc::clone(&store),
@@ -163,7 +170,7 @@ impl World {
                 ingest: Arc::clone(&ingest),
                 bus: Arc::clone(&bus),
                 waker,
-                mutations: MutationWaker::default(),
+                editor,
                 conditions: Arc::new(Conditions::default()),
                 counts: Arc::new(ReconcileCounts::default()),
                 metrics: Arc::clone(&metrics),

@@ -110,21 +110,14 @@ impl Asked {
     ) -> Result<(TopologyId, DeckyId), Refusal> {
         let of: Option<TopologyId> = id(payload, "topology_id")?;
         let only: Option<DeckyId> = id(payload, "decky_id")?;
-        let store = &self.editor.store;
-        let mut found = Vec::new();
-        for summary in store.topologies().await? {
-            if !summary.status.is_live() || of.is_some_and(|of| of != summary.id) {
-                continue;
-            }
-            let Some(row) = store.topology(summary.id).await? else {
-                continue;
-            };
-            let deckies = row.topology.deckies.iter().filter(|decky| {
-                decky.name.as_str().eq_ignore_ascii_case(name)
-                    && only.is_none_or(|only| only == decky.id)
-            });
-            found.extend(deckies.map(|decky| (summary.id, decky.id)));
-        }
+        let named = self.editor.store.deckies_named(name).await?;
+        let found: Vec<_> = named
+            .into_iter()
+            .filter(|(_, status, _)| status.is_live())
+            .map(|(topology, _, decky)| (topology, decky))
+            .filter(|(topology, _)| of.is_none_or(|of| of == *topology))
+            .filter(|(_, decky)| only.is_none_or(|only| only == *decky))
+            .collect();
         let name = || name.to_owned();
         match found[..] {
             [one] => Ok(one),

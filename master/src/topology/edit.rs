@@ -51,7 +51,7 @@ pub struct Editor {
     pub limits: Limits,
     /// Held from the look at which subnets are taken until one is: two edits of two topologies
     /// would find the same one free.
-    pub allocating: Arc<Mutex<()>>,
+    allocating: Arc<Mutex<()>>,
 }
 
 /// An edit that is asked for.
@@ -188,6 +188,18 @@ struct Base {
 // === impl Editor ===
 
 impl Editor {
+    /// An editor of topologies as large as may be by default.
+    pub fn new(store: Arc<dyn Store>, bus: Arc<Bus>, waker: MutationWaker, clock: Clock) -> Self {
+        Self {
+            store,
+            bus,
+            waker,
+            clock,
+            limits: Limits::default(),
+            allocating: Arc::default(),
+        }
+    }
+
     /// Makes an edit, or says why not. Others may edit meanwhile: it is then read anew.
     pub async fn edit(&self, order: &EditOrder<'_>) -> Result<Edited, ChangeError> {
         let _alone = match order.change {

@@ -36,7 +36,7 @@ fn edited(edit: impl FnOnce(&mut Draft)) -> Draft {
 #[test]
 fn each_fault_is_found_under_its_own_code() {
     type Edit = fn(&mut Draft);
-    let table: [(&str, Edit); 35] = [
+    let table: [(&str, Edit); 37] = [
         ("NAME_INVALID", |draft| draft.name = String::new()),
         ("NAME_INVALID", |draft| {
             draft.lans[0].name = "a b".to_owned()
@@ -58,6 +58,12 @@ fn each_fault_is_found_under_its_own_code() {
         }),
         ("SUBNET_MALFORMED", |draft| {
             draft.lans[0].subnet = "ten".to_owned()
+        }),
+        ("SUBNET_MALFORMED", |draft| {
+            draft.lans[0].subnet = "10.09.0.0/24".to_owned()
+        }),
+        ("SUBNET_MALFORMED", |draft| {
+            draft.lans[0].subnet = "10.9.0.0/024".to_owned()
         }),
         ("SUBNET_OVERLAP", |draft| {
             draft.lans[1].subnet = "10.9.0.128/25".to_owned()

@@ -16,8 +16,8 @@ use super::{
     uuid,
 };
 use crate::db::queue::{
-    Application, Arrival, CancelError, CommitError, EditError, EnqueueError, Failure, MutationId,
-    MutationPage, MutationRow, NewMutation, Place, Scheduled, WorkerId,
+    Application, Arrival, CancelError, Changed, CommitError, EditError, EnqueueError, Failure,
+    MutationId, MutationPage, MutationRow, NewMutation, Place, Scheduled, WorkerId,
 };
 use crate::db::upkeep::Retention;
 use crate::db::{Removal, Store};
@@ -332,16 +332,20 @@ pub(crate) async fn what_a_host_reports_settles_its_mutations(store: Arc<dyn Sto
     assert_eq!(state(&store, rows[0].id).await, MutationState::Applied);
     assert_eq!(state(&store, rows[2].id).await, MutationState::Failed);
 
-    let since = |time| store.mutations_since(maze.id, at(time));
-    let ids: Vec<_> = since(80)
-        .await
-        .expect("answered")
-        .iter()
-        .map(|row| row.sequence)
-        .collect();
-    assert_eq!(ids, [1, 2, 3]);
-    let last = since(81).await.expect("answered");
-    assert_eq!((last.len(), last[0].id), (1, rows[2].id));
+    let changed = async |behind, limit| {
+        let changed = store.mutations_changed(maze.id, behind, limit).await;
+        changed.expect("answered")
+    };
+    let sequences = |rows: &[MutationRow]| rows.iter().map(|row| row.sequence).collect::<Vec<_>>();
+    let all = changed(Changed::since(at(80)), 1000).await;
+    assert_eq!(sequences(&all), [1, 2, 3]);
+    let last = changed(Changed::since(at(81)), 1000).await;
+    assert_eq!(sequences(&last), [3]);
+    // Two of them changed at one time.
+    let first = changed(Changed::since(at(80)), 1).await;
+    assert_eq!(sequences(&first), [1]);
+    let rest = changed(Changed::of(&first[0]), 1000).await;
+    assert_eq!(sequences(&rest), [2, 3]);
     for (state, count) in [
         (None, 4),
         (Some(MutationState::Applied), 2),

@@ -1,8 +1,10 @@
 //! Laws of topologies at rest.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use domain::id::HostId;
+use domain::topology::Topology;
 use domain::topology::status::{StatusEvent, TopologyStatus};
 
 use super::{
@@ -81,6 +83,34 @@ pub(crate) async fn a_name_is_one_name_in_any_case_until_torn_down(store: Arc<dy
         Some(second.id),
         "the newest of those torn down"
     );
+}
+
+pub(crate) async fn a_decky_is_found_by_its_name_wherever_it_is(store: Arc<dyn Store>) {
+    let (first, second) = (topology(1, "maze", 2), topology(2, "other", 1));
+    for topology in [&first, &second] {
+        drafted(&store, topology).await;
+    }
+    let named = async |name: &str| {
+        let found = store.deckies_named(name).await.expect("answered");
+        found.into_iter().collect::<HashSet<_>>()
+    };
+    let of = |topology: &Topology, index: usize| {
+        let decky = &topology.deckies[index];
+        (topology.id, TopologyStatus::Pending, decky.id)
+    };
+    let name = first.deckies[0].name.as_str();
+    assert_eq!(name, second.deckies[0].name.as_str());
+    let both = HashSet::from([of(&first, 0), of(&second, 0)]);
+    assert_eq!(named(&name.to_ascii_uppercase()).await, both);
+    let only = named(first.deckies[2].name.as_str()).await;
+    assert_eq!(only, HashSet::from([of(&first, 2)]));
+    assert_eq!(named("%").await, HashSet::new());
+
+    let down = store.teardown(teardown_of(&second)).await;
+    assert_eq!(down.expect("torn down"), TopologyStatus::TornDown);
+    let (topology, _, decky) = of(&second, 0);
+    let stands = (topology, TopologyStatus::TornDown, decky);
+    assert_eq!(named(name).await, HashSet::from([of(&first, 0), stands]));
 }
 
 pub(crate) async fn subnets_are_taken_until_their_topology_is_torn_down(store: Arc<dyn Store>) {

@@ -16,8 +16,8 @@ use super::retry::again;
 use super::statement::{Row, Tx, sql};
 use super::{SqlStore, edits, places, status};
 use crate::db::queue::{
-    Application, Arrival, CancelError, CommitError, Committed, EditError, EnqueueError, Failure,
-    MutationId, MutationPage, MutationRow, NewMutation, Place, Queue, Scheduled, WorkerId,
+    Application, Arrival, CancelError, Changed, CommitError, Committed, EditError, EnqueueError,
+    Failure, MutationId, MutationPage, MutationRow, NewMutation, Place, Queue, Scheduled, WorkerId,
 };
 use crate::db::{Actor, StoreError};
 
@@ -111,12 +111,13 @@ impl Queue for SqlStore {
         read::count(self, topology, state).await
     }
 
-    async fn mutations_since(
+    async fn mutations_changed(
         &self,
         topology: TopologyId,
-        since: OffsetDateTime,
+        behind: Changed,
+        limit: u32,
     ) -> Result<Vec<MutationRow>, StoreError> {
-        read::since(self, topology, since).await
+        read::changed(self, topology, behind, limit).await
     }
 
     async fn pending_mutations(

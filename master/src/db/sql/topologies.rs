@@ -1,6 +1,6 @@
 //! Topologies: stored, read whole or in a list, removed.
 
-use domain::id::{HostId, TopologyId};
+use domain::id::{DeckyId, HostId, TopologyId};
 use domain::topology::Topology;
 use domain::topology::hydrate::VersionHash;
 use domain::topology::status::TopologyStatus;
@@ -170,6 +170,28 @@ pub(super) async fn named(store: &SqlStore, name: &str) -> Result<Option<Topolog
     row.as_ref()
         .map(|row| Cells::new(row, "topology").id("id", TopologyId::new))
         .transpose()
+}
+
+pub(super) async fn deckies_named(
+    store: &SqlStore,
+    name: &str,
+) -> Result<Vec<(TopologyId, TopologyStatus, DeckyId)>, StoreError> {
+    let rows = sql("SELECT topology, status, deckies.id FROM deckies
+         JOIN topologies ON topologies.id = topology WHERE lower(deckies.name) = $1")
+    .bind(name.to_ascii_lowercase())
+    .fetch_all(&store.read)
+    .await
+    .map_err(failed("look for a decky"))?;
+    rows.iter()
+        .map(|row| {
+            let cells = Cells::new(row, "decky");
+            Ok((
+                cells.id("topology", TopologyId::new)?,
+                cells.word("status")?,
+                cells.id("id", DeckyId::new)?,
+            ))
+        })
+        .collect()
 }
 
 pub(super) async fn list(store: &SqlStore) -> Result<Vec<TopologySummary>, StoreError> {

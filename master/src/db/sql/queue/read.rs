@@ -7,13 +7,10 @@ use time::OffsetDateTime;
 
 use super::{READ, mutation_row};
 use crate::db::StoreError;
-use crate::db::queue::{MutationId, MutationPage, MutationRow, Scheduled};
+use crate::db::queue::{Changed, MutationId, MutationPage, MutationRow, Scheduled};
 use crate::db::sql::SqlStore;
 use crate::db::sql::cells::{Cells, blob, failed, int, nanos};
 use crate::db::sql::statement::{Builder, Statement, sql};
-
-/// Most mutations that are read at once where nobody says how many.
-const MOST: u32 = 10_000;
 
 pub(super) async fn one(
     store: &SqlStore,
@@ -83,21 +80,23 @@ pub(super) async fn count(
     })
 }
 
-pub(super) async fn since(
+pub(super) async fn changed(
     store: &SqlStore,
     topology: TopologyId,
-    since: OffsetDateTime,
+    behind: Changed,
+    limit: u32,
 ) -> Result<Vec<MutationRow>, StoreError> {
     let query = sql(concat!(
         "SELECT ",
         columns!(),
-        " FROM mutations WHERE topology = $1 AND changed_at >= $2
-          ORDER BY changed_at, sequence LIMIT $3"
+        " FROM mutations WHERE topology = $1 AND (changed_at, sequence) > ($2, $3)
+          ORDER BY changed_at, sequence LIMIT $4"
     ));
     let query = query
         .bind(blob(topology.uuid()))
-        .bind(nanos(since))
-        .bind(MOST);
+        .bind(nanos(behind.at))
+        .bind(int(behind.sequence))
+        .bind(limit);
     all(store, query).await
 }
 
