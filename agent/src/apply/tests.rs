@@ -569,6 +569,30 @@ async fn a_subnet_in_use_is_refused_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn as_many_deckies_are_made_at_once_as_the_engine_is_fastest_with() {
+    for (at_once, begun) in [(None, 3), (Some(1), 1), (Some(2), 2)] {
+        let mut world = World::new().await;
+        if let Some(at_once) = at_once {
+            world.engine = world.engine.clone().fastest_with(at_once);
+            world.restart().await;
+        }
+        let gate = world.daemon.gate(Op::CreateDecky);
+        world.offer(fence(1), Some(&two_lans())).await;
+        for _ in 0..begun {
+            gate.reached().await;
+        }
+        // Whoever else might begin is given every chance.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.daemon.count(Op::CreateDecky), begun, "{at_once:?}");
+        gate.open();
+        let report = world.settled(fence(1)).await;
+        assert_eq!(report.phase, Phase::Applied);
+    }
+}
+
+#[tokio::test]
 async fn something_newer_stops_the_older_at_the_next_step() {
     let world = World::new().await;
     let (older, newer) = (two_lans(), two_lans());

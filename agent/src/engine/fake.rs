@@ -41,6 +41,7 @@ pub struct FakeEngine {
     host: HostId,
     daemon: FakeDaemon,
     board: LivenessBoard,
+    at_once: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +126,7 @@ impl FakeDaemon {
             host,
             daemon: self.clone(),
             board,
+            at_once: None,
         }
     }
 
@@ -293,6 +295,15 @@ fn clash(
 }
 
 impl FakeEngine {
+    /// The same engine, fastest with so many deckies at once.
+    #[must_use]
+    pub fn fastest_with(self, at_once: usize) -> Self {
+        Self {
+            at_once: Some(at_once),
+            ..self
+        }
+    }
+
     /// Counts the call, suffers the fault that waits for it, and does the work.
     async fn run<T>(
         &self,
@@ -704,6 +715,10 @@ impl Engine for FakeEngine {
             .flatten()
             .filter_map(|line| std::future::ready(line.ok()));
         Ok(stream::iter(past).chain(live).map(Ok).boxed())
+    }
+
+    fn at_once(&self) -> Option<usize> {
+        self.at_once
     }
 
     async fn foreign_subnets(&self) -> Result<Vec<(String, Ipv4Net)>, EngineError> {

@@ -171,3 +171,57 @@ pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::mount::{UnmountFlags, unmount};
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Something mounted for as long as this lives.
+    struct Mounted(PathBuf);
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            unmount(&self.0, UnmountFlags::DETACH).ok();
+        }
+    }
+
+    fn mounts_on(path: &Path) -> usize {
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("it is always there");
+        let is_on = |line: &&str| line.split(' ').nth(4) == path.to_str();
+        table.lines().filter(is_on).count()
+    }
+
+    #[test]
+    fn what_a_reboot_takes_away_is_in_memory_by_a_mount_of_its_own_only_where_it_must_be() {
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        let (disk, memory) = (
+            directory.path().join("disk"),
+            directory.path().join("memory"),
+        );
+        for shared in [&disk, &memory] {
+            fs::create_dir(shared).expect("it is writable");
+        }
+        mount("tmpfs", &memory, "tmpfs", MountFlags::empty(), None).expect("the tests run as root");
+        let _memory = Mounted(memory.clone());
+        let is_in_memory = |path: &Path| statfs(path).expect("it is there").f_type == TMPFS_MAGIC;
+        let on_disk = usize::from(!is_in_memory(&disk));
+        for (shared, mounts) in [(disk, on_disk), (memory, 0)] {
+            let host = HostId::new(Uuid::from_u128(7));
+            let places = Places::new(directory.path(), Some(shared), host);
+            let _run = Mounted(places.run().to_owned());
+            for _ in 0..2 {
+                places.prepare().expect("it is writable");
+                assert!(is_in_memory(&places.run_dir()));
+                assert_eq!(
+                    mounts_on(places.run()),
+                    mounts,
+                    "{}",
+                    places.run().display()
+                );
+            }
+        }
+    }
+}
