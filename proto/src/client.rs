@@ -44,6 +44,10 @@ impl Client {
     ///
     /// A token travels over TLS or inside this machine, and nowhere else.
     pub fn new(base: Url, token: &str) -> Result<Self, InvalidEndpoint> {
+        Self::with(base, token, SILENCE)
+    }
+
+    fn with(base: Url, token: &str, silence: Duration) -> Result<Self, InvalidEndpoint> {
         let plain = match base.scheme() {
             "https" => false,
             "http" if is_loopback(&base) => true,
@@ -60,7 +64,7 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE);
+            .read_timeout(silence);
         if plain {
             // No proxy may see the token, and no root certificates need to be read.
             builder = builder.no_proxy().tls_certs_only([]);

@@ -3,6 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
@@ -274,6 +277,48 @@ async fn a_stream_gives_events_and_asks_from_where_it_stood() {
         "{asked}"
     );
     assert!(asked.contains("last-event-id: 7\r\n"), "{asked}");
+}
+
+/// The comments that a master sends when it has nothing to say are signs of life.
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_given_up() {
+    const SILENCE: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_millis(400);
+    const COMMENTS: u32 = 8;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let master = async {
+        let (mut stream, _) = listener.accept().await.expect("it asks");
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(stream.read_u8().await.expect("it asks on"));
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        for _ in 0..COMMENTS {
+            tokio::time::sleep(PAUSE).await;
+            stream.write_all(b":\n\n").await.expect("it still listens");
+        }
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.ok();
+    };
+    let base = format!("http://{address}").parse().expect("a URL");
+    let client = Client::with(base, TOKEN, SILENCE).expect("loopback");
+    let listen = async {
+        let started = Instant::now();
+        let mut stream = client
+            .topology_news("office", None)
+            .await
+            .expect("a stream");
+        let error = stream.next().await.expect_err("nothing is ever told");
+        assert!(matches!(error, ClientError::Timeout { .. }), "{error:?}");
+        assert!(error.is_transient());
+        let took = started.elapsed();
+        assert!(took >= PAUSE * COMMENTS + SILENCE, "{took:?}");
+        drop((stream, client));
+    };
+    tokio::join!(master, listen);
 }
 
 #[tokio::test]
