@@ -59,22 +59,30 @@ impl Resolver<'_> {
         let most = self.limits.edges_per_decky;
         let mut pending = Vec::new();
         for (number, edge) in written.edges.iter().take(most).enumerate() {
-            let path = format!("deckies[{index}].edges[{number}]");
-            let target = format!("decky {}", decky.name);
+            // Written only for a finding: a large draft has thousands of edges and hardly one.
+            let target = || format!("decky {}", decky.name);
+            let path = |field: &str| format!("deckies[{index}].edges[{number}].{field}");
             let lan = edge.lan.to_ascii_lowercase();
             let Some((lan, subnet)) = targets.read.get(&lan).copied() else {
                 let lan = targets.written.get(&lan).copied();
-                self.findings.extend(nowhere(lan, edge, &path, target));
+                self.findings.extend(nowhere(lan, edge, path, target()));
                 self.incomplete.insert(decky.id);
                 continue;
             };
-            let address = self.address(edge, subnet, &path, &target, decky.id);
-            let Ok(address) = address else { continue };
+            let address = match address(edge, subnet) {
+                Ok(address) => address,
+                Err((code, message)) => {
+                    let finding = Finding::error(code, target(), path("address"), message);
+                    self.findings.push(finding);
+                    self.incomplete.insert(decky.id);
+                    continue;
+                }
+            };
             let mac = match edge.mac.as_deref().map(str::parse::<Mac>) {
                 None => decky.persona.mac(&decky.seed, number),
                 Some(Ok(mac)) => mac,
                 Some(Err(error)) => {
-                    self.value_finding(&target, format!("{path}.mac"), &error.to_string());
+                    self.value_finding(&target(), path("mac"), &error.to_string());
                     decky.persona.mac(&decky.seed, number)
                 }
             };
@@ -154,38 +162,25 @@ impl Resolver<'_> {
         }
         edges
     }
+}
 
-    fn address(
-        &mut self,
-        edge: &DraftEdge,
-        subnet: Ipv4Net,
-        path: &str,
-        target: &str,
-        decky: DeckyId,
-    ) -> Result<Option<Ipv4Addr>, ()> {
-        // An empty text says what leaving it out says.
-        let Some(text) = edge.address.as_deref().filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
-        let path = format!("{path}.address");
-        let (code, message) = match text.parse::<Ipv4Addr>() {
-            Ok(address) => match check(subnet, address) {
-                Ok(()) | Err(AddressRefused::Taken) => return Ok(Some(address)),
-                Err(error @ AddressRefused::OutOfSubnet) => (
-                    Code::IpOutOfSubnet,
-                    format!("{error} {subnet} of LAN {}", clip(&edge.lan)),
-                ),
-                Err(error @ AddressRefused::Reserved) => (Code::IpReserved, error.to_string()),
-            },
-            Err(_) => (
-                Code::IpMalformed,
-                format!("{:?} is no IPv4 address", clip(text)),
-            ),
-        };
-        self.findings
-            .push(Finding::error(code, target, path, message));
-        self.incomplete.insert(decky);
-        Err(())
+/// The address that an edge asks for, if it asks for one, or what is wrong with it.
+fn address(edge: &DraftEdge, subnet: Ipv4Net) -> Result<Option<Ipv4Addr>, (Code, String)> {
+    // An empty text says what leaving it out says.
+    let Some(text) = edge.address.as_deref().filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let Ok(address) = text.parse::<Ipv4Addr>() else {
+        let message = format!("{:?} is no IPv4 address", clip(text));
+        return Err((Code::IpMalformed, message));
+    };
+    match check(subnet, address) {
+        Ok(()) | Err(AddressRefused::Taken) => Ok(Some(address)),
+        Err(error @ AddressRefused::OutOfSubnet) => {
+            let message = format!("{error} {subnet} of LAN {}", clip(&edge.lan));
+            Err((Code::IpOutOfSubnet, message))
+        }
+        Err(error @ AddressRefused::Reserved) => Err((Code::IpReserved, error.to_string())),
     }
 }
 
@@ -193,14 +188,14 @@ impl Resolver<'_> {
 fn nowhere(
     lan: Option<&DraftLan>,
     edge: &DraftEdge,
-    path: &str,
+    path: impl Fn(&str) -> String,
     target: String,
 ) -> Option<Finding> {
     let Some(lan) = lan else {
         return Some(Finding::error(
             Code::EdgeUnknown,
             target,
-            format!("{path}.lan"),
+            path("lan"),
             format!("there is no LAN named {:?}", clip(&edge.lan)),
         ));
     };
@@ -209,7 +204,7 @@ fn nowhere(
     Some(Finding::error(
         Code::IpMalformed,
         target,
-        format!("{path}.address"),
+        path("address"),
         format!(
             "{:?} is no address of LAN {}, whose subnet {:?} cannot be read",
             clip(address),
