@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::access::{LoginCommand, TokenCommand, UserCommand};
 use crate::bus::BusCommand;
@@ -35,6 +35,19 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The command line, with every option taking what looks like a negative number as its value, so
+/// that whoever writes one is told what is wrong with it.
+pub(crate) fn command() -> clap::Command {
+    fn with_numbers(command: clap::Command) -> clap::Command {
+        let option = |arg: clap::Arg| {
+            let takes = arg.get_action().takes_values() && !arg.is_positional();
+            arg.allow_negative_numbers(takes)
+        };
+        command.mut_args(option).mut_subcommands(with_numbers)
+    }
+    with_numbers(Cli::command())
 }
 
 /// What every command takes.

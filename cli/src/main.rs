@@ -34,7 +34,7 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::FromArgMatches as _;
 
 use crate::args::{Cli, Command};
 use crate::context::{Context, Environment, Token};
@@ -43,7 +43,7 @@ use crate::failure::{Exit, Failure};
 fn main() -> ExitCode {
     // A shell that asks for words gets them, and nothing else happens.
     completion::answer(environment);
-    let matches = Cli::command().get_matches();
+    let matches = args::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context::new(&cli.global, &matches, environment());
     let outcome = run(cli.command, &context);

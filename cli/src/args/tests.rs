@@ -1,5 +1,3 @@
-use clap::CommandFactory as _;
-
 use super::*;
 
 fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
@@ -8,7 +6,23 @@ fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
 
 #[test]
 fn the_command_line_is_consistent() {
-    Cli::command().debug_assert();
+    command().debug_assert();
+}
+
+#[test]
+fn a_negative_number_is_a_wrong_value_and_no_option() {
+    for (words, option) in [
+        (&["topology", "generate", "--seed", "-1"][..], "--seed"),
+        (&["event", "ls", "--limit", "-5"], "--limit"),
+        (&["topology", "generate", "--depth=-1"], "--depth"),
+    ] {
+        let refused = command().try_get_matches_from([&["decnet"], words].concat());
+        let said = refused.expect_err("it is none").to_string();
+        assert!(
+            said.contains("invalid value '-") && said.contains(option),
+            "{said}"
+        );
+    }
 }
 
 #[test]
