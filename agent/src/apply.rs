@@ -25,6 +25,8 @@ mod actor;
 mod attempt;
 pub mod error;
 mod pace;
+mod phases;
+mod pool;
 mod undo;
 mod wanted;
 

@@ -18,13 +18,14 @@ use domain::revision::Fence;
 use domain::topology::hydrate::{HydratedDecky, HydratedInterface};
 use domain::wiring::Wiring;
 use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, join_all};
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApplyError;
 use super::pace::Pace;
+use super::phases::Phases;
+use super::pool::{self, AtOnce, Flow, Job};
 use super::undo::Undo;
 use super::wanted::{Wanted, desired};
 use super::{Followed, Progress, Settings};
@@ -94,45 +95,6 @@ pub(super) enum End {
     /// It could not; what was made is taken back.
     Failed(ApplyError),
 }
-
-/// Whether to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    On,
-    Stop,
-}
-
-/// How many jobs run at once.
-#[derive(Debug, Clone, Copy)]
-enum AtOnce<'a> {
-    /// So many.
-    Fixed(usize),
-    /// As many as the engine is fastest with.
-    Paced(&'a Pace),
-}
-
-impl AtOnce<'_> {
-    fn begin(self) {
-        if let Self::Paced(pace) = self {
-            pace.begin(Instant::now());
-        }
-    }
-
-    fn limit(self) -> usize {
-        match self {
-            Self::Fixed(limit) => limit.max(1),
-            Self::Paced(pace) => pace.limit(),
-        }
-    }
-
-    fn done(self) {
-        if let Self::Paced(pace) = self {
-            pace.done(Instant::now());
-        }
-    }
-}
-
-type Job<'a> = BoxFuture<'a, Result<Flow, ApplyError>>;
 
 /// What one attempt has made, found and done so far.
 #[derive(Default)]
@@ -315,7 +277,11 @@ impl Attempt {
             if jobs.is_empty() {
                 continue;
             }
-            if self.timed(work, stage, self.pool(at_once, jobs)).await? == Flow::Stop {
+            if self
+                .timed(work, stage, pool::run(at_once, jobs, &self.stop))
+                .await?
+                == Flow::Stop
+            {
                 return Ok(Flow::Stop);
             }
         }
@@ -335,39 +301,6 @@ impl Attempt {
             .iter()
             .filter(|lan| Some(lan.topology) == topology && !goes(&lan.handle));
         stays.map(|lan| (lan.id, lan.handle.clone())).collect()
-    }
-
-    /// Runs jobs, a few at once, in their order. After the first error or a stop no job
-    /// begins, and those that run end.
-    async fn pool(&self, at_once: AtOnce<'_>, jobs: Vec<Job<'_>>) -> Result<Flow, ApplyError> {
-        at_once.begin();
-        let mut waiting = jobs.into_iter();
-        let mut running = FuturesUnordered::new();
-        let mut first = None;
-        loop {
-            let limit = at_once.limit();
-            while first.is_none() && !self.stop.is_cancelled() && running.len() < limit {
-                match waiting.next() {
-                    Some(job) => running.push(job),
-                    None => break,
-                }
-            }
-            match running.next().await {
-                Some(Ok(Flow::On | Flow::Stop)) => at_once.done(),
-                Some(Err(error)) => match &first {
-                    None => first = Some(error),
-                    Some(_) => {
-                        tracing::warn!(error = %crate::chain::Chain(&error), "and another step")
-                    }
-                },
-                None => break,
-            }
-        }
-        match first {
-            Some(error) => Err(error),
-            None if self.stop.is_cancelled() => Ok(Flow::Stop),
-            None => Ok(Flow::On),
-        }
     }
 
     /// A job for each of these steps.
@@ -648,44 +581,4 @@ impl Attempt {
 pub(super) fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
     // Each change is whole: a panic of another step leaves nothing half written.
     work.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The steps by what may run at once.
-struct Phases<'a> {
-    removals: Vec<&'a Step>,
-    lan_removals: Vec<&'a Step>,
-    lan_creations: Vec<&'a Step>,
-    chains: Vec<Vec<&'a Step>>,
-}
-
-impl<'a> Phases<'a> {
-    fn of(steps: &'a [Step]) -> Self {
-        let mut this = Self {
-            removals: Vec::new(),
-            lan_removals: Vec::new(),
-            lan_creations: Vec::new(),
-            chains: Vec::new(),
-        };
-        let mut last = None;
-        for step in steps {
-            match &step.action {
-                Action::RemoveDecky { .. } | Action::Disconnect { .. } => this.removals.push(step),
-                Action::RemoveLan { .. } => this.lan_removals.push(step),
-                Action::CreateLan { .. } => this.lan_creations.push(step),
-                Action::Connect { decky, .. }
-                | Action::StartDecky { decky, .. }
-                | Action::CreateDecky { decky }
-                | Action::Rewire { decky, .. }
-                | Action::Configure { decky, .. } => {
-                    // The plan keeps the steps of one decky together.
-                    match this.chains.last_mut() {
-                        Some(chain) if last == Some(*decky) => chain.push(step),
-                        Some(_) | None => this.chains.push(vec![step]),
-                    }
-                    last = Some(*decky);
-                }
-            }
-        }
-        this
-    }
 }

@@ -51,6 +51,7 @@ mod lan;
 mod output;
 mod place;
 mod probe;
+mod process;
 mod program;
 mod publish;
 mod ready;
@@ -445,7 +446,7 @@ impl Engine for NativeEngine {
         let shared = Arc::clone(&self.shared);
         let process = {
             let id = id.clone();
-            task::blocking(move || shared.pid_of(&id).and_then(decky::open_process)).await
+            task::blocking(move || shared.pid_of(&id).and_then(process::open_process)).await
         };
         let following = Following {
             outputs: Arc::clone(&self.shared.outputs),

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Shared;
-use super::decky::open_process;
+use super::process::open_process;
 use super::ready::awaited;
 use crate::chain::Chain;
 use crate::engine::{Changed, EngineError};

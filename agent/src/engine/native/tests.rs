@@ -147,7 +147,7 @@ impl World for RealKernel {
     }
 
     async fn kill(&self, container: &Handle) {
-        let process = decky::open_process(self.pid(container)).expect("it runs");
+        let process = process::open_process(self.pid(container)).expect("it runs");
         let kill = rustix::process::Signal::KILL;
         rustix::process::pidfd_send_signal(&process, kill).expect("it runs");
     }
