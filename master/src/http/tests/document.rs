@@ -3,6 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use domain::host::Standing;
+use domain::observe::DriftKind;
+use domain::topology::mutation::state::MutationState;
+use domain::topology::status::TopologyStatus;
+
 use super::*;
 use crate::http::document::{document, role, text};
 
@@ -82,6 +87,42 @@ fn every_route_is_documented_and_nothing_else_is() {
         assert!(routes.insert(place.clone()), "{place} is there twice");
     }
     assert_eq!(documented, routes);
+}
+
+/// A client reads there what it has to be ready for.
+#[test]
+fn a_field_of_few_words_names_each_of_them() {
+    fn words<T: Copy>(all: &[T], word: impl Fn(T) -> &'static str) -> Vec<&'static str> {
+        all.iter().map(|each| word(*each)).collect()
+    }
+    let document = document();
+    for (schema, field, words) in [
+        (
+            "DriftShape",
+            "kind",
+            words(&DriftKind::ALL, DriftKind::as_str),
+        ),
+        (
+            "HostShape",
+            "standing",
+            words(&Standing::ALL, Standing::as_str),
+        ),
+        (
+            "TopologyShape",
+            "status",
+            words(&TopologyStatus::ALL, TopologyStatus::as_str),
+        ),
+        (
+            "MutationShape",
+            "state",
+            words(&MutationState::ALL, MutationState::as_str),
+        ),
+    ] {
+        let told = &document["components"]["schemas"][schema]["properties"][field]["description"];
+        let told = told.as_str().expect("it is described");
+        let named: BTreeSet<_> = told.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named, BTreeSet::from_iter(words), "{schema}.{field}");
+    }
 }
 
 #[test]
