@@ -25,10 +25,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, watch};
 
-use crate::notice::{Notices, random_uuid};
+use crate::notice::Notices;
 use crate::task;
 
 mod rows;
+mod schema;
 mod shrink;
 mod types;
 
@@ -40,49 +41,18 @@ pub use types::{
 };
 
 use rows::{blob_uuid, classify, log_path, mark, micros, move_aside, nanos, spooled, unsigned};
+use schema::{TryOpenError, check};
 use shrink::{Room, keep_within};
 
 /// The file's name in the data directory.
 pub const FILE: &str = "spool.db";
 
-const VERSION: i64 = 1;
 /// What a row costs beside its line: ids, numbers, the share of the index.
 const ROW_COST: u64 = 96;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
 /// Positions of containers that nobody has heard for so long are forgotten.
 const MARK_LIFE: time::Duration = time::Duration::days(30);
-
-const SCHEMA: &str = "
-CREATE TABLE spool (
-    one     INTEGER PRIMARY KEY CHECK (one = 1),
-    id      BLOB    NOT NULL,
-    last    INTEGER NOT NULL,
-    acked   INTEGER NOT NULL,
-    events  INTEGER NOT NULL,
-    bytes   INTEGER NOT NULL,
-    dropped INTEGER NOT NULL
-) STRICT;
-CREATE TABLE events (
-    sequence     INTEGER PRIMARY KEY,
-    topology     BLOB    NOT NULL,
-    decky        BLOB    NOT NULL,
-    collected_at INTEGER NOT NULL,
-    class        INTEGER NOT NULL,
-    missing      INTEGER NOT NULL,
-    line         BLOB    NOT NULL
-) STRICT;
-CREATE INDEX events_by_class ON events (class, sequence) WHERE class <> 0;
-CREATE TABLE marks (
-    handle  TEXT    NOT NULL,
-    boot    BLOB    NOT NULL,
-    counter INTEGER NOT NULL,
-    at      INTEGER NOT NULL,
-    config  TEXT    NOT NULL,
-    PRIMARY KEY (handle, boot)
-) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 1;
-";
 
 static INSERTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
@@ -506,76 +476,6 @@ impl Figures {
         self.events = self.events.saturating_sub(events);
         self.bytes = self.bytes.saturating_sub(events * ROW_COST + lines);
     }
-}
-
-// === opening ===
-
-enum TryOpenError {
-    Unusable { reason: &'static str },
-    Sqlx(sqlx::Error),
-}
-
-impl TryOpenError {
-    fn into_sqlx(self) -> sqlx::Error {
-        match self {
-            Self::Unusable { reason } => sqlx::Error::Protocol(reason.to_owned()),
-            Self::Sqlx(source) => source,
-        }
-    }
-}
-
-impl From<sqlx::Error> for TryOpenError {
-    fn from(source: sqlx::Error) -> Self {
-        match classify("open", source) {
-            SpoolError::Damaged { .. } => Self::Unusable {
-                reason: "it is damaged",
-            },
-            SpoolError::Full { source } | SpoolError::Failed { source, .. } => Self::Sqlx(source),
-            SpoolError::Sync { source } => Self::Sqlx(sqlx::Error::Io(source)),
-        }
-    }
-}
-
-/// Makes the tables of an empty file; refuses a damaged one or one of another version.
-async fn check(connection: &mut SqliteConnection) -> Result<(), TryOpenError> {
-    let version: i64 = sqlx::query("PRAGMA user_version")
-        .fetch_one(&mut *connection)
-        .await?
-        .try_get(0)?;
-    if version == 0 {
-        let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_schema")
-            .fetch_one(&mut *connection)
-            .await?
-            .try_get(0)?;
-        if tables != 0 {
-            return Err(TryOpenError::Unusable {
-                reason: "it is no spool",
-            });
-        }
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
-        sqlx::query("INSERT INTO spool VALUES (1, ?, 0, 0, 0, 0, 0)")
-            .bind(random_uuid().as_bytes().to_vec())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        return Ok(());
-    }
-    if version != VERSION {
-        return Err(TryOpenError::Unusable {
-            reason: "it is of another version",
-        });
-    }
-    let verdict: String = sqlx::query("PRAGMA quick_check(1)")
-        .fetch_one(&mut *connection)
-        .await?
-        .try_get(0)?;
-    if verdict != "ok" {
-        return Err(TryOpenError::Unusable {
-            reason: "it is damaged",
-        });
-    }
-    Ok(())
 }
 
 async fn load_figures(connection: &mut SqliteConnection) -> Result<Option<Figures>, sqlx::Error> {

@@ -1,0 +1,110 @@
+//! The form of the spool's file, and whether a file has it.
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Row as _};
+
+use super::rows::classify;
+use super::types::SpoolError;
+use crate::notice::random_uuid;
+
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE spool (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    id      BLOB    NOT NULL,
+    last    INTEGER NOT NULL,
+    acked   INTEGER NOT NULL,
+    events  INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    dropped INTEGER NOT NULL
+) STRICT;
+CREATE TABLE events (
+    sequence     INTEGER PRIMARY KEY,
+    topology     BLOB    NOT NULL,
+    decky        BLOB    NOT NULL,
+    collected_at INTEGER NOT NULL,
+    class        INTEGER NOT NULL,
+    missing      INTEGER NOT NULL,
+    line         BLOB    NOT NULL
+) STRICT;
+CREATE INDEX events_by_class ON events (class, sequence) WHERE class <> 0;
+CREATE TABLE marks (
+    handle  TEXT    NOT NULL,
+    boot    BLOB    NOT NULL,
+    counter INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    config  TEXT    NOT NULL,
+    PRIMARY KEY (handle, boot)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+
+/// Why a file could not be opened as a spool.
+pub(super) enum TryOpenError {
+    Unusable { reason: &'static str },
+    Sqlx(sqlx::Error),
+}
+
+impl TryOpenError {
+    pub(super) fn into_sqlx(self) -> sqlx::Error {
+        match self {
+            Self::Unusable { reason } => sqlx::Error::Protocol(reason.to_owned()),
+            Self::Sqlx(source) => source,
+        }
+    }
+}
+
+impl From<sqlx::Error> for TryOpenError {
+    fn from(source: sqlx::Error) -> Self {
+        match classify("open", source) {
+            SpoolError::Damaged { .. } => Self::Unusable {
+                reason: "it is damaged",
+            },
+            SpoolError::Full { source } | SpoolError::Failed { source, .. } => Self::Sqlx(source),
+            SpoolError::Sync { source } => Self::Sqlx(sqlx::Error::Io(source)),
+        }
+    }
+}
+
+/// Makes the tables of an empty file; refuses a damaged one or one of another version.
+pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), TryOpenError> {
+    let version: i64 = sqlx::query("PRAGMA user_version")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
+    if version == 0 {
+        let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get(0)?;
+        if tables != 0 {
+            return Err(TryOpenError::Unusable {
+                reason: "it is no spool",
+            });
+        }
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+        sqlx::query("INSERT INTO spool VALUES (1, ?, 0, 0, 0, 0, 0)")
+            .bind(random_uuid().as_bytes().to_vec())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        return Ok(());
+    }
+    if version != VERSION {
+        return Err(TryOpenError::Unusable {
+            reason: "it is of another version",
+        });
+    }
+    let verdict: String = sqlx::query("PRAGMA quick_check(1)")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
+    if verdict != "ok" {
+        return Err(TryOpenError::Unusable {
+            reason: "it is damaged",
+        });
+    }
+    Ok(())
+}
