@@ -15,14 +15,20 @@ use domain::revision::Fence;
 use domain::usage::Usages;
 use pki::acceptor::Connections;
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::allow::AllowTable;
 use crate::bus::Bus;
+use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::db::{Actor, Force, HostRow, StandingError, Store, StoreError};
 use crate::signal::Waker;
+use crate::task;
+
+/// How soon a change of who may connect is tried again when the database fails.
+const RELOAD_AGAIN: Duration = Duration::from_secs(1);
 
 /// How an agent and its host are, as its last heartbeat said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,6 +131,9 @@ pub struct Fleet {
     period: Duration,
     listening_since: OffsetDateTime,
     hosts: Mutex<HashMap<HostId, Entry>>,
+    /// Held from the reading of the allow-list until it is swapped: an older one never comes after a
+    /// newer one.
+    reloading: AsyncMutex<()>,
     numbers: AtomicU64,
     /// Heartbeats handled since the start.
     pub heartbeats: AtomicU64,
@@ -172,6 +181,7 @@ impl Fleet {
             period,
             listening_since,
             hosts: Mutex::default(),
+            reloading: AsyncMutex::default(),
             numbers: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
         }))
@@ -371,31 +381,61 @@ impl Fleet {
     }
 
     /// Changes what is decided about a host. Nothing of a revoked host has effect after this.
+    ///
+    /// Whoever asks may go away meanwhile: what was stored comes into force all the same.
     pub async fn set_standing(
-        &self,
+        self: &Arc<Self>,
         host: HostId,
         to: Standing,
         force: Force,
         actor: Actor,
     ) -> Result<HostRow, StandingError> {
-        let row = self
-            .store
-            .set_standing(host, to, force, actor, (self.clock)())
-            .await?;
-        self.reload_allow_list()
-            .await
-            .map_err(StandingError::Store)?;
-        if matches!(to, Standing::Revoked | Standing::Removed) {
+        let this = Arc::clone(self);
+        let deciding = task::spawn("host.standing", Span::current(), async move {
+            let now = (this.clock)();
+            let decided = this.store.set_standing(host, to, force, actor, now).await;
+            let is_in_force = match &decided {
+                Ok(_) => true,
+                // It was decided before: whoever asks again sees to it that it is so.
+                Err(StandingError::Illegal { from, .. }) => *from == to,
+                Err(_) => false,
+            };
+            if is_in_force {
+                this.enforce(host, to).await;
+            }
+            decided
+        });
+        match deciding.await {
+            Ok(decided) => decided,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and with it whoever waits here.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Brings into force what is stored about a host.
+    async fn enforce(&self, host: HostId, standing: Standing) {
+        while let Err(error) = self.reload_allow_list().await {
+            tracing::warn!(
+                host.id = %host,
+                error = %Chain(&error),
+                "a change of who may connect waits for the database"
+            );
+            tokio::time::sleep(RELOAD_AGAIN).await;
+        }
+        if matches!(standing, Standing::Revoked | Standing::Removed) {
             // The list was swapped before, so whoever reconnects now meets it.
             let cut = self.connections.cut(host);
-            tracing::info!(host.id = %host, connections = cut, standing = %to, "host cut off");
+            tracing::info!(host.id = %host, connections = cut, %standing, "host cut off");
         }
         self.waker.wake();
-        Ok(row)
     }
 
     /// Reads the allow-list anew.
     pub async fn reload_allow_list(&self) -> Result<(), StoreError> {
+        let _reloading = self.reloading.lock().await;
         self.allow.swap(self.store.allowed_keys().await?);
         Ok(())
     }

@@ -504,6 +504,9 @@ async fn flush(fleet: Arc<Fleet>, shutdown: CancellationToken) {
         if let Err(error) = fleet.flush().await {
             tracing::warn!(error = %Chain(&error), "when hosts were last heard could not be stored");
         }
+        if let Err(error) = fleet.reload_allow_list().await {
+            tracing::warn!(error = %Chain(&error), "who may connect could not be read");
+        }
     }
 }
 
