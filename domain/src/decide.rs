@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use crate::assign::{Assignment, HostReport, Phase};
+use crate::assign::{Assignment, FailureCode, HostReport, Phase, Refusal};
 use crate::id::TopologyId;
 use crate::topology::status::{StatusEvent, TopologyStatus};
 
@@ -45,11 +45,9 @@ pub fn decide_host(view: &HostView<'_>) -> HostAction {
     if report.fence > assignment.fence {
         return HostAction::Supersede;
     }
-    if report
-        .refusal
-        .as_ref()
-        .is_some_and(|refusal| refusal.fence == assignment.fence)
-    {
+    if report.refusal.as_ref().is_some_and(|refusal| {
+        refusal.fence == assignment.fence && !is_tried_again(refusal, view.status)
+    }) {
         return HostAction::Rest;
     }
     let push = match view.not_before {
@@ -88,6 +86,17 @@ pub fn decide_host(view: &HostView<'_>) -> HostAction {
             }
         }
     }
+}
+
+/// Whether a refusal is of what passes by itself, such as a full disk. A deploy that it has failed
+/// waits for the operator, as every failed deploy does; what is to be kept or removed does not.
+const fn is_tried_again(refusal: &Refusal, status: Option<TopologyStatus>) -> bool {
+    let passes = matches!(refusal.failure.code, FailureCode::Store);
+    let waits = matches!(
+        status,
+        Some(TopologyStatus::Deploying | TopologyStatus::Failed)
+    );
+    passes && !waits
 }
 
 /// What is known of a topology when its status is decided.
