@@ -409,7 +409,10 @@ impl Reconciler {
             assignment: &row.assignment,
             status,
             report: live.report.as_deref(),
-            not_before: back_off.map(|it| it.not_before),
+            // Later than that is said by no back-off: the clock was set back.
+            not_before: back_off
+                .map(|it| it.not_before)
+                .filter(|at| *at <= now + LONGEST),
             now,
         });
         match action {
