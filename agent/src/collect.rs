@@ -4,7 +4,7 @@
 //! Lines that were stored before are skipped, missing ones are accounted for. When the spool takes
 //! nothing, the channel to it fills, the followers stop reading, and the engine keeps the lines.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,15 +182,12 @@ impl Collector {
         shutdown: &CancellationToken,
     ) -> Result<(), CollectError> {
         let mut events = Vec::with_capacity(batch.len());
-        let mut marks = HashMap::new();
+        let mut marks = Vec::new();
         for collected in batch.drain(..) {
             events.extend(collected.events);
-            marks.insert(
-                (collected.mark.handle.clone(), collected.mark.boot),
-                collected.mark,
-            );
+            marks.push(collected.mark);
         }
-        let marks: Vec<_> = marks.into_values().collect();
+        let marks = last_of_each(marks);
         loop {
             match self.spool.append(&events, &marks).await {
                 Ok(dropped) => {
@@ -231,6 +228,15 @@ impl Collector {
             }
         }
     }
+}
+
+/// The last mark of each life of each container, in the order of their lines.
+fn last_of_each(mut marks: Vec<Mark>) -> Vec<Mark> {
+    let mut known = HashSet::new();
+    marks.reverse();
+    marks.retain(|mark| known.insert((mark.handle.clone(), mark.boot)));
+    marks.reverse();
+    marks
 }
 
 impl std::fmt::Debug for Collector {

@@ -51,8 +51,10 @@ pub const FILE: &str = "spool.db";
 const ROW_COST: u64 = 96;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
-/// Positions of containers that nobody has heard for so long are forgotten.
-const MARK_LIFE: time::Duration = time::Duration::days(30);
+/// How many marks are kept from one run to the next: the oldest of more are of containers that are
+/// long gone. By number and not by age, since a clock that jumps would forget those of deckies that
+/// still speak, and everything that these ever said would be read as new.
+const MARKS: i64 = 65_536;
 
 static INSERTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
@@ -98,7 +100,7 @@ impl Spool {
         now: OffsetDateTime,
     ) -> Result<Self, OpenError> {
         let path = directory.join(FILE);
-        match Self::try_open(&path, bounds, Arc::clone(&notices), now).await {
+        match Self::try_open(&path, bounds, Arc::clone(&notices)).await {
             Ok(spool) => Ok(spool),
             Err(TryOpenError::Unusable { reason }) => {
                 tracing::error!(
@@ -106,7 +108,7 @@ impl Spool {
                     "the spool is unusable; moving it aside and starting a new one"
                 );
                 move_aside(&path, now)?;
-                Self::try_open(&path, bounds, notices, now)
+                Self::try_open(&path, bounds, notices)
                     .await
                     .map_err(|error| OpenError::Open {
                         path: path.clone(),
@@ -147,7 +149,6 @@ impl Spool {
         path: &Path,
         bounds: Bounds,
         notices: Arc<Notices>,
-        now: OffsetDateTime,
     ) -> Result<Self, TryOpenError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -164,12 +165,14 @@ impl Spool {
                 reason: "it has no header",
             });
         };
-        let since = nanos(now.saturating_sub(MARK_LIFE));
+        sqlx::query(
+            "DELETE FROM marks WHERE turn <= \
+             (SELECT turn FROM marks ORDER BY turn DESC LIMIT 1 OFFSET ?)",
+        )
+        .bind(MARKS)
+        .execute(&mut writer)
+        .await?;
         // A write, so that the log file is there to be flushed.
-        sqlx::query("DELETE FROM marks WHERE at < ?")
-            .bind(since)
-            .execute(&mut writer)
-            .await?;
         sqlx::query("UPDATE spool SET one = 1")
             .execute(&mut writer)
             .await?;
@@ -205,8 +208,8 @@ impl Spool {
         self.figures.subscribe()
     }
 
-    /// Stores events and how far the containers have been read, together or not at all. Answers
-    /// how many older events had to go for it; each of them is accounted for by an event itself.
+    /// Stores events and how far the containers have been read, together or not at all; the marks
+    /// in the order of the lines that they are of. Answers how many older events had to go for it; each of them is accounted for by an event itself.
     pub async fn append(&self, events: &[NewEvent], marks: &[Mark]) -> Result<u64, SpoolError> {
         let mut writer = self.writer.lock().await;
         let mut next = *self.figures.borrow();
@@ -241,14 +244,17 @@ impl Spool {
         }
     }
 
-    /// How far the output of a container has been stored.
+    /// How far the output of a container has been stored: one mark for each life of its decky, that
+    /// of the latest line last.
     pub async fn marks(&self, handle: &Handle) -> Result<Vec<Mark>, SpoolError> {
         let mut reader = self.reader.lock().await;
-        let rows = sqlx::query("SELECT boot, counter, at, config FROM marks WHERE handle = ?")
-            .bind(handle.as_str())
-            .fetch_all(&mut *reader)
-            .await
-            .and_then(|rows| rows.iter().map(|row| mark(handle, row)).collect());
+        let rows = sqlx::query(
+            "SELECT boot, counter, at, config FROM marks WHERE handle = ? ORDER BY turn",
+        )
+        .bind(handle.as_str())
+        .fetch_all(&mut *reader)
+        .await
+        .and_then(|rows| rows.iter().map(|row| mark(handle, row)).collect());
         rows.map_err(|source| classify("read", source))
     }
 
@@ -365,9 +371,8 @@ impl Writer {
         insert(&mut transaction, events, next).await?;
         for mark in marks {
             sqlx::query(
-                "INSERT INTO marks (handle, boot, counter, at, config) VALUES (?,?,?,?,?) \
-                 ON CONFLICT (handle, boot) DO UPDATE \
-                 SET counter = excluded.counter, at = excluded.at, config = excluded.config",
+                "INSERT OR REPLACE INTO marks (handle, boot, counter, at, config) \
+                 VALUES (?,?,?,?,?)",
             )
             .bind(mark.handle.as_str())
             .bind(
