@@ -25,6 +25,7 @@ use crate::notice::Notices;
 use crate::spool::{Mark, NewEvent, Spool, SpoolError};
 use crate::task;
 
+mod lives;
 mod place;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! cannot come back with another event, and what is undone (events and positions together) is
 //! collected again from the engine.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ mod types;
 mod tests;
 
 pub use types::{
-    Bounds, Class, Figures, Mark, NewEvent, OpenError, Pressure, SpoolError, SpooledEvent,
+    Bounds, Class, Figures, LIVES, Mark, NewEvent, OpenError, Pressure, SpoolError, SpooledEvent,
 };
 
 use rows::{blob_uuid, classify, log_path, mark, micros, move_aside, nanos, spooled, unsigned};
@@ -51,8 +52,8 @@ pub const FILE: &str = "spool.db";
 const ROW_COST: u64 = 96;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
-/// How many marks are kept from one run to the next: the oldest of more are of containers that are
-/// long gone. By number and not by age, since a clock that jumps would forget those of deckies that
+/// How many marks are kept from one run to the next, which is more than the deckies of a host can
+/// have at once: the oldest of more are of containers that are long gone. By number and not by age, since a clock that jumps would forget those of deckies that
 /// still speak, and everything that these ever said would be read as new.
 const MARKS: i64 = 65_536;
 
@@ -369,22 +370,7 @@ impl Writer {
     ) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         insert(&mut transaction, events, next).await?;
-        for mark in marks {
-            sqlx::query(
-                "INSERT OR REPLACE INTO marks (handle, boot, counter, at, config) \
-                 VALUES (?,?,?,?,?)",
-            )
-            .bind(mark.handle.as_str())
-            .bind(
-                mark.boot
-                    .map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()),
-            )
-            .bind(mark.counter.cast_signed())
-            .bind(nanos(mark.at))
-            .bind(mark.config.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        }
+        store_marks(&mut transaction, marks).await?;
         let room = Room {
             bounds: self.bounds,
             pressure: self.pressure,
@@ -464,6 +450,39 @@ async fn insert(
                 .bind(event.line.to_vec());
         }
         query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Stores marks, and forgets those of all but the latest lives of their deckies.
+async fn store_marks(connection: &mut SqliteConnection, marks: &[Mark]) -> Result<(), sqlx::Error> {
+    for mark in marks {
+        sqlx::query(
+            "INSERT OR REPLACE INTO marks (handle, boot, counter, at, config) \
+             VALUES (?,?,?,?,?)",
+        )
+        .bind(mark.handle.as_str())
+        .bind(
+            mark.boot
+                .map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()),
+        )
+        .bind(mark.counter.cast_signed())
+        .bind(nanos(mark.at))
+        .bind(mark.config.as_str())
+        .execute(&mut *connection)
+        .await?;
+    }
+    let handles: BTreeSet<_> = marks.iter().map(|mark| mark.handle.as_str()).collect();
+    for handle in handles {
+        sqlx::query(
+            "DELETE FROM marks WHERE handle = ?1 AND boot <> x'' AND turn <= \
+             (SELECT turn FROM marks WHERE handle = ?1 AND boot <> x'' \
+              ORDER BY turn DESC LIMIT 1 OFFSET ?2)",
+        )
+        .bind(handle)
+        .bind(i64::try_from(LIVES).unwrap_or(i64::MAX))
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }

@@ -1,18 +1,20 @@
 //! The place in one container's output: which lines are new, which were stored, which are missing.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use domain::event::{MAX_LINE, Payload, Position};
-use domain::id::{BootId, DeckyId, TopologyId};
+use domain::id::{DeckyId, TopologyId};
 use domain::observe::Handle;
 use proto::line::{self, Line};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use super::lives::Lives;
 use crate::engine::OutputLine;
 use crate::notice::{Notice, Notices};
 use crate::spool::{Class, Mark, NewEvent};
+
+/// How many digits a digest of a configuration has.
+const DIGEST: usize = 64;
 
 /// Whose evidence it is: from the container's labels.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +28,7 @@ pub(super) struct Identity {
 pub(super) struct Place {
     identity: Identity,
     handle: Handle,
-    /// The last counter of each life of the decky.
-    counters: HashMap<BootId, u64>,
+    lives: Lives,
     /// Time and hash of the last line that was no decky line.
     raw: Option<(OffsetDateTime, u64)>,
     /// The latest line.
@@ -50,13 +51,16 @@ pub(super) struct Taken {
 impl Place {
     pub(super) fn new(identity: Identity, handle: Handle, marks: &[Mark]) -> Self {
         let newest = marks.iter().max_by_key(|mark| mark.at);
+        let mut lives = Lives::default();
+        for mark in marks {
+            if let Some(boot) = mark.boot {
+                lives.advance(boot, mark.counter);
+            }
+        }
         Self {
             identity,
             handle,
-            counters: marks
-                .iter()
-                .filter_map(|mark| Some((mark.boot?, mark.counter)))
-                .collect(),
+            lives,
             raw: marks
                 .iter()
                 .find(|mark| mark.boot.is_none())
@@ -151,12 +155,8 @@ impl Place {
     /// `None` for a line that was taken before; otherwise the gap before it, if there is one.
     fn advance(&mut self, position: Position) -> Option<Option<Notice>> {
         let Position { boot, counter } = position;
-        let last = self.counters.entry(boot).or_insert(0);
-        if counter <= *last {
-            return None;
-        }
-        let (first, missing) = (*last + 1, counter - *last - 1);
-        *last = counter;
+        let last = self.lives.advance(boot, counter)?;
+        let (first, missing) = (last + 1, counter - last - 1);
         Some((missing > 0).then_some(Notice::Gap {
             boot,
             first,
@@ -180,12 +180,14 @@ impl Place {
     }
 }
 
-/// The digest of the configuration in force, if the line says one.
+/// The digest of the configuration in force, if the line says one. It is kept for as long as the
+/// decky is: whatever else stands there is evidence, and no more.
 fn said_config(line: Line) -> Option<String> {
     let Payload::Lifecycle { config, .. } = line.sighting.payload else {
         return None;
     };
-    Some(config).filter(|config| !config.is_empty())
+    let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    Some(config).filter(|config| config.len() == DIGEST && config.bytes().all(hexadecimal))
 }
 
 fn class(payload: &Payload) -> Class {

@@ -43,7 +43,8 @@ PRAGMA user_version = 1;
 ";
 
 /// Marks in the order in which they were stored: one that is stored again takes the next turn. What
-/// is the oldest is told by it and never by `at`, which is a clock's that may jump, or a place.
+/// is the oldest is told by it and never by `at`, which is a clock's that may jump, or a place. The
+/// first form kept whatever a decky that was taken over had written into them.
 const SECOND: &str = "
 ALTER TABLE marks RENAME TO former;
 CREATE TABLE marks (
@@ -56,7 +57,12 @@ CREATE TABLE marks (
     UNIQUE (handle, boot)
 ) STRICT;
 INSERT INTO marks (handle, boot, counter, at, config)
-    SELECT handle, boot, counter, at, config FROM former ORDER BY at;
+    SELECT handle, boot, counter, at, CASE WHEN length(config) = 64 THEN config ELSE '' END
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY handle, boot = x'' ORDER BY at DESC) AS age
+        FROM former
+    )
+    WHERE age <= 16 ORDER BY at;
 DROP TABLE former;
 PRAGMA user_version = 2;
 ";

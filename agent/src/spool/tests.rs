@@ -260,6 +260,40 @@ async fn the_marks_that_were_not_stored_again_for_longest_are_forgotten_first() 
 }
 
 #[tokio::test]
+async fn only_the_latest_lives_of_a_decky_have_marks() {
+    let directory = fresh();
+    let spool = open(directory.path(), ROOMY).await;
+    let raw = Mark {
+        boot: None,
+        ..mark_of("c1", 0, 77)
+    };
+    let other = mark_of("c2", 1, 1);
+    spool
+        .append(&[], &[raw.clone(), other.clone()])
+        .await
+        .expect("room");
+    // More in one batch than are kept, and more batches.
+    for batch in 0..20 {
+        let lives = batch * 100..batch * 100 + 100;
+        let marks: Vec<_> = lives.map(|life| mark_of("c1", life, 1)).collect();
+        spool.append(&[], &marks).await.expect("room");
+        spool
+            .append(
+                &[],
+                &[mark_of("c1", 0, u64::try_from(batch).expect("few") + 2)],
+            )
+            .await
+            .expect("room");
+    }
+    let marks = spool.marks(&raw.handle).await.expect("readable");
+    let mut wanted = vec![raw];
+    wanted.extend((1985..2000).map(|life| mark_of("c1", life, 1)));
+    wanted.push(mark_of("c1", 0, 21));
+    assert_eq!(marks, wanted);
+    assert_eq!(spool.marks(&other.handle).await.expect("readable"), [other]);
+}
+
+#[tokio::test]
 async fn a_spool_of_the_first_form_is_taken_over_with_all_that_is_in_it() {
     let directory = fresh();
     let id = Uuid::from_u128(9);
@@ -285,9 +319,14 @@ async fn a_spool_of_the_first_form_is_taken_over_with_all_that_is_in_it() {
         .await
         .expect("an event");
     let (late, early) = (mark_of("c1", 1, 5), mark_of("c1", 2, 3));
-    for (mark, at) in [(&late, 2_000_i64), (&early, 1_000)] {
+    let forged: Vec<_> = (100..200).map(|life| mark_of("c2", life, 1)).collect();
+    let forged_at = forged.iter().zip(100_i64..);
+    for (mark, at) in [(&late, 2_000_i64), (&early, 1_000)]
+        .into_iter()
+        .chain(forged_at)
+    {
         let boot = mark.boot.expect("a life").uuid();
-        sqlx::query("INSERT INTO marks VALUES (?, ?, ?, ?, '')")
+        sqlx::query("INSERT INTO marks VALUES (?, ?, ?, ?, 'no digest')")
             .bind(mark.handle.as_str())
             .bind(boot.as_bytes().to_vec())
             .bind(mark.counter.cast_signed())
@@ -316,6 +355,9 @@ async fn a_spool_of_the_first_form_is_taken_over_with_all_that_is_in_it() {
         spool.marks(&marks[0].handle).await.expect("readable"),
         marks
     );
+    let forged = spool.marks(&Handle::new("c2")).await.expect("readable");
+    assert_eq!(forged.len(), LIVES);
+    assert_eq!(forged[LIVES - 1].boot, mark_of("c2", 199, 1).boot);
     spool.append(&numbered(2..3), &[]).await.expect("room");
     assert_eq!(all(&spool).await[1].sequence, 2);
     spool.close().await.expect("closable");
