@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use pki::clock::Clock;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Followed;
@@ -38,6 +38,13 @@ const BATCH: usize = 512;
 /// Lines that wait for the spool. With the longest of lines these are 32 MiB.
 const QUEUE: usize = 2048;
 const RETRY_SPOOL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the clock has gone back behind the time from which on a container
+/// is read.
+const LOOK: Duration = if cfg!(test) {
+    Duration::from_millis(20)
+} else {
+    Duration::from_secs(10)
+};
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -260,6 +267,8 @@ struct Follower {
 enum Pause {
     /// The container's output ended, or the container is not there.
     Ended,
+    /// The clock has gone back, and the engine may skip what is said until it is where it was.
+    Unsound,
     /// The engine could not go on.
     Failed(EngineError),
     /// The agent ends.
@@ -278,6 +287,7 @@ impl Follower {
             match self.read(&mut place, &mut deaf, &shutdown).await {
                 Pause::Shutdown => return,
                 Pause::Ended => deaf = None,
+                Pause::Unsound => continue,
                 Pause::Failed(error) => {
                     if error.kind == EngineErrorKind::Unreachable {
                         self.collector.vitals.engine_silent();
@@ -339,8 +349,10 @@ impl Follower {
         deaf: &mut Option<Deaf>,
         shutdown: &CancellationToken,
     ) -> Pause {
+        let clock = &self.collector.clock;
+        let since = place.since(clock());
         let opened = tokio::select! {
-            opened = self.collector.engine.follow(&self.followed.handle, place.since()) => opened,
+            opened = self.collector.engine.follow(&self.followed.handle, since) => opened,
             () = shutdown.cancelled() => return Pause::Shutdown,
         };
         let mut lines = match opened {
@@ -350,12 +362,19 @@ impl Follower {
         };
         *deaf = None;
         self.collector.vitals.engine_answered();
-        place.replay();
+        place.replay(since);
+        let mut look = interval(LOOK);
         loop {
             let next = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Pause::Shutdown,
                 next = lines.next() => next,
+                _ = look.tick() => {
+                    if since.is_some_and(|since| since > clock()) {
+                        return Pause::Unsound;
+                    }
+                    continue;
+                }
             };
             let line = match next {
                 None => return Pause::Ended,
