@@ -164,8 +164,7 @@ impl Output {
                     let length = older.metadata()?.len();
                     this.old = Some((older_end.saturating_sub(length), older));
                 } else if this.base > 0 {
-                    // Nobody but this copy knows the place: it is kept by a cut that is ended now.
-                    this.cut()?;
+                    // Nobody but this copy knows the place: it stays until the next cut.
                     return Ok(this);
                 }
                 gone_is_fine(fs::remove_file(path))?;
