@@ -4,7 +4,7 @@
 //! Lines that were stored before are skipped, missing ones are accounted for. When the spool takes
 //! nothing, the channel to it fills, the followers stop reading, and the engine keeps the lines.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use pki::clock::Clock;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Followed;
@@ -25,6 +25,7 @@ use crate::notice::Notices;
 use crate::spool::{Mark, NewEvent, Spool, SpoolError};
 use crate::task;
 
+mod lives;
 mod place;
 
 #[cfg(test)]
@@ -37,6 +38,13 @@ const BATCH: usize = 512;
 /// Lines that wait for the spool. With the longest of lines these are 32 MiB.
 const QUEUE: usize = 2048;
 const RETRY_SPOOL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the clock has gone back behind the time from which on a container
+/// is read.
+const LOOK: Duration = if cfg!(test) {
+    Duration::from_millis(20)
+} else {
+    Duration::from_secs(10)
+};
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -182,15 +190,12 @@ impl Collector {
         shutdown: &CancellationToken,
     ) -> Result<(), CollectError> {
         let mut events = Vec::with_capacity(batch.len());
-        let mut marks = HashMap::new();
+        let mut marks = Vec::new();
         for collected in batch.drain(..) {
             events.extend(collected.events);
-            marks.insert(
-                (collected.mark.handle.clone(), collected.mark.boot),
-                collected.mark,
-            );
+            marks.push(collected.mark);
         }
-        let marks: Vec<_> = marks.into_values().collect();
+        let marks = last_of_each(marks);
         loop {
             match self.spool.append(&events, &marks).await {
                 Ok(dropped) => {
@@ -233,6 +238,15 @@ impl Collector {
     }
 }
 
+/// The last mark of each life of each container, in the order of their lines.
+fn last_of_each(mut marks: Vec<Mark>) -> Vec<Mark> {
+    let mut known = HashSet::new();
+    marks.reverse();
+    marks.retain(|mark| known.insert((mark.handle.clone(), mark.boot)));
+    marks.reverse();
+    marks
+}
+
 impl std::fmt::Debug for Collector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Collector")
@@ -253,6 +267,8 @@ struct Follower {
 enum Pause {
     /// The container's output ended, or the container is not there.
     Ended,
+    /// The clock has gone back, and the engine may skip what is said until it is where it was.
+    Unsound,
     /// The engine could not go on.
     Failed(EngineError),
     /// The agent ends.
@@ -271,6 +287,7 @@ impl Follower {
             match self.read(&mut place, &mut deaf, &shutdown).await {
                 Pause::Shutdown => return,
                 Pause::Ended => deaf = None,
+                Pause::Unsound => continue,
                 Pause::Failed(error) => {
                     if error.kind == EngineErrorKind::Unreachable {
                         self.collector.vitals.engine_silent();
@@ -332,8 +349,10 @@ impl Follower {
         deaf: &mut Option<Deaf>,
         shutdown: &CancellationToken,
     ) -> Pause {
+        let clock = &self.collector.clock;
+        let since = place.since(clock());
         let opened = tokio::select! {
-            opened = self.collector.engine.follow(&self.followed.handle, place.since()) => opened,
+            opened = self.collector.engine.follow(&self.followed.handle, since) => opened,
             () = shutdown.cancelled() => return Pause::Shutdown,
         };
         let mut lines = match opened {
@@ -343,12 +362,19 @@ impl Follower {
         };
         *deaf = None;
         self.collector.vitals.engine_answered();
-        place.replay();
+        place.replay(since);
+        let mut look = interval(LOOK);
         loop {
             let next = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Pause::Shutdown,
                 next = lines.next() => next,
+                _ = look.tick() => {
+                    if since.is_some_and(|since| since > clock()) {
+                        return Pause::Unsound;
+                    }
+                    continue;
+                }
             };
             let line = match next {
                 None => return Pause::Ended,

@@ -11,6 +11,7 @@
 //! cannot come back with another event, and what is undone (events and positions together) is
 //! collected again from the engine.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ mod types;
 mod tests;
 
 pub use types::{
-    Bounds, Class, Figures, Mark, NewEvent, OpenError, Pressure, SpoolError, SpooledEvent,
+    Bounds, Class, Figures, LIVES, Mark, NewEvent, OpenError, Pressure, SpoolError, SpooledEvent,
 };
 
 use rows::{blob_uuid, classify, log_path, mark, micros, move_aside, nanos, spooled, unsigned};
@@ -51,8 +52,10 @@ pub const FILE: &str = "spool.db";
 const ROW_COST: u64 = 96;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
-/// Positions of containers that nobody has heard for so long are forgotten.
-const MARK_LIFE: time::Duration = time::Duration::days(30);
+/// How many marks are kept from one run to the next, which is more than the deckies of a host can
+/// have at once: the oldest of more are of containers that are long gone. By number and not by age, since a clock that jumps would forget those of deckies that
+/// still speak, and everything that these ever said would be read as new.
+const MARKS: i64 = 65_536;
 
 static INSERTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
     CHUNKS.map(|rows| {
@@ -98,7 +101,7 @@ impl Spool {
         now: OffsetDateTime,
     ) -> Result<Self, OpenError> {
         let path = directory.join(FILE);
-        match Self::try_open(&path, bounds, Arc::clone(&notices), now).await {
+        match Self::try_open(&path, bounds, Arc::clone(&notices)).await {
             Ok(spool) => Ok(spool),
             Err(TryOpenError::Unusable { reason }) => {
                 tracing::error!(
@@ -106,7 +109,7 @@ impl Spool {
                     "the spool is unusable; moving it aside and starting a new one"
                 );
                 move_aside(&path, now)?;
-                Self::try_open(&path, bounds, notices, now)
+                Self::try_open(&path, bounds, notices)
                     .await
                     .map_err(|error| OpenError::Open {
                         path: path.clone(),
@@ -147,7 +150,6 @@ impl Spool {
         path: &Path,
         bounds: Bounds,
         notices: Arc<Notices>,
-        now: OffsetDateTime,
     ) -> Result<Self, TryOpenError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -164,12 +166,14 @@ impl Spool {
                 reason: "it has no header",
             });
         };
-        let since = nanos(now.saturating_sub(MARK_LIFE));
+        sqlx::query(
+            "DELETE FROM marks WHERE turn <= \
+             (SELECT turn FROM marks ORDER BY turn DESC LIMIT 1 OFFSET ?)",
+        )
+        .bind(MARKS)
+        .execute(&mut writer)
+        .await?;
         // A write, so that the log file is there to be flushed.
-        sqlx::query("DELETE FROM marks WHERE at < ?")
-            .bind(since)
-            .execute(&mut writer)
-            .await?;
         sqlx::query("UPDATE spool SET one = 1")
             .execute(&mut writer)
             .await?;
@@ -205,8 +209,8 @@ impl Spool {
         self.figures.subscribe()
     }
 
-    /// Stores events and how far the containers have been read, together or not at all. Answers
-    /// how many older events had to go for it; each of them is accounted for by an event itself.
+    /// Stores events and how far the containers have been read, together or not at all; the marks
+    /// in the order of the lines that they are of. Answers how many older events had to go for it; each of them is accounted for by an event itself.
     pub async fn append(&self, events: &[NewEvent], marks: &[Mark]) -> Result<u64, SpoolError> {
         let mut writer = self.writer.lock().await;
         let mut next = *self.figures.borrow();
@@ -241,14 +245,17 @@ impl Spool {
         }
     }
 
-    /// How far the output of a container has been stored.
+    /// How far the output of a container has been stored: one mark for each life of its decky, that
+    /// of the latest line last.
     pub async fn marks(&self, handle: &Handle) -> Result<Vec<Mark>, SpoolError> {
         let mut reader = self.reader.lock().await;
-        let rows = sqlx::query("SELECT boot, counter, at, config FROM marks WHERE handle = ?")
-            .bind(handle.as_str())
-            .fetch_all(&mut *reader)
-            .await
-            .and_then(|rows| rows.iter().map(|row| mark(handle, row)).collect());
+        let rows = sqlx::query(
+            "SELECT boot, counter, at, config FROM marks WHERE handle = ? ORDER BY turn",
+        )
+        .bind(handle.as_str())
+        .fetch_all(&mut *reader)
+        .await
+        .and_then(|rows| rows.iter().map(|row| mark(handle, row)).collect());
         rows.map_err(|source| classify("read", source))
     }
 
@@ -363,23 +370,7 @@ impl Writer {
     ) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         insert(&mut transaction, events, next).await?;
-        for mark in marks {
-            sqlx::query(
-                "INSERT INTO marks (handle, boot, counter, at, config) VALUES (?,?,?,?,?) \
-                 ON CONFLICT (handle, boot) DO UPDATE \
-                 SET counter = excluded.counter, at = excluded.at, config = excluded.config",
-            )
-            .bind(mark.handle.as_str())
-            .bind(
-                mark.boot
-                    .map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()),
-            )
-            .bind(mark.counter.cast_signed())
-            .bind(nanos(mark.at))
-            .bind(mark.config.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        }
+        store_marks(&mut transaction, marks).await?;
         let room = Room {
             bounds: self.bounds,
             pressure: self.pressure,
@@ -459,6 +450,39 @@ async fn insert(
                 .bind(event.line.to_vec());
         }
         query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Stores marks, and forgets those of all but the latest lives of their deckies.
+async fn store_marks(connection: &mut SqliteConnection, marks: &[Mark]) -> Result<(), sqlx::Error> {
+    for mark in marks {
+        sqlx::query(
+            "INSERT OR REPLACE INTO marks (handle, boot, counter, at, config) \
+             VALUES (?,?,?,?,?)",
+        )
+        .bind(mark.handle.as_str())
+        .bind(
+            mark.boot
+                .map_or_else(Vec::new, |boot| boot.uuid().as_bytes().to_vec()),
+        )
+        .bind(mark.counter.cast_signed())
+        .bind(nanos(mark.at))
+        .bind(mark.config.as_str())
+        .execute(&mut *connection)
+        .await?;
+    }
+    let handles: BTreeSet<_> = marks.iter().map(|mark| mark.handle.as_str()).collect();
+    for handle in handles {
+        sqlx::query(
+            "DELETE FROM marks WHERE handle = ?1 AND boot <> x'' AND turn <= \
+             (SELECT turn FROM marks WHERE handle = ?1 AND boot <> x'' \
+              ORDER BY turn DESC LIMIT 1 OFFSET ?2)",
+        )
+        .bind(handle)
+        .bind(i64::try_from(LIVES).unwrap_or(i64::MAX))
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }

@@ -1,18 +1,20 @@
 //! The place in one container's output: which lines are new, which were stored, which are missing.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use domain::event::{MAX_LINE, Payload, Position};
-use domain::id::{BootId, DeckyId, TopologyId};
+use domain::id::{DeckyId, TopologyId};
 use domain::observe::Handle;
 use proto::line::{self, Line};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use super::lives::Lives;
 use crate::engine::OutputLine;
 use crate::notice::{Notice, Notices};
 use crate::spool::{Class, Mark, NewEvent};
+
+/// How many digits a digest of a configuration has.
+const DIGEST: usize = 64;
 
 /// Whose evidence it is: from the container's labels.
 #[derive(Debug, Clone, Copy)]
@@ -26,16 +28,25 @@ pub(super) struct Identity {
 pub(super) struct Place {
     identity: Identity,
     handle: Handle,
-    /// The last counter of each life of the decky.
-    counters: HashMap<BootId, u64>,
+    lives: Lives,
     /// Time and hash of the last line that was no decky line.
     raw: Option<(OffsetDateTime, u64)>,
-    /// The latest line.
+    /// When the latest line was taken by its engine, whose clock may have gone back since.
     at: Option<OffsetDateTime>,
     config: String,
-    /// Lines up to this time may be repetitions of stored ones.
-    replayed_until: Option<OffsetDateTime>,
+    repeats: Repeats,
     lines: u64,
+}
+
+/// Which lines without a position may be repetitions of stored ones. The others tell it themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    /// None any more.
+    Over,
+    /// Those up to this time.
+    Until(OffsetDateTime),
+    /// All until the last stored one comes by: times say nothing, for the clock has gone back.
+    UntilKnown,
 }
 
 /// What a new line amounts to.
@@ -48,29 +59,34 @@ pub(super) struct Taken {
 }
 
 impl Place {
+    /// A place behind what was stored, told by marks in the order of their lines.
     pub(super) fn new(identity: Identity, handle: Handle, marks: &[Mark]) -> Self {
-        let newest = marks.iter().max_by_key(|mark| mark.at);
+        let newest = marks.last();
+        let mut lives = Lives::default();
+        for mark in marks {
+            if let Some(boot) = mark.boot {
+                lives.advance(boot, mark.counter);
+            }
+        }
         Self {
             identity,
             handle,
-            counters: marks
-                .iter()
-                .filter_map(|mark| Some((mark.boot?, mark.counter)))
-                .collect(),
+            lives,
             raw: marks
                 .iter()
                 .find(|mark| mark.boot.is_none())
                 .map(|mark| (mark.at, mark.counter)),
             at: newest.map(|mark| mark.at),
             config: newest.map(|mark| mark.config.clone()).unwrap_or_default(),
-            replayed_until: None,
+            repeats: Repeats::Over,
             lines: 0,
         }
     }
 
-    /// From when on to read.
-    pub(super) const fn since(&self) -> Option<OffsetDateTime> {
-        self.at
+    /// From when on to read, at this time; none for from the beginning. An engine that is asked for
+    /// lines from a time to come on hands on none until then: what was stored is then read again.
+    pub(super) fn since(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        self.at.filter(|at| *at <= now)
     }
 
     /// The configuration that the decky last said was in force.
@@ -83,9 +99,16 @@ impl Place {
         self.lines
     }
 
-    /// The engine begins again at [`Self::since`].
-    pub(super) const fn replay(&mut self) {
-        self.replayed_until = self.at;
+    /// The engine begins again at `since`, which was told by [`Self::since`].
+    pub(super) fn replay(&mut self, since: Option<OffsetDateTime>) {
+        let raw_comes_by = self
+            .raw
+            .is_some_and(|(at, _)| since.is_none_or(|since| at > since));
+        self.repeats = match since {
+            _ if raw_comes_by => Repeats::UntilKnown,
+            Some(since) => Repeats::Until(since),
+            None => Repeats::Over,
+        };
     }
 
     /// Takes the next line of the stream; nothing when it was taken before.
@@ -121,7 +144,7 @@ impl Place {
             self.config.clone_from(config);
         }
         events.push(self.event(bytes, class, now));
-        self.at = Some(self.at.map_or(output.at, |at| at.max(output.at)));
+        self.at = Some(output.at);
         self.lines += 1;
         let mark = Mark {
             handle: self.handle.clone(),
@@ -151,12 +174,10 @@ impl Place {
     /// `None` for a line that was taken before; otherwise the gap before it, if there is one.
     fn advance(&mut self, position: Position) -> Option<Option<Notice>> {
         let Position { boot, counter } = position;
-        let last = self.counters.entry(boot).or_insert(0);
-        if counter <= *last {
-            return None;
-        }
-        let (first, missing) = (*last + 1, counter - *last - 1);
-        *last = counter;
+        let last = self.lives.advance(boot, counter)?;
+        // What stands behind a new line is new.
+        self.repeats = Repeats::Over;
+        let (first, missing) = (last + 1, counter - last - 1);
         Some((missing > 0).then_some(Notice::Gap {
             boot,
             first,
@@ -167,25 +188,36 @@ impl Place {
     /// A line without a position is known again by its time and its hash, and only while the
     /// engine may be repeating itself: afterwards, two lines may well be alike.
     fn advance_raw(&mut self, at: OffsetDateTime, bytes: &[u8]) -> Option<u64> {
-        let hash = hash(bytes);
-        if self.replayed_until.is_some_and(|until| at <= until)
-            && self.raw.is_some_and(|(stored, stored_hash)| {
-                at < stored || (at == stored && hash == stored_hash)
-            })
-        {
+        let line = (at, hash(bytes));
+        let known = self.raw == Some(line);
+        let repeated = match self.repeats {
+            Repeats::Over => false,
+            Repeats::Until(until) => {
+                at <= until && (known || self.raw.is_some_and(|(stored, _)| at < stored))
+            }
+            Repeats::UntilKnown => {
+                if known {
+                    self.repeats = Repeats::Over;
+                }
+                true
+            }
+        };
+        if repeated {
             return None;
         }
-        self.raw = Some((at, hash));
-        Some(hash)
+        self.raw = Some(line);
+        Some(line.1)
     }
 }
 
-/// The digest of the configuration in force, if the line says one.
+/// The digest of the configuration in force, if the line says one. It is kept for as long as the
+/// decky is: whatever else stands there is evidence, and no more.
 fn said_config(line: Line) -> Option<String> {
     let Payload::Lifecycle { config, .. } = line.sighting.payload else {
         return None;
     };
-    Some(config).filter(|config| !config.is_empty())
+    let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    Some(config).filter(|config| config.len() == DIGEST && config.bytes().all(hexadecimal))
 }
 
 fn class(payload: &Payload) -> Class {

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -213,6 +214,8 @@ struct World {
     vitals: Arc<Vitals>,
     shutdown: CancellationToken,
     following: watch::Sender<Arc<Vec<Followed>>>,
+    /// What the clock shows, in seconds.
+    now: Arc<AtomicI64>,
     running: Option<JoinHandle<Result<(), CollectError>>>,
 }
 
@@ -241,12 +244,14 @@ impl World {
             vitals: Arc::default(),
             shutdown: CancellationToken::new(),
             following: watch::Sender::new(Arc::new(vec![followed()])),
+            now: Arc::new(AtomicI64::new(1000)),
             running: None,
         }
     }
 
     fn start(&mut self, engine: &Arc<Scripted>) {
         let saw = Arc::clone(&self.saw);
+        let now = Arc::clone(&self.now);
         let collector = Collector {
             engine: Arc::clone(engine) as Arc<dyn Engine>,
             spool: Arc::clone(&self.spool),
@@ -257,7 +262,7 @@ impl World {
             }),
             vitals: Arc::clone(&self.vitals),
             notices: Arc::new(Notices::new(Arc::new(|| second(0)))),
-            clock: Arc::new(|| second(1000)),
+            clock: Arc::new(move || second(now.load(Ordering::Relaxed))),
             flush: Duration::from_millis(1),
         };
         self.shutdown = CancellationToken::new();
@@ -390,6 +395,70 @@ async fn a_stream_that_breaks_is_followed_again_without_loss_or_repetition() {
 }
 
 #[tokio::test]
+async fn a_clock_that_went_back_between_two_runs_hides_no_line_and_repeats_none() {
+    let mut world = World::new().await;
+    let before = || {
+        vec![
+            line(898, 1, 1),
+            said(899, "junk"),
+            line(899, 1, 2),
+            said(900, "junk"),
+            line(900, 1, 3),
+        ]
+    };
+    world.start(&Scripted::of([(before(), End::StaysOpen)]));
+    world.spooled(5).await;
+    world.stop().await;
+
+    // An engine that were asked for what came since 900 would show nothing of it.
+    world.now.store(500, Ordering::Relaxed);
+    let mut again = before();
+    again.extend([
+        said(400, "junk"),
+        line(401, 1, 4),
+        said(402, "junk"),
+        line(403, 2, 1),
+    ]);
+    let engine = Scripted::of([(again, End::StaysOpen)]);
+    world.start(&engine);
+    world.spooled(9).await;
+    world.stop().await;
+    assert_eq!(engine.asked(), [None]);
+    let wanted = [
+        "1", "raw junk", "2", "raw junk", "3", "raw junk", "4", "raw junk", "1",
+    ];
+    assert_eq!(world.read().await, wanted);
+
+    // From then on it is read from where it is by that clock.
+    let rest = vec![line(403, 2, 1), line(404, 2, 2)];
+    let engine = Scripted::of([(rest, End::StaysOpen)]);
+    world.start(&engine);
+    world.spooled(10).await;
+    world.stop().await;
+    assert_eq!(engine.asked(), [Some(second(403))]);
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_while_a_container_is_read_hides_no_line() {
+    let mut world = World::new().await;
+    world.start(&Scripted::of([(vec![line(900, 1, 1)], End::StaysOpen)]));
+    world.spooled(1).await;
+    world.stop().await;
+    // Asked for what came since 900, the engine holds back what comes at 400.
+    let engine = Scripted::of([
+        (vec![line(900, 1, 1)], End::StaysOpen),
+        (vec![line(900, 1, 1), line(400, 1, 2)], End::StaysOpen),
+    ]);
+    world.start(&engine);
+    eventually("it is followed", || !engine.asked().is_empty()).await;
+    world.now.store(399, Ordering::Relaxed);
+    world.spooled(2).await;
+    world.stop().await;
+    assert_eq!(engine.asked(), [Some(second(900)), None]);
+    assert_eq!(world.read().await, ["1", "2"]);
+}
+
+#[tokio::test]
 async fn missing_lines_are_accounted_for_by_an_event() {
     let mut world = World::new().await;
     // A log that was rotated before it was read, and one that lost lines in its middle.
@@ -438,11 +507,15 @@ async fn garbage_is_kept_as_it_came_and_an_endless_line_is_cut() {
 #[tokio::test]
 async fn signs_of_life_say_which_configuration_is_in_force_also_after_a_restart() {
     let mut world = World::new().await;
-    let says = vec![alive(1, 1, "aa"), line(2, 1, 2), alive(3, 3, "bb")];
+    let (first, second) = ("a".repeat(64), "b".repeat(64));
+    let says = vec![alive(1, 1, &first), line(2, 1, 2), alive(3, 3, &second)];
     world.start(&Scripted::of([(says, End::StaysOpen)]));
     world.spooled(3).await;
     world.stop().await;
-    assert_eq!(*world.saw.lock().expect("no panic"), ["aa", "bb"]);
+    assert_eq!(
+        *world.saw.lock().expect("no panic"),
+        [first.clone(), second.clone()]
+    );
 
     world.start(&Scripted::of([(Vec::new(), End::StaysOpen)]));
     let saw = Arc::clone(&world.saw);
@@ -451,7 +524,35 @@ async fn signs_of_life_say_which_configuration_is_in_force_also_after_a_restart(
     })
     .await;
     world.stop().await;
-    assert_eq!(*world.saw.lock().expect("no panic"), ["aa", "bb", "bb"]);
+    assert_eq!(
+        *world.saw.lock().expect("no panic"),
+        [first, second.clone(), second]
+    );
+}
+
+#[tokio::test]
+async fn what_an_owned_decky_says_of_its_lives_and_configurations_is_kept_in_bounds() {
+    let mut world = World::new().await;
+    let long = "f".repeat(10_000);
+    let payload = |config: &str| Payload::Lifecycle {
+        state: "alive".to_owned(),
+        config: config.to_owned(),
+        detail: Evidence::from(""),
+        count: 0,
+    };
+    let digest = "0123456789abcdef".repeat(4);
+    let mut says = vec![said(1, written(1, 1, payload(&digest)))];
+    says.extend((2..=2000).map(|life| said(1, written(life, 1, payload(&long)))));
+    says.push(said(1, written(1, 2, payload(&digest.to_uppercase()))));
+    world.start(&Scripted::of([(says, End::StaysOpen)]));
+    // The first life was forgotten meanwhile, and its second line seems to miss one.
+    world.spooled(2002).await;
+    world.stop().await;
+    let marks = world.spool.marks(&Handle::new("c1")).await;
+    let marks = marks.expect("readable");
+    assert_eq!(marks.len(), crate::spool::LIVES);
+    assert!(marks.iter().all(|mark| mark.config == digest));
+    assert_eq!(*world.saw.lock().expect("no panic"), [digest]);
 }
 
 #[tokio::test]

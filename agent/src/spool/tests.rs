@@ -202,6 +202,169 @@ async fn a_mark_moves_on_with_the_events_that_it_belongs_to() {
     assert_eq!(spool.marks(&Handle::new("c2")).await.expect("readable"), []);
 }
 
+fn mark_of(handle: &str, life: u128, counter: u64) -> Mark {
+    Mark {
+        handle: Handle::new(handle),
+        boot: Some(BootId::new(Uuid::from_u128(life))),
+        counter,
+        at: NOW,
+        config: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_mark_is_kept_however_old_it_seems_and_wherever_the_clock_stands() {
+    let directory = fresh();
+    let spool = open(directory.path(), ROOMY).await;
+    // As of a native decky, whose places are told from when it was made.
+    let mark = mark_of("made years ago", 1, 7);
+    spool
+        .append(&numbered(0..1), std::slice::from_ref(&mark))
+        .await
+        .expect("room");
+    spool.close().await.expect("closable");
+    for years in [10, -10, 200] {
+        let notices = Arc::new(Notices::new(clock()));
+        let now = NOW + time::Duration::days(365 * years);
+        let spool = Spool::open(directory.path(), ROOMY, notices, now)
+            .await
+            .expect("a sound spool");
+        let kept = spool.marks(&mark.handle).await.expect("readable");
+        assert_eq!(kept, std::slice::from_ref(&mark), "{years} years on");
+        spool.close().await.expect("closable");
+    }
+}
+
+#[tokio::test]
+async fn the_marks_that_were_not_stored_again_for_longest_are_forgotten_first() {
+    let directory = fresh();
+    let spool = open(directory.path(), ROOMY).await;
+    let all = usize::try_from(MARKS).expect("it is few");
+    let marks: Vec<_> = (0..all + 1)
+        .map(|number| mark_of(&number.to_string(), 1, 1))
+        .collect();
+    spool.append(&[], &marks).await.expect("room");
+    // The oldest decky still speaks.
+    spool
+        .append(&[], &[mark_of("0", 1, 2)])
+        .await
+        .expect("room");
+    spool.close().await.expect("closable");
+
+    let spool = open(directory.path(), ROOMY).await;
+    for (handle, kept) in [("0", vec![2]), ("1", vec![]), ("2", vec![1])] {
+        let marks = spool.marks(&Handle::new(handle)).await.expect("readable");
+        let counters: Vec<_> = marks.iter().map(|mark| mark.counter).collect();
+        assert_eq!(counters, kept, "{handle}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_latest_lives_of_a_decky_have_marks() {
+    let directory = fresh();
+    let spool = open(directory.path(), ROOMY).await;
+    let raw = Mark {
+        boot: None,
+        ..mark_of("c1", 0, 77)
+    };
+    let other = mark_of("c2", 1, 1);
+    spool
+        .append(&[], &[raw.clone(), other.clone()])
+        .await
+        .expect("room");
+    // More in one batch than are kept, and more batches.
+    for batch in 0..20 {
+        let lives = batch * 100..batch * 100 + 100;
+        let marks: Vec<_> = lives.map(|life| mark_of("c1", life, 1)).collect();
+        spool.append(&[], &marks).await.expect("room");
+        spool
+            .append(
+                &[],
+                &[mark_of("c1", 0, u64::try_from(batch).expect("few") + 2)],
+            )
+            .await
+            .expect("room");
+    }
+    let marks = spool.marks(&raw.handle).await.expect("readable");
+    let mut wanted = vec![raw];
+    wanted.extend((1985..2000).map(|life| mark_of("c1", life, 1)));
+    wanted.push(mark_of("c1", 0, 21));
+    assert_eq!(marks, wanted);
+    assert_eq!(spool.marks(&other.handle).await.expect("readable"), [other]);
+}
+
+#[tokio::test]
+async fn a_spool_of_the_first_form_is_taken_over_with_all_that_is_in_it() {
+    let directory = fresh();
+    let id = Uuid::from_u128(9);
+    let mut old = SqliteConnectOptions::new()
+        .filename(directory.path().join(FILE))
+        .create_if_missing(true)
+        .connect()
+        .await
+        .expect("a writable directory");
+    sqlx::raw_sql(schema::FORMS[0])
+        .execute(&mut old)
+        .await
+        .expect("its form");
+    sqlx::query("INSERT INTO spool VALUES (1, ?, 1, 0, 1, 97, 0)")
+        .bind(id.as_bytes().to_vec())
+        .execute(&mut old)
+        .await
+        .expect("its header");
+    sqlx::query("INSERT INTO events VALUES (1, ?, ?, 0, 0, 0, x'78')")
+        .bind(Uuid::from_u128(1).as_bytes().to_vec())
+        .bind(Uuid::from_u128(1).as_bytes().to_vec())
+        .execute(&mut old)
+        .await
+        .expect("an event");
+    let (late, early) = (mark_of("c1", 1, 5), mark_of("c1", 2, 3));
+    let forged: Vec<_> = (100..200).map(|life| mark_of("c2", life, 1)).collect();
+    let forged_at = forged.iter().zip(100_i64..);
+    for (mark, at) in [(&late, 2_000_i64), (&early, 1_000)]
+        .into_iter()
+        .chain(forged_at)
+    {
+        let boot = mark.boot.expect("a life").uuid();
+        sqlx::query("INSERT INTO marks VALUES (?, ?, ?, ?, 'no digest')")
+            .bind(mark.handle.as_str())
+            .bind(boot.as_bytes().to_vec())
+            .bind(mark.counter.cast_signed())
+            .bind(at)
+            .execute(&mut old)
+            .await
+            .expect("a mark");
+    }
+    old.close().await.expect("closable");
+
+    let spool = open(directory.path(), ROOMY).await;
+    assert_eq!(spool.id(), SpoolId::new(id));
+    assert_eq!(texts(&spool).await, ["x"]);
+    let at = |nanos| NOW + time::Duration::nanoseconds(nanos);
+    let marks = [
+        Mark {
+            at: at(1_000),
+            ..early
+        },
+        Mark {
+            at: at(2_000),
+            ..late
+        },
+    ];
+    assert_eq!(
+        spool.marks(&marks[0].handle).await.expect("readable"),
+        marks
+    );
+    let forged = spool.marks(&Handle::new("c2")).await.expect("readable");
+    assert_eq!(forged.len(), LIVES);
+    assert_eq!(forged[LIVES - 1].boot, mark_of("c2", 199, 1).boot);
+    spool.append(&numbered(2..3), &[]).await.expect("room");
+    assert_eq!(all(&spool).await[1].sequence, 2);
+    spool.close().await.expect("closable");
+    let again = open(directory.path(), ROOMY).await;
+    assert_eq!(again.id(), SpoolId::new(id));
+}
+
 #[tokio::test]
 async fn a_full_spool_drops_the_oldest_noise_first_and_counts_it() {
     let directory = fresh();

@@ -47,6 +47,10 @@ pub struct SpooledEvent {
     pub line: Bytes,
 }
 
+/// Of how many lives of a decky it is kept how far its output has been stored: of those that spoke
+/// last. Whoever owns a decky can name any number.
+pub const LIVES: usize = 16;
+
 /// How far the output of one container has been stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {

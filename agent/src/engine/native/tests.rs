@@ -1,3 +1,4 @@
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering as AtomicOrdering};
@@ -335,9 +336,21 @@ struct Stage {
 
 impl Stage {
     async fn set(base: u8) -> Self {
+        Self::set_with(base, OnceCell::new()).await
+    }
+
+    /// With users that are not found out by trying.
+    async fn set_with(base: u8, users: OnceCell<Users>) -> Self {
         let world = RealKernel::new(base);
         let host = HostId::new(sample::unique());
         let engine = world.native_engine(host, LivenessBoard::new());
+        if let Some(users) = users.get() {
+            engine
+                .shared
+                .users
+                .set(*users)
+                .expect("nobody has tried yet");
+        }
         engine.ensure_image().await.expect("the binary is there");
         let (dmz, inner) = (
             sample::lan("dmz", world.subnet()),
@@ -466,6 +479,26 @@ async fn a_native_decky_is_hardened_and_reads_its_configuration() {
         "{mounts}"
     );
     stage.clear().await;
+}
+
+#[tokio::test]
+async fn the_output_of_a_native_decky_is_never_its_own_file() {
+    for (base, users) in [(15, Users::Own), (16, Users::Hosts)] {
+        let stage = Stage::set_with(base, OnceCell::from(users)).await;
+        let file = stage.engine.shared.outputs.file(stage.handle.as_str());
+        let owner = |path: &Path| {
+            let file = std::fs::metadata(path).expect("it is there");
+            (file.uid(), file.permissions().mode() & 0o777)
+        };
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(owner(&file), (own, 0o600), "{users:?}");
+        // As if the agent had been killed before it could take it back.
+        std::os::unix::fs::chown(&file, Some(65_534), None).expect("the tests run as root");
+        let lines = stage.engine.follow(&stage.handle, None).await;
+        drop(lines.expect("it is there"));
+        assert_eq!(owner(&file), (own, 0o600), "{users:?}");
+        stage.clear().await;
+    }
 }
 
 #[tokio::test]

@@ -148,6 +148,53 @@ async fn a_kill_between_copy_and_cut_is_seen_afterwards() {
 }
 
 #[tokio::test]
+async fn a_cut_that_was_interrupted_is_made_anew_and_never_under_a_line_that_is_written() {
+    let mut desk = Desk::new();
+    desk.write_lines(0..9_000);
+    desk.lines(None).await;
+    desk.write_lines(9_000..18_000);
+    // The copy is there under its last name, the one before is gone, the file not emptied: a kill
+    // came before the file was.
+    let copy = desk
+        .directory
+        .path()
+        .join(format!("a.old-{:020}", 18_000 * 1_001));
+    fs::copy(desk.outputs.file("a"), &copy).expect("the disk is there");
+    let before = desk
+        .directory
+        .path()
+        .join(format!("a.old-{:020}", 9_000 * 1_001));
+    fs::remove_file(before).expect("it was cut once");
+
+    flock(&desk.process, FlockOperation::LockShared).expect("nobody else has it");
+    for _ in 0..2 {
+        desk.again();
+        assert_eq!(
+            desk.numbers(None).await,
+            (9_000..18_000).collect::<Vec<_>>()
+        );
+    }
+    let length = |desk: &Desk| {
+        let file = fs::metadata(desk.outputs.file("a"));
+        file.expect("it is there").len()
+    };
+    assert_eq!(length(&desk), 9_000 * 1_001);
+    desk.write_lines(18_000..18_010);
+    flock(&desk.process, FlockOperation::Unlock).expect("it is held");
+    desk.again();
+    let all = desk.lines(None).await;
+    assert_eq!(all.len(), 9_010);
+    // Cut now, and at the place that only the copy knew.
+    assert_eq!(length(&desk), 0);
+    desk.write_lines(18_010..18_020);
+    desk.again();
+    let rest = desk.numbers(Some(all[9_000].at)).await;
+    assert_eq!(rest, (18_000..18_020).collect::<Vec<_>>());
+    assert_eq!(all[0].at, time_of(9_000 * 1_001, MADE));
+    assert_eq!(desk.files().len(), 2, "{:?}", desk.files());
+}
+
+#[tokio::test]
 async fn what_comes_later_is_followed_until_the_process_ends() {
     let mut desk = Desk::new();
     desk.write("one\n");
