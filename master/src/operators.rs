@@ -18,7 +18,7 @@ use self::secret::Secret;
 use self::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::accounts::{
-    ApiTokenId, ApiTokenRow, NewPassword, SessionRow, UserError, UserId, UserRow,
+    ApiTokenId, ApiTokenRow, NewPassword, PasswordHash, SessionRow, UserError, UserId, UserRow,
 };
 use crate::db::{Actor, AuditEntry, Store, StoreError};
 use crate::entropy::uuid_v7;
@@ -198,11 +198,12 @@ impl Operators {
                 let password = NewPassword {
                     user: user.id,
                     hash: fresh.password_hash,
+                    replaces: None,
                     must_change: true,
                     actor: actor.clone(),
                     now,
                 };
-                match self.store.set_password(password).await {
+                match self.store.set_password(password).await.map(drop) {
                     Ok(()) if user.role != Role::Admin => {
                         self.store.set_role(user.id, Role::Admin, actor, now).await
                     }
@@ -262,17 +263,19 @@ impl Operators {
             Err(_) => None,
         };
         let checked = self.check(name, found.as_ref(), password, from).await;
-        match (checked, found) {
-            (Ok(()), Some(user)) => Ok(self.open(user, from).await?),
-            (Err(LoginError::Refused) | Ok(()), known) => {
-                // A name that nobody has may be a password in the wrong field: not written down.
-                let subject = known.map_or_else(|| "unknown".to_owned(), |user| user.name);
-                let told = ("session.refuse", subject, format!("from {from}"));
-                self.audit(Actor::Reconciler, told).await?;
-                Err(LoginError::Refused)
-            }
-            (Err(error), _) => Err(error),
+        let opened = match (checked, &found) {
+            (Ok(()), Some(user)) => self.open(user.clone(), from).await?,
+            (Err(LoginError::Refused) | Ok(()), _) => None,
+            (Err(error), _) => return Err(error),
+        };
+        if let Some(opened) = opened {
+            return Ok(opened);
         }
+        // A name that nobody has may be a password in the wrong field: not written down.
+        let subject = found.map_or_else(|| "unknown".to_owned(), |user| user.name);
+        let told = ("session.refuse", subject, format!("from {from}"));
+        self.audit(Actor::Reconciler, told).await?;
+        Err(LoginError::Refused)
     }
 
     /// Checks a password, not more often than is good, and as long for a name that nobody has.
@@ -301,31 +304,35 @@ impl Operators {
         }
     }
 
-    async fn open(&self, user: UserRow, from: IpAddr) -> Result<Opened, StoreError> {
+    /// Opens a session of a user whose password was shown; none when it has another one by now.
+    async fn open(&self, user: UserRow, from: IpAddr) -> Result<Option<Opened>, StoreError> {
         let now = (self.clock)();
-        let open = self.store.sessions(user.id, now).await?;
-        for old in open.iter().skip(SESSIONS.saturating_sub(1)) {
-            self.store.end_session(&old.hash).await?;
-        }
         let token = Secret::session();
         let expires_at = now + SESSION_LIFE;
-        self.store
-            .insert_session(&SessionRow {
-                hash: token.hash(),
-                user: user.id,
-                origin: from.to_string(),
-                created_at: now,
-                expires_at,
-            })
-            .await?;
+        let session = SessionRow {
+            hash: token.hash(),
+            user: user.id,
+            origin: from.to_string(),
+            created_at: now,
+            expires_at,
+        };
+        let opened = self.store.insert_session(&session, &user.password_hash);
+        if !opened.await? {
+            return Ok(None);
+        }
+        let mut others = self.store.sessions(user.id, now).await?;
+        others.retain(|other| other.hash != session.hash);
+        for old in others.iter().skip(SESSIONS.saturating_sub(1)) {
+            self.store.end_session(&old.hash).await?;
+        }
         let actor = Actor::Operator(format!("{}@{from}", user.name));
         let told = ("session.open", user.name.clone(), String::new());
         self.audit(actor, told).await?;
-        Ok(Opened {
+        Ok(Some(Opened {
             token,
             expires_at,
             user,
-        })
+        }))
     }
 
     /// Ends a session; whether there was one.
@@ -356,9 +363,15 @@ impl Operators {
             .await
             .map_err(PasswordError::Current)?;
         let actor = Actor::Operator(format!("{}@{from}", user.name));
-        self.set_password(&user, new, actor, MustChange::No).await?;
-        let user = self.store.user(id).await?.ok_or(UserError::Unknown)?;
-        Ok(self.open(user, from).await?)
+        let set = Setting {
+            text: new,
+            must_change: MustChange::No,
+            replaces: Some(user.password_hash.clone()),
+            actor,
+        };
+        let user = self.set_password(&user, set).await?;
+        let opened = self.open(user, from).await?;
+        Ok(opened.ok_or(UserError::Overtaken)?)
     }
 
     /// Sets a user's password for it: it must be changed at the next login.
@@ -369,31 +382,31 @@ impl Operators {
         actor: Actor,
     ) -> Result<Option<Secret>, PasswordError> {
         let (text, one_time) = first_password(chosen, &user.name)?;
-        self.set_password(user, text, actor, MustChange::Yes)
-            .await?;
+        let set = Setting {
+            text,
+            must_change: MustChange::Yes,
+            replaces: None,
+            actor,
+        };
+        self.set_password(user, set).await?;
         Ok(one_time)
     }
 
-    async fn set_password(
-        &self,
-        user: &UserRow,
-        text: String,
-        actor: Actor,
-        must_change: MustChange,
-    ) -> Result<(), PasswordError> {
-        let hash = self.hasher.hash(text).await?;
+    async fn set_password(&self, user: &UserRow, set: Setting) -> Result<UserRow, PasswordError> {
+        let hash = self.hasher.hash(set.text).await?;
         let password = NewPassword {
             user: user.id,
             hash,
-            must_change: must_change == MustChange::Yes,
-            actor,
+            replaces: set.replaces,
+            must_change: set.must_change == MustChange::Yes,
+            actor: set.actor,
             now: (self.clock)(),
         };
-        self.store.set_password(password).await?;
+        let user = self.store.set_password(password).await?;
         if user.name == FIRST {
             self.forget_password();
         }
-        Ok(())
+        Ok(user)
     }
 
     /// Makes a user.
@@ -450,6 +463,15 @@ impl Operators {
         };
         self.store.audit(entry).await
     }
+}
+
+/// How a password is set.
+struct Setting {
+    text: String,
+    must_change: MustChange,
+    /// The hash that was verified, when that is the right to set it.
+    replaces: Option<PasswordHash>,
+    actor: Actor,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

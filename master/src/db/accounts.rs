@@ -90,6 +90,8 @@ pub struct NewPassword {
     pub user: UserId,
     /// The hash.
     pub hash: PasswordHash,
+    /// The hash that it takes the place of, where another one is not to be overwritten.
+    pub replaces: Option<PasswordHash>,
     /// Whether it must be changed at the next login.
     pub must_change: bool,
     /// Who sets it.
@@ -110,6 +112,9 @@ pub enum UserError {
     /// Nobody could let anybody in again.
     #[error("it is the last admin")]
     LastAdmin,
+    /// The password was changed since it was looked at.
+    #[error("the password is another one by now")]
+    Overtaken,
     /// The store failed.
     #[error("user could not be stored or read")]
     Store(#[source] StoreError),
@@ -199,8 +204,8 @@ pub trait Accounts: Send + Sync {
     async fn user(&self, id: UserId) -> Result<Option<UserRow>, StoreError>;
     /// The user of that name, without regard to case.
     async fn user_named(&self, name: &str) -> Result<Option<UserRow>, StoreError>;
-    /// Sets a password, ends every session of the user, and audits it.
-    async fn set_password(&self, password: NewPassword) -> Result<(), UserError>;
+    /// Sets a password, ends every session of the user, and audits it; the user as it is then.
+    async fn set_password(&self, password: NewPassword) -> Result<UserRow, UserError>;
     /// Sets a role, and audits it. The last admin stays one.
     async fn set_role(
         &self,
@@ -217,8 +222,13 @@ pub trait Accounts: Send + Sync {
         now: OffsetDateTime,
     ) -> Result<(), UserError>;
 
-    /// Stores a session.
-    async fn insert_session(&self, session: &SessionRow) -> Result<(), StoreError>;
+    /// Stores a session if the password that was shown for it is still the one of its user;
+    /// whether it is. A change of the password ends every session, and checking one takes long.
+    async fn insert_session(
+        &self,
+        session: &SessionRow,
+        shown: &PasswordHash,
+    ) -> Result<bool, StoreError>;
     /// A session that is of use, and its user.
     async fn session(
         &self,

@@ -94,6 +94,7 @@ macro_rules! suite {
             accounts: of_first_users_that_race_one_is_made,
             accounts: the_last_admin_stays_one,
             accounts: a_session_is_of_use_until_it_ends,
+            accounts: what_was_checked_against_an_old_password_has_no_effect,
             accounts: an_api_token_is_of_use_until_it_expires_or_is_revoked,
             accounts: a_request_that_is_sent_again_gets_the_first_answer,
             upkeep: the_audit_is_a_chain,

@@ -365,18 +365,18 @@ fn busy(error: &Busy) -> Answer {
 fn password(error: &PasswordError) -> Answer {
     match error {
         // Not 401: the session is as good as before.
-        PasswordError::Current(LoginError::Refused) => Answer::new(
-            StatusCode::FORBIDDEN,
-            "wrong_password",
-            "the password is wrong",
-        )
-        .next("give the password that is in force as `current`"),
+        PasswordError::Current(LoginError::Refused) => wrong_password("the password is wrong"),
         PasswordError::Current(error) => login(error),
         PasswordError::Weak(error) => weak(error),
         PasswordError::Busy(error) => busy(error),
         PasswordError::User(error) => user(error),
         PasswordError::Store(error) => store(error),
     }
+}
+
+fn wrong_password(title: impl ToString) -> Answer {
+    Answer::new(StatusCode::FORBIDDEN, "wrong_password", title)
+        .next("give the password that is in force as `current`")
 }
 
 fn weak(error: &Weak) -> Answer {
@@ -395,6 +395,7 @@ fn user(error: &UserError) -> Answer {
         UserError::LastAdmin => {
             Answer::new(CONFLICT, "last_admin", error).next("make another user an admin first")
         }
+        UserError::Overtaken => wrong_password(error),
         UserError::Store(error) => store(error),
     }
 }

@@ -34,11 +34,28 @@ fn session(number: u8, user: &UserRow) -> SessionRow {
     }
 }
 
+fn password(user: &UserRow, hash: &str, replaces: Option<&str>) -> NewPassword {
+    NewPassword {
+        user: user.id,
+        hash: PasswordHash::new(hash.to_owned()),
+        replaces: replaces.map(|old| PasswordHash::new(old.to_owned())),
+        must_change: false,
+        actor: operator(),
+        now: at(60),
+    }
+}
+
 async fn added(store: &Arc<dyn Store>, user: &UserRow) {
     store
         .insert_user(user, operator())
         .await
         .expect("a new user is stored");
+}
+
+async fn opened(store: &Arc<dyn Store>, number: u8, user: &UserRow) {
+    let session = session(number, user);
+    let stored = store.insert_session(&session, &user.password_hash).await;
+    assert!(stored.expect("stored"), "the password is that one");
 }
 
 pub(crate) async fn a_user_has_a_name_of_its_own_in_any_case(store: Arc<dyn Store>) {
@@ -103,10 +120,7 @@ pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
     added(&store, &alice).await;
     added(&store, &bob).await;
     for (number, owner) in [(1, &alice), (2, &alice), (3, &bob), (4, &bob)] {
-        store
-            .insert_session(&session(number, owner))
-            .await
-            .expect("stored");
+        opened(&store, number, owner).await;
     }
     let found = |number: u8, now| {
         let store = Arc::clone(&store);
@@ -131,32 +145,63 @@ pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
     assert_eq!(found(1, 50).await, None);
 
     // Whoever knew the old password is out; others stay in.
-    let password = NewPassword {
-        user: alice.id,
-        hash: PasswordHash::new("$argon2id$new".to_owned()),
-        must_change: false,
-        actor: operator(),
-        now: at(60),
-    };
-    store.set_password(password).await.expect("set");
+    let set = store.set_password(password(&alice, "$argon2id$new", None));
+    let set = set.await.expect("set");
     assert_eq!(found(2, 61).await, None);
     let row = store.user_named("alice").await.expect("answered");
-    let row = row.expect("it is there");
-    assert_eq!(row.password_hash.expose(), "$argon2id$new");
-    assert_eq!((row.must_change, row.password_at), (false, at(60)));
+    assert_eq!(row.as_ref(), Some(&set));
+    assert_eq!(set.password_hash.expose(), "$argon2id$new");
+    assert_eq!((set.must_change, set.password_at), (false, at(60)));
     assert!(found(3, 61).await.is_some());
     assert_eq!(store.end_sessions(bob.id).await.expect("ended"), 2);
     assert_eq!(found(3, 61).await, None);
 
-    store
-        .insert_session(&session(5, &bob))
-        .await
-        .expect("stored");
+    opened(&store, 5, &bob).await;
     store
         .delete_user(bob.id, operator(), at(62))
         .await
         .expect("removed");
     assert_eq!(found(5, 62).await, None);
+}
+
+pub(crate) async fn what_was_checked_against_an_old_password_has_no_effect(store: Arc<dyn Store>) {
+    let alice = user(1, "alice", Role::Admin);
+    added(&store, &alice).await;
+    let open = async |number, shown: &str| {
+        let shown = PasswordHash::new(shown.to_owned());
+        let stored = store.insert_session(&session(number, &alice), &shown).await;
+        stored.expect("answered")
+    };
+    let first = alice.password_hash.expose().to_owned();
+    let set = |hash, replaces| store.set_password(password(&alice, hash, replaces));
+    set("$argon2id$second", Some(&first)).await.expect("set");
+    assert!(!open(1, &first).await, "it is the old one");
+    assert!(open(2, "$argon2id$second").await);
+
+    let late = set("$argon2id$late", Some(&first)).await;
+    assert!(matches!(late, Err(UserError::Overtaken)), "{late:?}");
+    let row = store.user(alice.id).await.expect("answered");
+    let row = row.expect("it is there");
+    assert_eq!(row.password_hash.expose(), "$argon2id$second");
+    let left = store.sessions(alice.id, at(61)).await.expect("answered");
+    assert_eq!(left, [session(2, &alice)], "it ended none");
+    let told = store.audit_log(9).await.expect("answered");
+    let told = told.iter().filter(|entry| entry.action == "user.password");
+    assert_eq!(told.count(), 1);
+
+    // Of changes that race one has seen what it overwrites.
+    let racers = (0..6).map(|racer| {
+        let hash = format!("$argon2id$racer-{racer}");
+        let set = password(&alice, &hash, Some("$argon2id$second"));
+        store.set_password(set)
+    });
+    let set = join_all(racers).await;
+    assert_eq!(set.iter().filter(|set| set.is_ok()).count(), 1, "{set:?}");
+    // Nobody has a session who is not there.
+    let nobody = user(9, "nobody", Role::Viewer);
+    let theirs = session(9, &nobody);
+    let stored = store.insert_session(&theirs, &nobody.password_hash);
+    assert!(!stored.await.expect("answered"));
 }
 
 pub(crate) async fn an_api_token_is_of_use_until_it_expires_or_is_revoked(store: Arc<dyn Store>) {
@@ -261,8 +306,5 @@ pub(crate) async fn a_request_that_is_sent_again_gets_the_first_answer(store: Ar
 pub(crate) async fn one_session(store: &Arc<dyn Store>) {
     let alice = user(1, "alice", Role::Admin);
     added(store, &alice).await;
-    store
-        .insert_session(&session(1, &alice))
-        .await
-        .expect("stored");
+    opened(store, 1, &alice).await;
 }

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::retry::again;
 use super::{SqlStore, access, keys, users};
 use crate::db::accounts::{
-    Accounts, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, SessionRow, UserError,
-    UserId, UserRow,
+    Accounts, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow,
+    UserError, UserId, UserRow,
 };
 use crate::db::{Actor, StoreError};
 
@@ -34,7 +34,7 @@ impl Accounts for SqlStore {
         users::named(self, name).await
     }
 
-    async fn set_password(&self, password: NewPassword) -> Result<(), UserError> {
+    async fn set_password(&self, password: NewPassword) -> Result<UserRow, UserError> {
         again(|| users::set_password(self, &password)).await
     }
 
@@ -57,8 +57,12 @@ impl Accounts for SqlStore {
         again(|| users::delete(self, user, &actor, now)).await
     }
 
-    async fn insert_session(&self, session: &SessionRow) -> Result<(), StoreError> {
-        again(|| access::insert_session(self, session)).await
+    async fn insert_session(
+        &self,
+        session: &SessionRow,
+        shown: &PasswordHash,
+    ) -> Result<bool, StoreError> {
+        again(|| access::insert_session(self, session, shown)).await
     }
 
     async fn session(

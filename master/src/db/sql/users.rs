@@ -124,9 +124,16 @@ async fn insert_row(tx: &mut Tx, user: &UserRow) -> Result<u64, StoreError> {
     .map_err(failed(STORE))
 }
 
-pub(super) async fn set_password(store: &SqlStore, new: &NewPassword) -> Result<(), UserError> {
+pub(super) async fn set_password(
+    store: &SqlStore,
+    new: &NewPassword,
+) -> Result<UserRow, UserError> {
     let mut tx = store.writing(CHANGE).await.map_err(UserError::Store)?;
     let user = one(&mut tx, new.user).await?;
+    let overtaken = |verified: &PasswordHash| *verified != user.password_hash;
+    if new.replaces.as_ref().is_some_and(overtaken) {
+        return Err(UserError::Overtaken);
+    }
     sql("UPDATE users SET password_hash = $2, must_change = $3, password_at = $4 WHERE id = $1")
         .bind(blob(new.user.uuid()))
         .bind(new.hash.expose())
@@ -143,7 +150,13 @@ pub(super) async fn set_password(store: &SqlStore, new: &NewPassword) -> Result<
         .await
         .map_err(failed(CHANGE))
         .map_err(UserError::Store)?;
-    finish(tx, &user, &new.actor, ("user.password", ""), new.now).await
+    finish(tx, &user, &new.actor, ("user.password", ""), new.now).await?;
+    Ok(UserRow {
+        password_hash: new.hash.clone(),
+        must_change: new.must_change,
+        password_at: new.now,
+        ..user
+    })
 }
 
 pub(super) async fn set_role(
