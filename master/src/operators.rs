@@ -18,7 +18,7 @@ use self::secret::Secret;
 use self::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::accounts::{
-    ApiTokenId, ApiTokenRow, NewPassword, PasswordHash, SessionRow, UserError, UserId, UserRow,
+    ApiTokenId, ApiTokenRow, NewPassword, SessionRow, UserChange, UserError, UserId, UserRow,
 };
 use crate::db::{Actor, AuditEntry, Store, StoreError};
 use crate::entropy::uuid_v7;
@@ -73,8 +73,17 @@ pub struct NewUser {
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// Its first password; a one-time password when none is chosen.
-    pub password: Option<String>,
+    /// Its first password.
+    pub password: Given,
+}
+
+/// A password that a user is given by another, and must change.
+#[derive(Debug)]
+pub enum Given {
+    /// Whoever gives it has chosen it.
+    Chosen(String),
+    /// It is made here, and shown once.
+    OneTime,
 }
 
 /// An API token that is to be made.
@@ -196,19 +205,18 @@ impl Operators {
             None => self.store.insert_user(&fresh, actor).await,
             Some(user) => {
                 let password = NewPassword {
-                    user: user.id,
                     hash: fresh.password_hash,
                     replaces: None,
                     must_change: true,
-                    actor: actor.clone(),
+                };
+                let change = UserChange {
+                    user: user.id,
+                    password: Some(password),
+                    role: Some(Role::Admin),
+                    actor,
                     now,
                 };
-                match self.store.set_password(password).await.map(drop) {
-                    Ok(()) if user.role != Role::Admin => {
-                        self.store.set_role(user.id, Role::Admin, actor, now).await
-                    }
-                    other => other,
-                }
+                self.store.change_user(change).await.map(drop)
             }
         };
         stored.map_err(FirstAdminError::User)
@@ -363,47 +371,54 @@ impl Operators {
             .await
             .map_err(PasswordError::Current)?;
         let actor = Actor::Operator(format!("{}@{from}", user.name));
-        let set = Setting {
-            text: new,
-            must_change: MustChange::No,
-            replaces: Some(user.password_hash.clone()),
-            actor,
+        let password = NewPassword {
+            hash: self.hasher.hash(new).await?,
+            replaces: Some(user.password_hash),
+            must_change: false,
         };
-        let user = self.set_password(&user, set).await?;
+        let user = self.store_change(id, (Some(password), None), actor).await?;
         let opened = self.open(user, from).await?;
         Ok(opened.ok_or(UserError::Overtaken)?)
     }
 
-    /// Sets a user's password for it: it must be changed at the next login.
-    pub async fn assign_password(
+    /// Gives a user another role, another password, or both: all that is asked for, or nothing.
+    pub async fn change(
         &self,
         user: &UserRow,
-        chosen: Option<String>,
+        (password, role): (Option<Given>, Option<Role>),
         actor: Actor,
-    ) -> Result<Option<Secret>, PasswordError> {
-        let (text, one_time) = first_password(chosen, &user.name)?;
-        let set = Setting {
-            text,
-            must_change: MustChange::Yes,
-            replaces: None,
-            actor,
-        };
-        self.set_password(user, set).await?;
-        Ok(one_time)
+    ) -> Result<Set<UserRow>, PasswordError> {
+        let mut one_time = None;
+        let mut new = None;
+        if let Some(given) = password {
+            let (text, made) = first_password(given, &user.name)?;
+            one_time = made;
+            new = Some(NewPassword {
+                hash: self.hasher.hash(text).await?,
+                replaces: None,
+                must_change: true,
+            });
+        }
+        let of = self.store_change(user.id, (new, role), actor).await?;
+        Ok(Set { of, one_time })
     }
 
-    async fn set_password(&self, user: &UserRow, set: Setting) -> Result<UserRow, PasswordError> {
-        let hash = self.hasher.hash(set.text).await?;
-        let password = NewPassword {
-            user: user.id,
-            hash,
-            replaces: set.replaces,
-            must_change: set.must_change == MustChange::Yes,
-            actor: set.actor,
+    async fn store_change(
+        &self,
+        user: UserId,
+        (password, role): (Option<NewPassword>, Option<Role>),
+        actor: Actor,
+    ) -> Result<UserRow, UserError> {
+        let is_another = password.is_some();
+        let change = UserChange {
+            user,
+            password,
+            role,
+            actor,
             now: (self.clock)(),
         };
-        let user = self.store.set_password(password).await?;
-        if user.name == FIRST {
+        let user = self.store.change_user(change).await?;
+        if is_another && user.name == FIRST {
             self.forget_password();
         }
         Ok(user)
@@ -465,29 +480,14 @@ impl Operators {
     }
 }
 
-/// How a password is set.
-struct Setting {
-    text: String,
-    must_change: MustChange,
-    /// The hash that was verified, when that is the right to set it.
-    replaces: Option<PasswordHash>,
-    actor: Actor,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MustChange {
-    Yes,
-    No,
-}
-
 /// The password that was chosen, or one that is made, which is given back too.
-fn first_password(chosen: Option<String>, user: &str) -> Result<(String, Option<Secret>), Weak> {
-    match chosen {
-        Some(text) => {
+fn first_password(given: Given, user: &str) -> Result<(String, Option<Secret>), Weak> {
+    match given {
+        Given::Chosen(text) => {
             password::judge(&text, user, None)?;
             Ok((text, None))
         }
-        None => {
+        Given::OneTime => {
             let secret = Secret::one_time_password();
             Ok((secret.expose().to_owned(), Some(secret)))
         }

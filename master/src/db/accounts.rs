@@ -83,21 +83,30 @@ pub struct UserRow {
     pub password_at: OffsetDateTime,
 }
 
+/// What is to become of a user: all of it, or nothing.
+#[derive(Debug, Clone)]
+pub struct UserChange {
+    /// The user.
+    pub user: UserId,
+    /// Its password from now on, if it is to be another one.
+    pub password: Option<NewPassword>,
+    /// What it may do from now on, if that is to change.
+    pub role: Option<Role>,
+    /// Who changes it.
+    pub actor: Actor,
+    /// The time.
+    pub now: OffsetDateTime,
+}
+
 /// A password that is to be set.
 #[derive(Debug, Clone)]
 pub struct NewPassword {
-    /// The user.
-    pub user: UserId,
     /// The hash.
     pub hash: PasswordHash,
     /// The hash that it takes the place of, where another one is not to be overwritten.
     pub replaces: Option<PasswordHash>,
     /// Whether it must be changed at the next login.
     pub must_change: bool,
-    /// Who sets it.
-    pub actor: Actor,
-    /// The time.
-    pub now: OffsetDateTime,
 }
 
 /// Why a user was not stored, changed or removed.
@@ -204,16 +213,9 @@ pub trait Accounts: Send + Sync {
     async fn user(&self, id: UserId) -> Result<Option<UserRow>, StoreError>;
     /// The user of that name, without regard to case.
     async fn user_named(&self, name: &str) -> Result<Option<UserRow>, StoreError>;
-    /// Sets a password, ends every session of the user, and audits it; the user as it is then.
-    async fn set_password(&self, password: NewPassword) -> Result<UserRow, UserError>;
-    /// Sets a role, and audits it. The last admin stays one.
-    async fn set_role(
-        &self,
-        user: UserId,
-        role: Role,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), UserError>;
+    /// Changes a user, and audits what has changed; the user as it is then. Another password ends
+    /// every session of it. The last admin stays one.
+    async fn change_user(&self, change: UserChange) -> Result<UserRow, UserError>;
     /// Removes a user with its sessions, and audits it. The last admin stays.
     async fn delete_user(
         &self,

@@ -93,6 +93,7 @@ macro_rules! suite {
             accounts: a_user_has_a_name_of_its_own_in_any_case,
             accounts: of_first_users_that_race_one_is_made,
             accounts: the_last_admin_stays_one,
+            accounts: a_user_is_changed_whole_or_not_at_all,
             accounts: a_session_is_of_use_until_it_ends,
             accounts: what_was_checked_against_an_old_password_has_no_effect,
             accounts: an_api_token_is_of_use_until_it_expires_or_is_revoked,

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::*;
+use crate::db::accounts::PasswordHash;
 use crate::db::sqlite;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -128,15 +129,18 @@ async fn a_check_that_takes_long_is_overtaken_by_a_change_of_the_password() {
         while world.operators.hasher.queued() < 2 {
             tokio::task::yield_now().await;
         }
-        let reset = NewPassword {
+        let reset = UserChange {
             user: admin.id,
-            hash: PasswordHash::new("$argon2id$reset".to_owned()),
-            replaces: None,
-            must_change: true,
+            password: Some(NewPassword {
+                hash: PasswordHash::new("$argon2id$reset".to_owned()),
+                replaces: None,
+                must_change: true,
+            }),
+            role: None,
             actor: Actor::Reconciler,
             now: (world.operators.clock)(),
         };
-        world.store.set_password(reset).await.expect("set");
+        world.store.change_user(reset).await.expect("set");
         drop(held);
     };
     let (login, change, ()) = tokio::join!(login, change, reset);
@@ -171,14 +175,18 @@ async fn a_reset_makes_the_admin_one_again_whatever_became_of_it() {
     let other = NewUser {
         name: "bob".to_owned(),
         role: Role::Admin,
-        password: None,
+        password: Given::OneTime,
     };
     let made = world.operators.create(other, Actor::Reconciler).await;
     assert!(made.expect("made").one_time.is_some());
     let now = (world.operators.clock)();
-    let demoted = world
-        .store
-        .set_role(admin.id, Role::Viewer, Actor::Reconciler, now);
+    let demoted = world.store.change_user(UserChange {
+        user: admin.id,
+        password: None,
+        role: Some(Role::Viewer),
+        actor: Actor::Reconciler,
+        now,
+    });
     demoted.await.expect("another admin is there");
 
     world.operators.reset_admin().await.expect("reset");

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use super::{at, operator, uuid};
 use crate::db::Store;
 use crate::db::accounts::{
-    ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow, UserError,
-    UserId, UserRow,
+    ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow,
+    UserChange, UserError, UserId, UserRow,
 };
 
 fn user(number: u8, name: &str, role: Role) -> UserRow {
@@ -34,12 +34,16 @@ fn session(number: u8, user: &UserRow) -> SessionRow {
     }
 }
 
-fn password(user: &UserRow, hash: &str, replaces: Option<&str>) -> NewPassword {
-    NewPassword {
-        user: user.id,
+fn password(user: &UserRow, hash: &str, replaces: Option<&str>) -> UserChange {
+    let password = NewPassword {
         hash: PasswordHash::new(hash.to_owned()),
         replaces: replaces.map(|old| PasswordHash::new(old.to_owned())),
         must_change: false,
+    };
+    UserChange {
+        user: user.id,
+        password: Some(password),
+        role: None,
         actor: operator(),
         now: at(60),
     }
@@ -96,7 +100,15 @@ pub(crate) async fn the_last_admin_stays_one(store: Arc<dyn Store>) {
     let bob = user(2, "bob", Role::Viewer);
     added(&store, &alice).await;
     added(&store, &bob).await;
-    let role = |user: UserId, role| store.set_role(user, role, operator(), at(5));
+    let role = |user: UserId, role| {
+        store.change_user(UserChange {
+            user,
+            password: None,
+            role: Some(role),
+            actor: operator(),
+            now: at(5),
+        })
+    };
     let delete = |user: UserId| store.delete_user(user, operator(), at(6));
     let last = role(alice.id, Role::Viewer).await;
     assert!(matches!(last, Err(UserError::LastAdmin)), "{last:?}");
@@ -112,6 +124,56 @@ pub(crate) async fn the_last_admin_stays_one(store: Arc<dyn Store>) {
     let left = store.users().await.expect("answered");
     assert_eq!(left.len(), 1);
     assert_eq!((left[0].id, left[0].role), (bob.id, Role::Admin));
+}
+
+pub(crate) async fn a_user_is_changed_whole_or_not_at_all(store: Arc<dyn Store>) {
+    let alice = user(1, "alice", Role::Admin);
+    added(&store, &alice).await;
+    opened(&store, 1, &alice).await;
+    let told = async || -> Vec<(String, String)> {
+        let told = store.audit_log(9).await.expect("answered");
+        let told = told
+            .into_iter()
+            .filter(|entry| entry.action != "user.create");
+        told.map(|entry| (entry.action, entry.detail)).collect()
+    };
+    let both = |role, replaces| UserChange {
+        role: Some(role),
+        ..password(&alice, "$argon2id$new", replaces)
+    };
+    let refused = store.change_user(both(Role::Viewer, None)).await;
+    assert!(matches!(refused, Err(UserError::LastAdmin)), "{refused:?}");
+    let refused = store.change_user(both(Role::Admin, Some("another"))).await;
+    assert!(matches!(refused, Err(UserError::Overtaken)), "{refused:?}");
+    let found = async || store.user(alice.id).await.expect("answered");
+    assert_eq!(found().await, Some(alice.clone()));
+    let sessions = async || store.sessions(alice.id, at(61)).await.expect("answered");
+    assert_eq!(sessions().await, [session(1, &alice)]);
+    assert_eq!(told().await, []);
+
+    // What is as it was is no change.
+    let nothing = UserChange {
+        password: None,
+        ..both(Role::Admin, None)
+    };
+    let same = store.change_user(nothing).await.expect("answered");
+    assert_eq!((same, told().await), (alice.clone(), Vec::new()));
+
+    added(&store, &user(2, "bob", Role::Admin)).await;
+    let changed = store.change_user(both(Role::Viewer, None)).await;
+    let changed = changed.expect("another admin is there");
+    assert_eq!(found().await, Some(changed.clone()));
+    assert_eq!(changed.role, Role::Viewer);
+    assert_eq!(changed.password_hash.expose(), "$argon2id$new");
+    assert_eq!(sessions().await, []);
+    let entry = |action: &str, detail: &str| (action.to_owned(), detail.to_owned());
+    assert_eq!(
+        told().await,
+        [
+            entry("user.password", ""),
+            entry("user.role", "admin to viewer")
+        ]
+    );
 }
 
 pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
@@ -145,7 +207,7 @@ pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
     assert_eq!(found(1, 50).await, None);
 
     // Whoever knew the old password is out; others stay in.
-    let set = store.set_password(password(&alice, "$argon2id$new", None));
+    let set = store.change_user(password(&alice, "$argon2id$new", None));
     let set = set.await.expect("set");
     assert_eq!(found(2, 61).await, None);
     let row = store.user_named("alice").await.expect("answered");
@@ -173,7 +235,7 @@ pub(crate) async fn what_was_checked_against_an_old_password_has_no_effect(store
         stored.expect("answered")
     };
     let first = alice.password_hash.expose().to_owned();
-    let set = |hash, replaces| store.set_password(password(&alice, hash, replaces));
+    let set = |hash, replaces| store.change_user(password(&alice, hash, replaces));
     set("$argon2id$second", Some(&first)).await.expect("set");
     assert!(!open(1, &first).await, "it is the old one");
     assert!(open(2, "$argon2id$second").await);
@@ -193,7 +255,7 @@ pub(crate) async fn what_was_checked_against_an_old_password_has_no_effect(store
     let racers = (0..6).map(|racer| {
         let hash = format!("$argon2id$racer-{racer}");
         let set = password(&alice, &hash, Some("$argon2id$second"));
-        store.set_password(set)
+        store.change_user(set)
     });
     let set = join_all(racers).await;
     assert_eq!(set.iter().filter(|set| set.is_ok()).count(), 1, "{set:?}");
