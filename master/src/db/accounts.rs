@@ -174,9 +174,10 @@ pub struct KeyedRequest {
     pub key: String,
     /// SHA-256 of what is asked.
     pub digest: [u8; 32],
-    /// Until when it is taken to be still served, when no answer is kept.
+    /// Until when it is taken to be still served, when no answer is kept. Whether it was carried out
+    /// is not known afterwards.
     pub lease_until: OffsetDateTime,
-    /// Until when the answer is kept.
+    /// Until when the key is kept, with the answer if there is one.
     pub expires_at: OffsetDateTime,
     /// The time.
     pub now: OffsetDateTime,
@@ -189,6 +190,8 @@ pub enum Keyed {
     Fresh,
     /// It is being served.
     Running,
+    /// Whoever served it kept no answer: nobody knows what it has done.
+    Unknown,
     /// The key was used for something else.
     Differs,
     /// It was served: this was the answer.
@@ -267,7 +270,7 @@ pub trait Accounts: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Takes a request in, or gives the answer to the first of its key. Of those that race one
-    /// is fresh.
+    /// is fresh, and no other until the key is released or has expired.
     async fn take_keyed(&self, request: &KeyedRequest) -> Result<Keyed, StoreError>;
     /// Keeps the answer to a request that was fresh.
     async fn keep_answer(

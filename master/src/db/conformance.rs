@@ -98,6 +98,7 @@ macro_rules! suite {
             accounts: what_was_checked_against_an_old_password_has_no_effect,
             accounts: an_api_token_is_of_use_until_it_expires_or_is_revoked,
             accounts: a_request_that_is_sent_again_gets_the_first_answer,
+            accounts: whoever_witnesses_is_told_of_a_commit_and_of_nothing_else,
             upkeep: the_audit_is_a_chain,
             upkeep: the_audit_is_found_by_who_what_and_on_what,
             upkeep: old_events_go_in_batches_and_others_stay,

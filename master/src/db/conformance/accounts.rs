@@ -11,6 +11,8 @@ use crate::db::accounts::{
     ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow,
     UserChange, UserError, UserId, UserRow,
 };
+use crate::task;
+use crate::witness::{Effect, witnessed};
 
 fn user(number: u8, name: &str, role: Role) -> UserRow {
     UserRow {
@@ -353,15 +355,62 @@ pub(crate) async fn a_request_that_is_sent_again_gets_the_first_answer(store: Ar
     assert_eq!(take(request("a", 2, 50)).await, Keyed::Differs);
     assert_eq!(take(request("a", 2, 100)).await, Keyed::Fresh, "it expired");
 
-    // Of one that was served by a master that died, and of one that did nothing.
+    // Of one that did nothing.
     assert_eq!(take(request("b", 1, 0)).await, Keyed::Fresh);
-    assert_eq!(take(request("b", 1, 9)).await, Keyed::Running);
-    assert_eq!(take(request("b", 1, 10)).await, Keyed::Fresh);
     store
-        .release_key(&request("b", 1, 11))
+        .release_key(&request("b", 1, 1))
         .await
         .expect("released");
-    assert_eq!(take(request("b", 2, 12)).await, Keyed::Fresh);
+    assert_eq!(take(request("b", 2, 2)).await, Keyed::Fresh);
+
+    // Of one that was served by a master that died, or is slower than its lease.
+    assert_eq!(take(request("c", 1, 0)).await, Keyed::Fresh);
+    assert_eq!(take(request("c", 1, 9)).await, Keyed::Running);
+    assert_eq!(take(request("c", 1, 10)).await, Keyed::Unknown);
+    assert_eq!(take(request("c", 2, 10)).await, Keyed::Differs);
+    assert_eq!(take(request("c", 1, 99)).await, Keyed::Unknown);
+    store
+        .keep_answer(&request("c", 1, 99), 201, b"{}\0")
+        .await
+        .expect("kept");
+    assert_eq!(take(request("c", 1, 99)).await, answer);
+    assert_eq!(take(request("c", 1, 100)).await, Keyed::Fresh);
+}
+
+pub(crate) async fn whoever_witnesses_is_told_of_a_commit_and_of_nothing_else(
+    store: Arc<dyn Store>,
+) {
+    let alice = user(1, "alice", Role::Admin);
+    let (made, effect) = witnessed(store.insert_user(&alice, operator())).await;
+    made.expect("a new user is stored");
+    assert_eq!(effect, Effect::Possible);
+
+    let (_, effect) = witnessed(async {
+        store.users().await.expect("answered");
+        let twin = user(2, "ALICE", Role::Viewer);
+        let taken = store.insert_user(&twin, operator()).await;
+        assert!(matches!(taken, Err(UserError::NameTaken)), "{taken:?}");
+        let last = store.delete_user(alice.id, operator(), at(5)).await;
+        assert!(matches!(last, Err(UserError::LastAdmin)), "{last:?}");
+        // Somebody else's meanwhile.
+        let bob = user(3, "bob", Role::Viewer);
+        let ((), effect) = witnessed(added(&store, &bob)).await;
+        assert_eq!(effect, Effect::Possible);
+    })
+    .await;
+    assert_eq!(effect, Effect::Nothing);
+
+    // What is begun in a task of its own is of whoever began it.
+    let ((), effect) = witnessed(async {
+        let store = Arc::clone(&store);
+        let made = task::spawn("test", tracing::Span::none(), async move {
+            let carol = user(4, "carol", Role::Viewer);
+            added(&store, &carol).await;
+        });
+        made.await.expect("it does not panic");
+    })
+    .await;
+    assert_eq!(effect, Effect::Possible);
 }
 
 /// A user with a session that expires at 100.
