@@ -301,6 +301,14 @@ pub struct HostReport {
 }
 
 impl HostReport {
+    /// Why the host would not begin the assignment of that fence, if it would not.
+    pub fn refused(&self, fence: Fence) -> Option<&ApplyFailure> {
+        let refusal = self.refusal.as_ref();
+        refusal
+            .filter(|refusal| refusal.fence == fence)
+            .map(|refusal| &refusal.failure)
+    }
+
     /// Whether the engine was seen to hold exactly what was assigned.
     pub fn is_converged(&self) -> bool {
         self.observed.is_some() && !self.drift.iter().any(|drift| drift.kind.needs_repair())

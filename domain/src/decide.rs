@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use crate::assign::{Assignment, HostReport, Phase};
+use crate::assign::{ApplyFailure, Assignment, FailureCode, HostReport, Phase};
 use crate::id::TopologyId;
 use crate::topology::status::{StatusEvent, TopologyStatus};
 
@@ -46,9 +46,8 @@ pub fn decide_host(view: &HostView<'_>) -> HostAction {
         return HostAction::Supersede;
     }
     if report
-        .refusal
-        .as_ref()
-        .is_some_and(|refusal| refusal.fence == assignment.fence)
+        .refused(assignment.fence)
+        .is_some_and(|failure| !is_tried_again(failure, view.status))
     {
         return HostAction::Rest;
     }
@@ -90,6 +89,17 @@ pub fn decide_host(view: &HostView<'_>) -> HostAction {
     }
 }
 
+/// Whether a refusal is of what passes by itself, such as a full disk. A deploy that it has failed
+/// waits for the operator, as every failed deploy does; what is to be kept or removed does not.
+pub const fn is_tried_again(refusal: &ApplyFailure, status: Option<TopologyStatus>) -> bool {
+    let passes = matches!(refusal.code, FailureCode::Store);
+    let waits = matches!(
+        status,
+        Some(TopologyStatus::Deploying | TopologyStatus::Failed)
+    );
+    passes && !waits
+}
+
 /// What is known of a topology when its status is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct TopologyView<'a> {
@@ -129,6 +139,9 @@ pub fn decide_topology(view: &TopologyView<'_>) -> TopologyAction {
         Is::Pending | Is::Failed | Is::TornDown => Rest,
         Is::TearingDown => match view.report {
             None => Await("the host does not answer; it is cleaned when it returns"),
+            Some(report) if report.refused(view.assignment.fence).is_some() => {
+                Await("the host refuses what it is to hold instead")
+            }
             Some(report) if report.fence != view.assignment.fence => {
                 Await("the host has not yet been told")
             }
@@ -163,13 +176,13 @@ fn decide_desired(view: &TopologyView<'_>) -> TopologyAction {
     };
     // A host that holds what it is to hold has refused something else under that fence.
     let holds = report.fence == view.assignment.fence && report.content == view.assignment.content;
-    if let Some(refusal) = &report.refusal
-        && refusal.fence == view.assignment.fence
+    if let Some(failure) = report.refused(view.assignment.fence)
         && !holds
     {
         return match view.status {
-            Is::Deploying => Settle(StatusEvent::ApplyFailed, refusal.failure.to_string()),
-            Is::Active => Settle(StatusEvent::Drifted, refusal.failure.to_string()),
+            // It was never begun: what it was to replace still stands there, and goes.
+            Is::Deploying => Withdraw(failure.to_string()),
+            Is::Active => Settle(StatusEvent::Drifted, failure.to_string()),
             Is::Degraded | Is::Pending | Is::Failed | Is::TearingDown | Is::TornDown => {
                 Await("the host refuses its assignment")
             }

@@ -126,8 +126,8 @@ impl FromStr for Standing {
     }
 }
 
-/// The state of a host that was last heard at `last_seen`, by a master that listens since
-/// `listening_since`, with heartbeats every `period`.
+/// The state of a host that a master has last heard itself at `last_seen`, if it has, and which listens
+/// since `listening_since`, with heartbeats every `period`.
 pub fn state(
     standing: Standing,
     last_seen: Option<OffsetDateTime>,
@@ -138,17 +138,17 @@ pub fn state(
     if standing == Standing::Revoked {
         return HostState::Revoked;
     }
-    // Heard by this master, or at most as silent as this master is old.
-    let heard = last_seen.filter(|seen| *seen >= listening_since);
-    let silence = now - heard.unwrap_or(listening_since);
+    // What was never heard is at most as silent as this master is old. Not that what was heard came
+    // later than that: a clock may have been set back since.
+    let silence = now - last_seen.unwrap_or(listening_since);
     if silence <= period * 1.5 {
-        if heard.is_some() {
+        if last_seen.is_some() {
             HostState::Ready
         } else {
             HostState::Unknown
         }
     } else if silence <= period * 2.5 {
-        if heard.is_some() {
+        if last_seen.is_some() {
             HostState::Late
         } else {
             HostState::Unknown
@@ -189,7 +189,11 @@ mod tests {
         assert_eq!(seen(Some(100), 116), HostState::Late);
         assert_eq!(seen(Some(100), 126), HostState::Lost);
         assert_eq!(seen(None, 20), HostState::Unknown);
-        assert_eq!(seen(Some(-5), 20), HostState::Unknown);
+        assert_eq!(
+            seen(Some(-5), 5),
+            HostState::Ready,
+            "the clock was set back"
+        );
         assert_eq!(seen(None, 26), HostState::Lost);
         let revoked = state(Standing::Revoked, Some(after(0)), start, period, after(1));
         assert_eq!(revoked, HostState::Revoked);

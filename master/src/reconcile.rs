@@ -289,9 +289,11 @@ impl Reconciler {
             }
             TopologyAction::Await(text) => {
                 // What failed under an older fence is no news of this one.
-                let failure = report
-                    .filter(|report| report.fence == row.assignment.fence)
-                    .and_then(|report| report.failure.as_ref());
+                let fence = row.assignment.fence;
+                let failure = report.and_then(|report| {
+                    let failed = report.failure.as_ref().filter(|_| report.fence == fence);
+                    failed.or_else(|| report.refused(fence))
+                });
                 let text = match failure {
                     Some(failure) => format!("{text} ({failure})"),
                     None => text.to_owned(),
@@ -407,7 +409,10 @@ impl Reconciler {
             assignment: &row.assignment,
             status,
             report: live.report.as_deref(),
-            not_before: back_off.map(|it| it.not_before),
+            // Later than that is said by no back-off: the clock was set back.
+            not_before: back_off
+                .map(|it| it.not_before)
+                .filter(|at| *at <= now + LONGEST),
             now,
         });
         match action {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::decky_mutation::{Cause, DeckyMutated, Told, Trigger};
-use domain::event::{EventKind, Payload, Severity};
+use domain::event::{Payload, Severity};
 use domain::id::{DeckyId, EventId, HostId, TopologyId};
 use domain::revision::Fence;
 use domain::topology::Topology;
@@ -182,8 +182,8 @@ impl Teller {
         topology: Option<TopologyId>,
     ) -> Result<HashMap<TopologyId, Known>, StoreError> {
         let filter = EventFilter {
-            kind: Some(EventKind::Mutation),
             topology,
+            last_transitions: true,
             ..EventFilter::default()
         };
         let mut known: HashMap<TopologyId, Known> = HashMap::new();

@@ -29,6 +29,9 @@ use crate::store::{AppliedState, Held, Row};
 /// First and longest wait before changes are subscribed to again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// How often it is looked for what deckies say of themselves, at most.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+
 /// What a handle asks for.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -71,6 +74,8 @@ pub(super) struct Actor {
     /// Somebody asked for a look while none could be taken.
     asked: bool,
     unwell: bool,
+    /// When it was last looked, or will be, for what a decky has said.
+    said_at: Option<Instant>,
     /// How many deckies at once the engine is fastest with, learned over attempts.
     pace: Arc<Pace>,
     retry: Duration,
@@ -127,6 +132,7 @@ impl Actor {
             watching: false,
             asked: false,
             unwell: false,
+            said_at: None,
             pace: Arc::new(pace),
             retry: RETRY.0,
             stop: CancellationToken::new(),
@@ -191,7 +197,7 @@ impl Actor {
                 }
                 Woken::LookNow => self.look(),
                 Woken::SubscribeNow => self.subscribe(),
-                Woken::Said if self.watching => self.look_soon(),
+                Woken::Said if self.watching => self.look_for_what_was_said(),
                 Woken::Said => {}
             }
         }
@@ -449,6 +455,19 @@ impl Actor {
     /// Gathers hints: one inventory for all of them.
     fn look_soon(&mut self) {
         let soon = Instant::now() + self.parts.settings.gather;
+        self.waits.look_at = Some(self.waits.look_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// A decky says what it likes, as often as it likes: it keeps neither the engine nor the master busy.
+    fn look_for_what_was_said(&mut self) {
+        let now = Instant::now();
+        let soon = now + self.parts.settings.gather;
+        let soon = match self.said_at {
+            None => soon,
+            Some(at) if at > now => at,
+            Some(at) => soon.max(at + SAID_EVERY),
+        };
+        self.said_at = Some(soon);
         self.waits.look_at = Some(self.waits.look_at.map_or(soon, |at| at.min(soon)));
     }
 

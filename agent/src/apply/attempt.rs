@@ -107,6 +107,43 @@ pub(super) struct Work {
     total: u32,
 }
 
+/// How often each decky was told to read its configuration.
+#[derive(Default)]
+struct Told(BTreeMap<Handle, u32>);
+
+impl Told {
+    /// After so many times in vain it is not told again.
+    const IN_VAIN: u32 = 2;
+
+    /// Counts what these steps tell; whether one of them was told in vain.
+    fn count(&mut self, steps: &[Step]) -> bool {
+        let mut in_vain = false;
+        for step in steps {
+            if let Action::Configure { handle, .. } = &step.action {
+                let times = self.0.entry(handle.clone()).or_default();
+                *times += 1;
+                in_vain |= *times > Self::IN_VAIN;
+            }
+        }
+        in_vain
+    }
+
+    /// Makes those that were told in vain be seen as none of what is wanted, so that they are made anew:
+    /// one that hangs, or is somebody else's by now, must not fail what is done for the others.
+    fn condemn(&self, observed: &mut Inventory) {
+        for decky in &mut observed.deckies {
+            if self
+                .0
+                .get(&decky.handle)
+                .is_some_and(|times| *times > Self::IN_VAIN)
+            {
+                tracing::warn!(decky.id = %decky.id, "it does not take its configuration, and is made anew");
+                decky.spec = None;
+            }
+        }
+    }
+}
+
 impl Attempt {
     pub(super) async fn run(self) -> Outcome {
         let work = Mutex::new(Work::default());
@@ -147,17 +184,22 @@ impl Attempt {
 
     /// Nothing when something newer has come.
     async fn converge(&self, work: &Mutex<Work>) -> Result<Option<Inventory>, ApplyError> {
+        let mut told = Told::default();
         for round in 0..=ROUNDS {
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
-            let observed = self
+            let mut observed = self
                 .timed(work, Stage::Look, self.engine.inventory())
                 .await
                 .map_err(ApplyError::Observe)?;
             self.following.send_replace(Followed::of(&observed));
             let wanted = desired(self.wanted.as_deref());
-            let steps = plan::plan(wanted, &observed);
+            let mut steps = plan::plan(wanted, &observed);
+            if told.count(&steps) {
+                told.condemn(&mut observed);
+                steps = plan::plan(wanted, &observed);
+            }
             if steps.is_empty() {
                 crash::point_of(self.mode.as_str(), "verified");
                 return Ok(Some(observed));

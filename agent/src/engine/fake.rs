@@ -55,6 +55,7 @@ struct State {
     faults: fault::Faults,
     mute: bool,
     doomed: BTreeSet<DeckyId>,
+    deaf: BTreeSet<Handle>,
 }
 
 #[derive(Debug, Clone)]
@@ -662,6 +663,9 @@ impl Engine for FakeEngine {
         config: &[u8],
     ) -> Result<(), EngineError> {
         self.run(Op::Configure, decky.name.to_string(), |state| {
+            if state.deaf.contains(handle) {
+                return Ok(());
+            }
             let Some(container) = state.containers.get_mut(handle) else {
                 let text = format!("container {handle} not found");
                 return Err(refusal(EngineErrorKind::NotFound, text));

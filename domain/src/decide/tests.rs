@@ -390,14 +390,6 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
             None,
         ),
         (
-            "refused",
-            Is::Deploying,
-            &held,
-            Some(refused(report(4, Phase::Idle, None), 5)),
-            None,
-            Some(ApplyFailed),
-        ),
-        (
             "a change refused",
             Is::Active,
             &held,
@@ -463,6 +455,14 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
             None,
         ),
         (
+            "a removal refused",
+            Is::TearingDown,
+            &nothing,
+            Some(refused(report(5, Phase::Applied, content()), 6)),
+            None,
+            None,
+        ),
+        (
             "gone silent",
             Is::TearingDown,
             &nothing,
@@ -490,6 +490,54 @@ fn a_status_follows_from_the_report_and_from_nothing_else() {
         };
         assert_eq!(event, expected, "{name}");
     }
+}
+
+#[test]
+fn a_deploy_that_is_refused_is_withdrawn_so_that_what_it_was_to_replace_goes() {
+    let held = assignment(5, content());
+    let refused = refused(report(4, Phase::Idle, None), 5);
+    let action = decide_topology(&TopologyView {
+        topology: topology(),
+        status: TopologyStatus::Deploying,
+        assignment: &held,
+        report: Some(&refused),
+        deadline: None,
+        now: NOW,
+    });
+    let TopologyAction::Withdraw(reason) = action else {
+        panic!("{action:?}");
+    };
+    assert!(reason.contains("other hash"), "{reason}");
+}
+
+#[test]
+fn what_is_refused_for_lack_of_room_is_told_again_where_nobody_waits() {
+    use HostAction::{Push, Rest};
+    use TopologyStatus as Is;
+    let (held, nothing) = (assignment(5, content()), assignment(5, None));
+    let mut short = refused(report(4, Phase::Applied, content()), 5);
+    let failure = &mut short.refusal.as_mut().expect("it refuses").failure;
+    failure.code = FailureCode::Store;
+    for (status, assignment, expected) in [
+        (Some(Is::Deploying), &held, Rest),
+        (Some(Is::Failed), &held, Rest),
+        (Some(Is::Active), &held, Push),
+        (Some(Is::Degraded), &held, Push),
+        (None, &nothing, Push),
+    ] {
+        assert_eq!(
+            told(status, assignment, Some(&short), None),
+            expected,
+            "{status:?}"
+        );
+    }
+    let late = Some(NOW + Duration::SECOND);
+    let waits = told(Some(Is::Degraded), &held, Some(&short), late);
+    assert_eq!(waits, HostAction::Wait);
+    // Of a repair it holds the fence already.
+    let mut repair = drifted(report(5, Phase::Applied, content()), DriftKind::Missing);
+    repair.refusal = short.refusal;
+    assert_eq!(told(Some(Is::Degraded), &held, Some(&repair), None), Push);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::sql::cells::Trouble;
 use super::sql::{Pool, SqlStore};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// The schema, in steps that only ever grow in number. The next one goes at the end; each has the
 /// number and the name of SQLite's.

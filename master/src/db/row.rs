@@ -484,6 +484,8 @@ pub struct EventFilter {
     pub since: Option<OffsetDateTime>,
     /// Seen before.
     pub until: Option<OffsetDateTime>,
+    /// Of each decky only its last transition.
+    pub last_transitions: bool,
 }
 
 /// Which page of a list of events.

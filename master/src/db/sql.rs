@@ -147,7 +147,12 @@ impl SqlStore {
                 })
             }
             Pool::Postgres(pool) => {
-                let link = TxLink::Postgres(pool.begin().await.map_err(failed)?);
+                // Whatever the server's own default is: what was committed before the turn came is seen.
+                let link = TxLink::Postgres(
+                    pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
+                        .await
+                        .map_err(failed)?,
+                );
                 let mut tx = Tx {
                     link,
                     metrics,

@@ -193,6 +193,7 @@ pub(super) async fn filter(api: &Api, query: &EventQuery) -> Result<EventFilter,
         source: word("source", query.source.as_deref())?,
         since: time("since", query.since.as_deref())?,
         until: time("until", query.until.as_deref())?,
+        last_transitions: false,
     })
 }
 

@@ -288,6 +288,8 @@ impl Tail {
         }
         let since = OffsetDateTime::from_unix_timestamp_nanos(self.at.mutation)
             .ok()
+            // What changes after a clock was set back changes before what was told.
+            .map(|told| told.min((self.api.clock)()))
             .and_then(|since| since.checked_sub(OVERLAP))
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         self.lately.forget(since);

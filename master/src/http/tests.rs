@@ -66,6 +66,7 @@ struct World {
     router: Router,
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
+    allow: Arc<AllowTable>,
     ingest: Arc<Ingest>,
     bus: Arc<Bus>,
     admin: String,
@@ -130,9 +131,10 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(store.counted_in(Arc::clone(&metrics)));
         let waker = Waker::default();
         let bus = Arc::new(Bus::default());
+        let allow = Arc::<AllowTable>::default();
         let parts = FleetParts {
             store: Arc::clone(&store),
-            allow: Arc::new(AllowTable::default()),
+            allow: Arc::clone(&allow),
             connections: Connections::new(),
             bus: Arc::clone(&bus),
             waker: waker.clone(),
@@ -189,6 +191,7 @@ impl World {
             router,
             store,
             fleet,
+            allow,
             ingest,
             bus,
             admin: text,
@@ -370,6 +373,11 @@ impl World {
 
     /// A host that has joined and never connected.
     async fn host(&self, name: &str) -> HostId {
+        self.host_with(name, KeyFingerprint::from_bytes(random()))
+            .await
+    }
+
+    async fn host_with(&self, name: &str, key: KeyFingerprint) -> HostId {
         let now = self.now();
         let token = TokenRow {
             id: TokenId::new(uuid_v7(now)),
@@ -385,7 +393,7 @@ impl World {
             secret_hash: token.secret_hash,
             expected_name: None,
             host: HostId::new(uuid_v7(now)),
-            key: KeyFingerprint::from_bytes(random()),
+            key,
             agent_version: "0.1.0".to_owned(),
             now,
         };

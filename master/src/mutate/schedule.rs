@@ -34,42 +34,48 @@ impl Schedule {
         }
     }
 
-    /// Queues a mutation for each decky that is due; when the next one will be.
+    /// Queues a mutation of every topology of which deckies are due; when the next ones will be.
     pub(super) async fn queue_due(&mut self) -> Result<Option<OffsetDateTime>, StoreError> {
         let scheduled = self.editor.store.scheduled().await?;
         let known: BTreeSet<_> = scheduled.iter().map(|each| each.decky).collect();
         self.tried.retain(|decky, _| known.contains(decky));
         let now = (self.editor.clock)();
         let mut next: Option<OffsetDateTime> = None;
-        let mut on_their_way: BTreeMap<TopologyId, BTreeSet<DeckyId>> = BTreeMap::new();
+        // One mutation for all of them: what was deployed together is due together, and each that is
+        // queued is judged behind all that are.
+        let mut due_now: BTreeMap<TopologyId, BTreeSet<DeckyId>> = BTreeMap::new();
         for each in scheduled {
             // One of which it is not told yet that it serves anything is told of soon.
             let Some(last) = each.last else { continue };
             let last = self.tried.get(&each.decky).map_or(last, |at| last.max(*at));
             let mut at = due(each.every, last);
             if at <= now {
-                let moving = match on_their_way.get(&each.topology) {
-                    Some(moving) => moving,
-                    None => {
-                        let moving = self.on_their_way(each.topology).await?;
-                        on_their_way.entry(each.topology).or_insert(moving)
-                    }
-                };
-                if !moving.contains(&each.decky) {
-                    self.queue(each.topology, each.decky).await?;
-                }
-                self.tried.insert(each.decky, now);
+                due_now.entry(each.topology).or_default().insert(each.decky);
                 at = due(each.every, now);
             }
             next = Some(next.map_or(at, |next| next.min(at)));
         }
+        for (topology, mut deckies) in due_now {
+            let moving = self.on_their_way(topology).await?;
+            let tried = deckies.clone();
+            deckies.retain(|decky| !moving.contains(decky));
+            if !deckies.is_empty() {
+                self.queue(topology, &deckies).await?;
+            }
+            self.tried
+                .extend(tried.into_iter().map(|decky| (decky, now)));
+        }
         Ok(next)
     }
 
-    async fn queue(&self, topology: TopologyId, decky: DeckyId) -> Result<(), StoreError> {
+    async fn queue(
+        &self,
+        topology: TopologyId,
+        deckies: &BTreeSet<DeckyId>,
+    ) -> Result<(), StoreError> {
         let order = EditOrder {
             topology: &topology.to_string(),
-            change: Change::Decky(&decky.to_string()),
+            change: Change::These(deckies),
             expected: None,
             mode: Mode::Do,
             cause: Trigger::Scheduled,
@@ -78,11 +84,11 @@ impl Schedule {
         match self.editor.edit(&order).await {
             Ok(_) => Ok(()),
             Err(ChangeError::Read(source)) => Err(source),
-            // There is no other set, or the topology has just gone: the next interval tells.
+            // The topology has just gone: the next interval tells.
             Err(error) => {
                 tracing::info!(
                     topology.id = %topology,
-                    decky.id = %decky,
+                    deckies = deckies.len(),
                     error = %Chain(&error),
                     "scheduled mutation left out"
                 );

@@ -2,6 +2,7 @@
 //! once while no host is to hold the topology, or queued while one is. It carries out nothing that
 //! was queued: that is [`crate::mutate`]'s.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::decky_mutation::{Trigger, next_mutation};
@@ -84,6 +85,8 @@ pub enum Change<'a> {
     Decky(&'a str),
     /// Other services for every decky that has others to show.
     Deckies,
+    /// The same for those of them that are among these.
+    These(&'a BTreeSet<DeckyId>),
 }
 
 /// Whether an edit is done.
@@ -208,7 +211,8 @@ impl Editor {
             | Change::File(_)
             | Change::Exactly(_)
             | Change::Decky(_)
-            | Change::Deckies => None,
+            | Change::Deckies
+            | Change::These(_) => None,
         };
         for _ in 0..ATTEMPTS {
             let base = self.base(order).await?;
@@ -355,14 +359,10 @@ impl Editor {
                     )])
                 })
             }
-            Change::Deckies => {
-                let deckies = base.topology.deckies.iter();
-                let ops: Vec<Op> = deckies
-                    .filter_map(|decky| next_mutation(decky, random()))
-                    .flat_map(|mutation| mutation.ops().to_vec())
-                    .collect();
-                Ok((!ops.is_empty()).then_some(Mutation::Batch(ops)))
-            }
+            Change::Deckies => Ok(other_services(&base.topology, |_| true)),
+            Change::These(deckies) => Ok(other_services(&base.topology, |decky| {
+                deckies.contains(&decky)
+            })),
         }
     }
 
@@ -514,6 +514,23 @@ fn wants_subnet(draft: &MutationDraft) -> bool {
     };
     ops.iter()
         .any(|op| matches!(op, OpDraft::AddLan(lan) if lan.subnet.is_empty()))
+}
+
+/// Other services for the deckies that are meant and have others to show; none when there is none.
+fn other_services(topology: &Topology, meant: impl Fn(DeckyId) -> bool) -> Option<Mutation> {
+    let deckies = topology.deckies.iter().filter(|decky| meant(decky.id));
+    let mut mutations: Vec<Mutation> = deckies
+        .filter_map(|decky| next_mutation(decky, random()))
+        .collect();
+    match mutations.len() {
+        0 | 1 => mutations.pop(),
+        _ => {
+            let ops = mutations
+                .iter()
+                .flat_map(|mutation| mutation.ops().to_vec());
+            Some(Mutation::Batch(ops.collect()))
+        }
+    }
 }
 
 /// The decky of that id or name.

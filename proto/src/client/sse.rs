@@ -1,7 +1,7 @@
 //! Reads a stream of server-sent events out of chunks of bytes, in bounded memory.
 
-/// Longest event, in bytes: several of the longest lines that a decky writes.
-pub(super) const MAX_EVENT: usize = 1024 * 1024;
+/// Longest event, in bytes: how the largest topology stands, with everything that is queued for it.
+pub(super) const MAX_EVENT: usize = 16 * 1024 * 1024;
 
 /// One event of the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

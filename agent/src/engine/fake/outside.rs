@@ -152,6 +152,11 @@ impl FakeDaemon {
         self.with(|state| state.doomed.insert(decky));
     }
 
+    /// From here on that container takes no configuration, as one that hangs.
+    pub fn deafen(&self, handle: &Handle) {
+        self.with(|state| state.deaf.insert(handle.clone()));
+    }
+
     /// Whether deckies say nothing of themselves.
     pub fn mute(&self, mute: bool) {
         self.with(|state| state.mute = mute);

@@ -139,7 +139,7 @@ async fn lines_that_mean_nothing_are_passed_over() {
 async fn news_that_cannot_be_read_are_a_failure_and_no_wait() {
     for news in [
         "event: status\ndata: rain\n\n".to_owned(),
-        format!("data: {}", "x".repeat(2 * 1024 * 1024)),
+        format!("data: {}", "x".repeat(17 * 1024 * 1024)),
     ] {
         let stub = master(vec![Script::Holds(news)]);
         let (followed, _) = deploy(&stub, LONG).await;

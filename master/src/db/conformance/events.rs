@@ -293,6 +293,7 @@ pub(crate) async fn filters_and_counts_agree(store: Arc<dyn Store>) {
         (
             EventFilter {
                 until: Some(plain.at + Duration::nanoseconds(1)),
+                last_transitions: false,
                 service: Some(ServiceKind::Ssh),
                 kind: Some(EventKind::Connect),
                 host: Some(sender(1)),

@@ -20,7 +20,7 @@ use crate::db::queue::{
     MutationId, MutationPage, MutationRow, NewMutation, Place, Scheduled, WorkerId,
 };
 use crate::db::upkeep::Retention;
-use crate::db::{Removal, Store};
+use crate::db::{EventFilter, EventPage, Removal, Store};
 
 pub(crate) fn worker(number: u128) -> WorkerId {
     WorkerId::new(uuid(0x7000 + number))
@@ -551,6 +551,18 @@ pub(crate) async fn deckies_that_mutate_by_themselves_are_known_with_their_last_
         store.scheduled().await.expect("answered"),
         [expected(Some(at(65)))]
     );
+    let last = EventFilter {
+        topology: Some(maze.id),
+        last_transitions: true,
+        ..EventFilter::default()
+    };
+    let last = store.events(&last, EventPage::After { row: 0 }, 10).await;
+    let last: Vec<_> = last
+        .expect("answered")
+        .iter()
+        .map(|row| row.event.sequence)
+        .collect();
+    assert_eq!(last, [2]);
     // Retention leaves them: the fold of a decky's services begins at its creation.
     let retention = Retention {
         received_before: Some(at(1000)),

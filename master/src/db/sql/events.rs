@@ -294,7 +294,15 @@ fn narrow(query: &mut Builder, filter: &EventFilter) {
         source,
         since,
         until,
+        last_transitions,
     } = filter;
+    if *last_transitions {
+        query.push(
+            " AND e.kind = 'mutation' AND NOT EXISTS (
+                  SELECT 1 FROM events AS later
+                  WHERE later.kind = 'mutation' AND later.decky = e.decky AND later.row > e.row)",
+        );
+    }
     if let Some(topology) = topology {
         query
             .push(" AND e.topology = ")

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -14,6 +15,8 @@ use sqlx::{
     AssertSqlSafe, Decode, PgConnection, PgPool, Postgres, Row as _, Sqlite, SqliteConnection,
     SqlitePool, Transaction, Type,
 };
+
+use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 use crate::task;
@@ -116,7 +119,23 @@ impl TxLink {
     async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+            Self::Postgres(tx) => answered(tx.commit()).await,
+        }
+    }
+}
+
+/// How long a server may take to answer. One whose machine is gone never does, and the kernel waits for
+/// ever for what it has acknowledged.
+const ANSWER: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 60 });
+
+async fn answered<T>(
+    asked: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match timeout(ANSWER, asked).await {
+        Ok(answer) => answer,
+        Err(late) => {
+            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, late);
+            Err(sqlx::Error::Io(late))
         }
     }
 }
@@ -238,8 +257,12 @@ impl Statement {
             Ok(match link {
                 Link::Sqlite(on) => self.for_sqlite().execute(on).await?.rows_affected(),
                 Link::SqlitePool(on) => self.for_sqlite().execute(on).await?.rows_affected(),
-                Link::Postgres(on) => self.for_postgres().execute(on).await?.rows_affected(),
-                Link::PostgresPool(on) => self.for_postgres().execute(on).await?.rows_affected(),
+                Link::Postgres(on) => answered(self.for_postgres().execute(on))
+                    .await?
+                    .rows_affected(),
+                Link::PostgresPool(on) => answered(self.for_postgres().execute(on))
+                    .await?
+                    .rows_affected(),
             })
         })
     }
@@ -254,10 +277,14 @@ impl Statement {
             Ok(match link {
                 Link::Sqlite(on) => rows(self.for_sqlite().fetch_all(on).await?, Row::Sqlite),
                 Link::SqlitePool(on) => rows(self.for_sqlite().fetch_all(on).await?, Row::Sqlite),
-                Link::Postgres(on) => rows(self.for_postgres().fetch_all(on).await?, Row::Postgres),
-                Link::PostgresPool(on) => {
-                    rows(self.for_postgres().fetch_all(on).await?, Row::Postgres)
-                }
+                Link::Postgres(on) => rows(
+                    answered(self.for_postgres().fetch_all(on)).await?,
+                    Row::Postgres,
+                ),
+                Link::PostgresPool(on) => rows(
+                    answered(self.for_postgres().fetch_all(on)).await?,
+                    Row::Postgres,
+                ),
             })
         })
     }
@@ -491,5 +518,27 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
         Cow::Owned(text.replace('\0', "\u{2400}"))
     } else {
         Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Store as _;
+    use crate::db::postgres::tests::Guest;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_busy_and_others_go_on() {
+        let guest = Guest::new().await;
+        let store = guest.open().await;
+        let never = || sql("SELECT true FROM pg_sleep(3600)");
+        let mut tx = store.writing("wait").await.expect("it is its turn");
+        let (read, written) =
+            tokio::join!(never().fetch_all(&store.read), never().execute(&mut tx),);
+        for error in [read.err(), written.err()] {
+            assert!(matches!(error, Some(sqlx::Error::Io(_))), "{error:?}");
+        }
+        drop(tx);
+        assert_eq!(store.topologies().await.expect("answered"), []);
     }
 }

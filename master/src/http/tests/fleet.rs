@@ -1,6 +1,9 @@
 //! Hosts and join tokens.
 
+use domain::host::Standing;
+
 use super::*;
+use crate::db::Force;
 
 #[tokio::test]
 async fn a_token_is_shown_once_and_can_be_taken_back() {
@@ -99,6 +102,40 @@ async fn standing_moves_only_along_its_arrows() {
         world.get("/api/v1/hosts?removed=true").await.expect(200)["total"],
         1
     );
+}
+
+#[tokio::test]
+async fn a_revocation_comes_into_force_whoever_goes_away_meanwhile() {
+    let world = World::new().await;
+    let keys = [1, 2].map(|byte| KeyFingerprint::from_bytes([byte; 32]));
+    let hosts = [
+        world.host_with("left", keys[0]).await,
+        world.host_with("stored", keys[1]).await,
+    ];
+    world.fleet.reload_allow_list().await.expect("read");
+    let allowed = |index: usize| world.allow.get(hosts[index], &keys[index]);
+    assert_eq!(
+        (allowed(0), allowed(1)),
+        (Some(Standing::Open), Some(Standing::Open))
+    );
+
+    // Whoever asked is gone as soon as it has begun.
+    let actor = || Actor::Operator("test".to_owned());
+    let fleet = &world.fleet;
+    let revoke = fleet.set_standing(hosts[0], Standing::Revoked, Force::No, actor());
+    assert!(futures_util::poll!(Box::pin(revoke)).is_pending());
+    while allowed(0).is_some() {
+        tokio::task::yield_now().await;
+    }
+
+    // It was stored, and the master that did so came no further.
+    let store = &world.store;
+    let stored = store.set_standing(hosts[1], Standing::Revoked, Force::No, actor(), world.now());
+    stored.await.expect("stored");
+    assert_eq!(allowed(1), Some(Standing::Open));
+    let again = world.post("/api/v1/hosts/stored/revoke", json!({})).await;
+    again.problem(409, "illegal_transition");
+    assert_eq!(allowed(1), None);
 }
 
 #[tokio::test]

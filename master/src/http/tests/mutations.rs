@@ -650,6 +650,30 @@ async fn a_decky_with_an_interval_mutates_when_it_is_due_and_never_twice_at_once
 }
 
 #[tokio::test]
+async fn deckies_that_are_due_together_mutate_together() {
+    let mut file = file("maze");
+    for decky in file["deckies"].as_array_mut().expect("deckies") {
+        decky["mutate_every"] = json!("30m");
+        decky["archetype"] = json!("web-server");
+    }
+    let mut live = Live::of(file).await;
+    live.world.pass(30 * 60);
+    live.turn().await;
+    live.turn().await;
+    let page = live.world.get("/api/v1/topologies/maze/mutations").await;
+    let page = page.expect(200);
+    assert_eq!(page["total"], 1, "{page}");
+    let before = live.told().await;
+    live.arrive().await;
+    let told = live.told().await;
+    let causes: Vec<_> = told[before.len()..]
+        .iter()
+        .map(|told| told.3.as_str())
+        .collect();
+    assert_eq!(causes, ["scheduled", "scheduled"]);
+}
+
+#[tokio::test]
 async fn a_decky_is_mutated_on_demand_by_its_archetype() {
     let mut file = file("maze");
     file["deckies"][1]["archetype"] = json!("deaddeck");

@@ -95,6 +95,20 @@ async fn a_stream_begins_with_a_snapshot_and_tells_everything_after_it() {
 }
 
 #[tokio::test]
+async fn a_stream_goes_on_when_the_clock_is_set_back() {
+    let mut live = Live::new().await;
+    live.queue(services("db", &["ftp"])).await;
+    live.mutator.turn().await.expect("answered");
+    live.arrive().await;
+    let mut reader = Reader::open(&live.world, None).await;
+    assert_eq!(reader.next().await.1, "snapshot");
+    live.world.pass(-3600);
+    let id = live.queue(services("db", &["redis"])).await;
+    let (_, name, pending) = reader.next().await;
+    assert_eq!((name.as_str(), text(&pending["id"])), ("mutation", id));
+}
+
+#[tokio::test]
 async fn a_resumed_stream_goes_on_where_it_was() {
     let mut live = Live::new().await;
     let mut reader = Reader::open(&live.world, None).await;

@@ -139,11 +139,11 @@ pub(super) async fn next_claim(store: &SqlStore) -> Result<Option<OffsetDateTime
 }
 
 pub(super) async fn scheduled(store: &SqlStore) -> Result<Vec<Scheduled>, StoreError> {
-    let rows = sql("SELECT d.topology, d.id, d.mutate_every, m.changed_at
+    let rows = sql("SELECT d.topology, d.id, d.mutate_every,
+                (SELECT e.at FROM events AS e WHERE e.kind = 'mutation' AND e.decky = d.id
+                 ORDER BY e.row DESC LIMIT 1) AS changed_at
          FROM deckies AS d
          JOIN topologies AS t ON t.id = d.topology
-         LEFT JOIN (SELECT e.decky, max(e.at) AS changed_at FROM events AS e
-                    WHERE e.kind = 'mutation' GROUP BY e.decky) AS m ON m.decky = d.id
          WHERE d.mutate_every IS NOT NULL AND t.status IN ('active', 'degraded')
          ORDER BY d.topology, d.position")
     .fetch_all(&store.read)
