@@ -34,3 +34,4 @@ pub mod signal;
 mod substrate;
 pub mod task;
 pub mod topology;
+mod witness;

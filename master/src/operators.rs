@@ -18,7 +18,7 @@ use self::secret::Secret;
 use self::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::accounts::{
-    ApiTokenId, ApiTokenRow, NewPassword, SessionRow, UserError, UserId, UserRow,
+    ApiTokenId, ApiTokenRow, NewPassword, SessionRow, UserChange, UserError, UserId, UserRow,
 };
 use crate::db::{Actor, AuditEntry, Store, StoreError};
 use crate::entropy::uuid_v7;
@@ -73,8 +73,17 @@ pub struct NewUser {
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// Its first password; a one-time password when none is chosen.
-    pub password: Option<String>,
+    /// Its first password.
+    pub password: Given,
+}
+
+/// A password that a user is given by another, and must change.
+#[derive(Debug)]
+pub enum Given {
+    /// Whoever gives it has chosen it.
+    Chosen(String),
+    /// It is made here, and shown once.
+    OneTime,
 }
 
 /// An API token that is to be made.
@@ -196,18 +205,18 @@ impl Operators {
             None => self.store.insert_user(&fresh, actor).await,
             Some(user) => {
                 let password = NewPassword {
-                    user: user.id,
                     hash: fresh.password_hash,
+                    replaces: None,
                     must_change: true,
-                    actor: actor.clone(),
+                };
+                let change = UserChange {
+                    user: user.id,
+                    password: Some(password),
+                    role: Some(Role::Admin),
+                    actor,
                     now,
                 };
-                match self.store.set_password(password).await {
-                    Ok(()) if user.role != Role::Admin => {
-                        self.store.set_role(user.id, Role::Admin, actor, now).await
-                    }
-                    other => other,
-                }
+                self.store.change_user(change).await.map(drop)
             }
         };
         stored.map_err(FirstAdminError::User)
@@ -262,17 +271,19 @@ impl Operators {
             Err(_) => None,
         };
         let checked = self.check(name, found.as_ref(), password, from).await;
-        match (checked, found) {
-            (Ok(()), Some(user)) => Ok(self.open(user, from).await?),
-            (Err(LoginError::Refused) | Ok(()), known) => {
-                // A name that nobody has may be a password in the wrong field: not written down.
-                let subject = known.map_or_else(|| "unknown".to_owned(), |user| user.name);
-                let told = ("session.refuse", subject, format!("from {from}"));
-                self.audit(Actor::Reconciler, told).await?;
-                Err(LoginError::Refused)
-            }
-            (Err(error), _) => Err(error),
+        let opened = match (checked, &found) {
+            (Ok(()), Some(user)) => self.open(user.clone(), from).await?,
+            (Err(LoginError::Refused) | Ok(()), _) => None,
+            (Err(error), _) => return Err(error),
+        };
+        if let Some(opened) = opened {
+            return Ok(opened);
         }
+        // A name that nobody has may be a password in the wrong field: not written down.
+        let subject = found.map_or_else(|| "unknown".to_owned(), |user| user.name);
+        let told = ("session.refuse", subject, format!("from {from}"));
+        self.audit(Actor::Reconciler, told).await?;
+        Err(LoginError::Refused)
     }
 
     /// Checks a password, not more often than is good, and as long for a name that nobody has.
@@ -301,31 +312,35 @@ impl Operators {
         }
     }
 
-    async fn open(&self, user: UserRow, from: IpAddr) -> Result<Opened, StoreError> {
+    /// Opens a session of a user whose password was shown; none when it has another one by now.
+    async fn open(&self, user: UserRow, from: IpAddr) -> Result<Option<Opened>, StoreError> {
         let now = (self.clock)();
-        let open = self.store.sessions(user.id, now).await?;
-        for old in open.iter().skip(SESSIONS.saturating_sub(1)) {
-            self.store.end_session(&old.hash).await?;
-        }
         let token = Secret::session();
         let expires_at = now + SESSION_LIFE;
-        self.store
-            .insert_session(&SessionRow {
-                hash: token.hash(),
-                user: user.id,
-                origin: from.to_string(),
-                created_at: now,
-                expires_at,
-            })
-            .await?;
+        let session = SessionRow {
+            hash: token.hash(),
+            user: user.id,
+            origin: from.to_string(),
+            created_at: now,
+            expires_at,
+        };
+        let opened = self.store.insert_session(&session, &user.password_hash);
+        if !opened.await? {
+            return Ok(None);
+        }
+        let mut others = self.store.sessions(user.id, now).await?;
+        others.retain(|other| other.hash != session.hash);
+        for old in others.iter().skip(SESSIONS.saturating_sub(1)) {
+            self.store.end_session(&old.hash).await?;
+        }
         let actor = Actor::Operator(format!("{}@{from}", user.name));
         let told = ("session.open", user.name.clone(), String::new());
         self.audit(actor, told).await?;
-        Ok(Opened {
+        Ok(Some(Opened {
             token,
             expires_at,
             user,
-        })
+        }))
     }
 
     /// Ends a session; whether there was one.
@@ -356,44 +371,57 @@ impl Operators {
             .await
             .map_err(PasswordError::Current)?;
         let actor = Actor::Operator(format!("{}@{from}", user.name));
-        self.set_password(&user, new, actor, MustChange::No).await?;
-        let user = self.store.user(id).await?.ok_or(UserError::Unknown)?;
-        Ok(self.open(user, from).await?)
-    }
-
-    /// Sets a user's password for it: it must be changed at the next login.
-    pub async fn assign_password(
-        &self,
-        user: &UserRow,
-        chosen: Option<String>,
-        actor: Actor,
-    ) -> Result<Option<Secret>, PasswordError> {
-        let (text, one_time) = first_password(chosen, &user.name)?;
-        self.set_password(user, text, actor, MustChange::Yes)
-            .await?;
-        Ok(one_time)
-    }
-
-    async fn set_password(
-        &self,
-        user: &UserRow,
-        text: String,
-        actor: Actor,
-        must_change: MustChange,
-    ) -> Result<(), PasswordError> {
-        let hash = self.hasher.hash(text).await?;
         let password = NewPassword {
-            user: user.id,
-            hash,
-            must_change: must_change == MustChange::Yes,
+            hash: self.hasher.hash(new).await?,
+            replaces: Some(user.password_hash),
+            must_change: false,
+        };
+        let user = self.store_change(id, (Some(password), None), actor).await?;
+        let opened = self.open(user, from).await?;
+        Ok(opened.ok_or(UserError::Overtaken)?)
+    }
+
+    /// Gives a user another role, another password, or both: all that is asked for, or nothing.
+    pub async fn change(
+        &self,
+        user: &UserRow,
+        (password, role): (Option<Given>, Option<Role>),
+        actor: Actor,
+    ) -> Result<Set<UserRow>, PasswordError> {
+        let mut one_time = None;
+        let mut new = None;
+        if let Some(given) = password {
+            let (text, made) = first_password(given, &user.name)?;
+            one_time = made;
+            new = Some(NewPassword {
+                hash: self.hasher.hash(text).await?,
+                replaces: None,
+                must_change: true,
+            });
+        }
+        let of = self.store_change(user.id, (new, role), actor).await?;
+        Ok(Set { of, one_time })
+    }
+
+    async fn store_change(
+        &self,
+        user: UserId,
+        (password, role): (Option<NewPassword>, Option<Role>),
+        actor: Actor,
+    ) -> Result<UserRow, UserError> {
+        let is_another = password.is_some();
+        let change = UserChange {
+            user,
+            password,
+            role,
             actor,
             now: (self.clock)(),
         };
-        self.store.set_password(password).await?;
-        if user.name == FIRST {
+        let user = self.store.change_user(change).await?;
+        if is_another && user.name == FIRST {
             self.forget_password();
         }
-        Ok(())
+        Ok(user)
     }
 
     /// Makes a user.
@@ -452,20 +480,14 @@ impl Operators {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MustChange {
-    Yes,
-    No,
-}
-
 /// The password that was chosen, or one that is made, which is given back too.
-fn first_password(chosen: Option<String>, user: &str) -> Result<(String, Option<Secret>), Weak> {
-    match chosen {
-        Some(text) => {
+fn first_password(given: Given, user: &str) -> Result<(String, Option<Secret>), Weak> {
+    match given {
+        Given::Chosen(text) => {
             password::judge(&text, user, None)?;
             Ok((text, None))
         }
-        None => {
+        Given::OneTime => {
             let secret = Secret::one_time_password();
             Ok((secret.expose().to_owned(), Some(secret)))
         }

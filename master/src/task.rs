@@ -5,7 +5,10 @@ use std::future::Future;
 use tokio::task::JoinHandle;
 use tracing::{Instrument as _, Span};
 
-/// Starts `future` inside `span`. The name is what a console or a panic shows.
+use crate::witness::inherited;
+
+/// Starts `future` inside `span`, as part of the work that starts it. The name is what a console or a
+/// panic shows.
 pub fn spawn<F>(name: &'static str, span: Span, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -13,10 +16,10 @@ where
 {
     #[allow(clippy::disallowed_methods, reason = "the one place that starts tasks")]
     tokio::spawn(
-        async move {
+        inherited(async move {
             tracing::trace!(task = name, "task started");
             future.await
-        }
+        })
         .instrument(span),
     )
 }

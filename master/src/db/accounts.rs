@@ -83,19 +83,30 @@ pub struct UserRow {
     pub password_at: OffsetDateTime,
 }
 
-/// A password that is to be set.
+/// What is to become of a user: all of it, or nothing.
 #[derive(Debug, Clone)]
-pub struct NewPassword {
+pub struct UserChange {
     /// The user.
     pub user: UserId,
-    /// The hash.
-    pub hash: PasswordHash,
-    /// Whether it must be changed at the next login.
-    pub must_change: bool,
-    /// Who sets it.
+    /// Its password from now on, if it is to be another one.
+    pub password: Option<NewPassword>,
+    /// What it may do from now on, if that is to change.
+    pub role: Option<Role>,
+    /// Who changes it.
     pub actor: Actor,
     /// The time.
     pub now: OffsetDateTime,
+}
+
+/// A password that is to be set.
+#[derive(Debug, Clone)]
+pub struct NewPassword {
+    /// The hash.
+    pub hash: PasswordHash,
+    /// The hash that it takes the place of, where another one is not to be overwritten.
+    pub replaces: Option<PasswordHash>,
+    /// Whether it must be changed at the next login.
+    pub must_change: bool,
 }
 
 /// Why a user was not stored, changed or removed.
@@ -110,6 +121,9 @@ pub enum UserError {
     /// Nobody could let anybody in again.
     #[error("it is the last admin")]
     LastAdmin,
+    /// The password was changed since it was looked at.
+    #[error("the password is another one by now")]
+    Overtaken,
     /// The store failed.
     #[error("user could not be stored or read")]
     Store(#[source] StoreError),
@@ -160,9 +174,10 @@ pub struct KeyedRequest {
     pub key: String,
     /// SHA-256 of what is asked.
     pub digest: [u8; 32],
-    /// Until when it is taken to be still served, when no answer is kept.
+    /// Until when it is taken to be still served, when no answer is kept. Whether it was carried out
+    /// is not known afterwards.
     pub lease_until: OffsetDateTime,
-    /// Until when the answer is kept.
+    /// Until when the key is kept, with the answer if there is one.
     pub expires_at: OffsetDateTime,
     /// The time.
     pub now: OffsetDateTime,
@@ -175,6 +190,8 @@ pub enum Keyed {
     Fresh,
     /// It is being served.
     Running,
+    /// Whoever served it kept no answer: nobody knows what it has done.
+    Unknown,
     /// The key was used for something else.
     Differs,
     /// It was served: this was the answer.
@@ -199,16 +216,9 @@ pub trait Accounts: Send + Sync {
     async fn user(&self, id: UserId) -> Result<Option<UserRow>, StoreError>;
     /// The user of that name, without regard to case.
     async fn user_named(&self, name: &str) -> Result<Option<UserRow>, StoreError>;
-    /// Sets a password, ends every session of the user, and audits it.
-    async fn set_password(&self, password: NewPassword) -> Result<(), UserError>;
-    /// Sets a role, and audits it. The last admin stays one.
-    async fn set_role(
-        &self,
-        user: UserId,
-        role: Role,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), UserError>;
+    /// Changes a user, and audits what has changed; the user as it is then. Another password ends
+    /// every session of it. The last admin stays one.
+    async fn change_user(&self, change: UserChange) -> Result<UserRow, UserError>;
     /// Removes a user with its sessions, and audits it. The last admin stays.
     async fn delete_user(
         &self,
@@ -217,8 +227,13 @@ pub trait Accounts: Send + Sync {
         now: OffsetDateTime,
     ) -> Result<(), UserError>;
 
-    /// Stores a session.
-    async fn insert_session(&self, session: &SessionRow) -> Result<(), StoreError>;
+    /// Stores a session if the password that was shown for it is still the one of its user;
+    /// whether it is. A change of the password ends every session, and checking one takes long.
+    async fn insert_session(
+        &self,
+        session: &SessionRow,
+        shown: &PasswordHash,
+    ) -> Result<bool, StoreError>;
     /// A session that is of use, and its user.
     async fn session(
         &self,
@@ -255,7 +270,7 @@ pub trait Accounts: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Takes a request in, or gives the answer to the first of its key. Of those that race one
-    /// is fresh.
+    /// is fresh, and no other until the key is released or has expired.
     async fn take_keyed(&self, request: &KeyedRequest) -> Result<Keyed, StoreError>;
     /// Keeps the answer to a request that was fresh.
     async fn keep_answer(

@@ -293,8 +293,12 @@ impl Route {
         if self.is_keyed() {
             parameters.push(header(
                 "Idempotency-Key",
-                "A word of the caller's for this request: sent again, it is answered again and not \
-                 carried out again.",
+                "A word of the caller's for this request: sent again within a day by the same \
+                 credential, it is answered again and not carried out again. Where the first answer \
+                 cannot be given (the master ended before it was kept, it failed after something \
+                 was stored, or the answer is too large), 409 says so: look at the state of what \
+                 was asked for. What failed (429, 5xx) before anything was stored leaves the word \
+                 free.",
                 &format!("^[!-~]{{1,{}}}$", idempotency::LONGEST),
             ));
         }
@@ -426,7 +430,8 @@ fn reason(status: u16) -> &'static str {
         403 => "Whoever asks may not, or a foreign page asks.",
         404 => "There is no such thing.",
         409 => {
-            "It is not in a state for this, or the request of that idempotency key is being served."
+            "It is not in a state for this, or the request of that idempotency key is being served, \
+             or its answer cannot be given again."
         }
         412 => "The topology is at another revision.",
         413 => "The body is too large.",

@@ -1,5 +1,11 @@
 //! `Idempotency-Key`: a request that is sent again is carried out once, and answered twice.
 //!
+//! A key is taken before its request is served, and from then on it is free again only when the
+//! request has failed and nothing was stored meanwhile. Everything else is kept for a day: the
+//! answer; where there is none that can be given again (the master ended before it was kept, or
+//! something was stored and then something failed, or the answer is too large), the fact, which is
+//! told as a 409 and sends whoever asks to look.
+//!
 //! An answer may hold a secret that is shown once, and a request a password. So the digest of what
 //! was asked is keyed, and the answer is sealed, with what only the credential of the caller makes:
 //! a copy of the database tells nothing, and another credential has keys of its own.
@@ -9,7 +15,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, LOCATION, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, response};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -21,9 +27,11 @@ use super::auth::Caller;
 use super::extract::Malformed;
 use super::problem::ApiError;
 use crate::chain::Chain;
+use crate::db::StoreError;
 use crate::db::accounts::{Keyed, KeyedRequest};
 use crate::entropy::random;
 use crate::task;
+use crate::witness::{Effect, witnessed};
 
 /// The header of the key.
 pub(super) const KEY: &str = "idempotency-key";
@@ -31,11 +39,12 @@ pub(super) const KEY: &str = "idempotency-key";
 pub(super) const REPLAYED: &str = "idempotency-replayed";
 /// Longest key, in characters.
 pub(super) const LONGEST: usize = 128;
-/// How long a request is taken to be still served: longer than any may take.
+/// How long a request is taken to be still served: longer than any may take. Afterwards nobody knows
+/// what became of it.
 const LEASE: Duration = Duration::seconds(60);
-/// How long an answer is kept.
+/// How long a key is kept.
 const KEPT: Duration = Duration::hours(24);
-/// Largest answer that is kept, in bytes; of a larger one the key is free again.
+/// Largest answer that is kept, in bytes.
 const LARGEST: usize = 1024 * 1024;
 /// What is kept of an answer's headers.
 const HEADERS: [HeaderName; 4] = [CONTENT_TYPE, LOCATION, ETAG, SET_COOKIE];
@@ -64,47 +73,94 @@ pub(super) async fn keyed(
         expires_at: now + KEPT,
         now,
     };
-    match api.store.take_keyed(&keyed).await? {
-        Keyed::Running => return Err(ApiError::KeyRunning),
-        Keyed::Differs => return Err(ApiError::KeyDiffers),
-        Keyed::Answered { status, body } => {
-            if let Some(answer) = replay(&caller, &keyed, status, body) {
-                return Ok(answer);
-            }
-            // Sealed by a release that did it otherwise: all that is known is that it was done.
-            return Err(ApiError::KeyDiffers);
-        }
-        Keyed::Fresh => {}
-    }
     let request = Request::from_parts(parts, Body::from(body));
-    // A task of its own: whoever asks and leaves must find the answer when asking again.
+    // A task of its own from before the key is taken: whoever asks and leaves must find the answer
+    // when asking again, and not a key that was taken for nothing.
     let served = task::spawn("http.keyed", tracing::Span::current(), async move {
-        let response = next.run(request).await;
-        settle(&api, &caller, &keyed, response).await
+        match api.store.take_keyed(&keyed).await? {
+            Keyed::Fresh => {}
+            Keyed::Running => return Err(ApiError::KeyRunning),
+            Keyed::Unknown => return Err(ApiError::KeyUnknown),
+            Keyed::Differs => return Err(ApiError::KeyDiffers),
+            Keyed::Answered { status, body } => {
+                // None that opens: it was sealed by a release that did it otherwise.
+                return replay(&caller, &keyed, status, body).ok_or(ApiError::KeyUnknown);
+            }
+        }
+        let (response, effect) = witnessed(next.run(request)).await;
+        Ok(settle(&api, &caller, &keyed, (response, effect)).await)
     });
-    served.await.map_err(|_| ApiError::TimedOut)
+    served.await.unwrap_or(Err(ApiError::TimedOut))
 }
 
-/// Keeps the answer, or frees the key when nothing was done that must not be done again.
-async fn settle(api: &Api, caller: &Caller, keyed: &KeyedRequest, response: Response) -> Response {
-    let (parts, body) = response.into_parts();
-    let Ok(bytes) = to_bytes(body, usize::MAX).await else {
+/// Keeps what is to be said to whoever asks again, or frees the key.
+async fn settle(
+    api: &Api,
+    caller: &Caller,
+    keyed: &KeyedRequest,
+    (response, effect): (Response, Effect),
+) -> Response {
+    let Ok((parts, bytes)) = whole(response).await else {
         return ApiError::TimedOut.into_response();
     };
-    let again = parts.status.is_server_error() || parts.status == StatusCode::TOO_MANY_REQUESTS;
-    let settled = if again || bytes.len() > LARGEST {
-        api.store.release_key(keyed).await
-    } else {
-        let sealed = seal(caller, keyed, &parts.headers, &bytes);
-        api.store
-            .keep_answer(keyed, parts.status.as_u16(), &sealed)
-            .await
+    let settled = match verdict(&parts, bytes.len(), effect) {
+        Verdict::Free => api.store.release_key(keyed).await,
+        Verdict::Answer => keep(api, caller, keyed, (&parts, &bytes)).await,
+        Verdict::Fact(fact) => match whole(fact.into_response()).await {
+            Ok((parts, bytes)) => keep(api, caller, keyed, (&parts, &bytes)).await,
+            // As good: with its lease it becomes one whose outcome is unknown.
+            Err(_) => Ok(()),
+        },
     };
     if let Err(error) = settled {
-        // It ends with its lease.
         tracing::warn!(error = %Chain(&error), "answer to a keyed request was not kept");
     }
     Response::from_parts(parts, Body::from(bytes))
+}
+
+/// What becomes of a key once its request was served.
+enum Verdict {
+    /// The request may be sent again.
+    Free,
+    /// The answer is given again.
+    Answer,
+    /// This is said of the answer, which cannot be given again.
+    Fact(ApiError),
+}
+
+fn verdict(parts: &response::Parts, length: usize, effect: Effect) -> Verdict {
+    let status = parts.status;
+    let has_failed = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    match effect {
+        Effect::Nothing if has_failed || length > LARGEST => Verdict::Free,
+        Effect::Possible if has_failed => Verdict::Fact(ApiError::KeyUnknown),
+        Effect::Possible if length > LARGEST => {
+            let location = parts.headers.get(LOCATION);
+            let location = location.and_then(|value| value.to_str().ok());
+            Verdict::Fact(ApiError::KeyUnkept {
+                status,
+                location: location.map(str::to_owned),
+            })
+        }
+        Effect::Nothing | Effect::Possible => Verdict::Answer,
+    }
+}
+
+async fn whole(response: Response) -> Result<(response::Parts, Bytes), axum::Error> {
+    let (parts, body) = response.into_parts();
+    Ok((parts, to_bytes(body, usize::MAX).await?))
+}
+
+async fn keep(
+    api: &Api,
+    caller: &Caller,
+    keyed: &KeyedRequest,
+    (parts, bytes): (&response::Parts, &Bytes),
+) -> Result<(), StoreError> {
+    let sealed = seal(caller, keyed, &parts.headers, bytes);
+    api.store
+        .keep_answer(keyed, parts.status.as_u16(), &sealed)
+        .await
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -62,6 +62,17 @@ pub(super) enum ApiError {
     /// The request of that idempotency key is being served.
     #[error("the request of that idempotency key is being served")]
     KeyRunning,
+    /// Nobody knows what became of the request of that idempotency key.
+    #[error("whether the request of that idempotency key was carried out is not known")]
+    KeyUnknown,
+    /// The answer to the request of that idempotency key was not kept.
+    #[error("the request of that idempotency key was answered {status}, with more than is kept")]
+    KeyUnkept {
+        /// Its status.
+        status: StatusCode,
+        /// Where what it made is found, if it has said.
+        location: Option<String>,
+    },
     /// A name that breaks the rule for users and API tokens.
     #[error(transparent)]
     OperatorName(#[from] InvalidOperatorName),
@@ -269,6 +280,15 @@ impl ApiError {
             Self::KeyRunning => Answer::new(CONFLICT, "idempotency_key_running", self)
                 .next("ask again in a moment; the answer will be the same")
                 .header(RETRY_AFTER, "1"),
+            Self::KeyUnknown => Answer::new(CONFLICT, "idempotency_outcome_unknown", self).next(
+                "look at the state of what was asked for; ask for what is missing with another key",
+            ),
+            Self::KeyUnkept { location, .. } => {
+                let place = location.as_deref();
+                let place = place.unwrap_or("the state of what was asked for");
+                Answer::new(CONFLICT, "idempotency_answer_not_kept", self)
+                    .next(format!("look at {place}; asking again is not needed"))
+            }
             Self::OperatorName(_) => {
                 let finding = one("NAME_INVALID", self.to_string(), "request", "name");
                 Answer::new(INVALID, "malformed", self).findings(vec![finding])
@@ -365,18 +385,18 @@ fn busy(error: &Busy) -> Answer {
 fn password(error: &PasswordError) -> Answer {
     match error {
         // Not 401: the session is as good as before.
-        PasswordError::Current(LoginError::Refused) => Answer::new(
-            StatusCode::FORBIDDEN,
-            "wrong_password",
-            "the password is wrong",
-        )
-        .next("give the password that is in force as `current`"),
+        PasswordError::Current(LoginError::Refused) => wrong_password("the password is wrong"),
         PasswordError::Current(error) => login(error),
         PasswordError::Weak(error) => weak(error),
         PasswordError::Busy(error) => busy(error),
         PasswordError::User(error) => user(error),
         PasswordError::Store(error) => store(error),
     }
+}
+
+fn wrong_password(title: impl ToString) -> Answer {
+    Answer::new(StatusCode::FORBIDDEN, "wrong_password", title)
+        .next("give the password that is in force as `current`")
 }
 
 fn weak(error: &Weak) -> Answer {
@@ -395,6 +415,7 @@ fn user(error: &UserError) -> Answer {
         UserError::LastAdmin => {
             Answer::new(CONFLICT, "last_admin", error).next("make another user an admin first")
         }
+        UserError::Overtaken => wrong_password(error),
         UserError::Store(error) => store(error),
     }
 }

@@ -273,7 +273,8 @@ impl World {
             created_at: now,
             expires_at: now + time::Duration::HOUR,
         };
-        self.store.insert_session(&session).await.expect("stored");
+        let stored = self.store.insert_session(&session, &user.password_hash);
+        assert!(stored.await.expect("stored"), "the password is that one");
         token.expose().to_owned()
     }
 

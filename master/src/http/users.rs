@@ -18,7 +18,7 @@ use super::extract::{Body, Malformed, Params};
 use super::pages::{Order, Window};
 use super::problem::ApiError;
 use crate::db::accounts::{UserId, UserRow};
-use crate::operators::{NewUser, name};
+use crate::operators::{Given, NewUser, Set, name};
 
 /// `GET /users`
 pub(super) async fn list(
@@ -49,15 +49,11 @@ pub(super) async fn create(
     let new = NewUser {
         name: request.name,
         role: request.role.into(),
-        password: request.password,
+        password: request.password.map_or(Given::OneTime, Given::Chosen),
     };
     let made = api.operators.create(new, caller.actor()).await?;
     let location = [(LOCATION, format!("/api/v1/users/{}", made.of.id.uuid()))];
-    let changed = UserChanged {
-        user: shape(&made.of),
-        one_time_password: made.one_time.map(|secret| secret.expose().to_owned()),
-    };
-    Ok((StatusCode::CREATED, location, Json(changed)))
+    Ok((StatusCode::CREATED, location, Json(changed(made))))
 }
 
 /// `GET /users/{user}`
@@ -80,30 +76,19 @@ pub(super) async fn change(
         password,
         reset_password,
     } = request;
-    if reset_password && password.is_some() {
-        let message = "a password is chosen or made, not both";
-        return Err(ApiError::Malformed(Malformed::body("password", message)));
-    }
+    let password = match (password, reset_password) {
+        (Some(_), true) => {
+            let message = "a password is chosen or made, not both";
+            return Err(ApiError::Malformed(Malformed::body("password", message)));
+        }
+        (Some(text), false) => Some(Given::Chosen(text)),
+        (None, true) => Some(Given::OneTime),
+        (None, false) => None,
+    };
     let row = find_user(&api, &user).await?;
-    let mut one_time = None;
-    // First what may be refused: a password that is too easy leaves the role as it was.
-    if reset_password || password.is_some() {
-        one_time = api
-            .operators
-            .assign_password(&row, password, caller.actor())
-            .await?;
-    }
-    if let Some(role) = role.map(Role::from).filter(|role| *role != row.role) {
-        let now = (api.clock)();
-        api.store
-            .set_role(row.id, role, caller.actor(), now)
-            .await?;
-    }
-    let row = find_user(&api, &row.id.uuid().to_string()).await?;
-    Ok(Json(UserChanged {
-        user: shape(&row),
-        one_time_password: one_time.map(|secret| secret.expose().to_owned()),
-    }))
+    let change = (password, role.map(Role::from));
+    let set = api.operators.change(&row, change, caller.actor()).await?;
+    Ok(Json(changed(set)))
 }
 
 /// `DELETE /users/{user}`
@@ -133,6 +118,13 @@ pub(super) async fn find_user(api: &Api, reference: &str) -> Result<UserRow, Api
         noun: "user",
         key: reference.to_owned(),
     })
+}
+
+fn changed(set: Set<UserRow>) -> UserChanged {
+    UserChanged {
+        user: shape(&set.of),
+        one_time_password: set.one_time.map(|secret| secret.expose().to_owned()),
+    }
 }
 
 fn shape(row: &UserRow) -> UserShape {

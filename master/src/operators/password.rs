@@ -111,6 +111,20 @@ impl Hasher {
         .await
     }
 
+    /// Takes every place, so that whoever comes waits until they are dropped.
+    #[cfg(test)]
+    pub(super) async fn held(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let places = u32::try_from(AT_A_TIME).expect("a few");
+        let held = Arc::clone(&self.places).acquire_many_owned(places).await;
+        held.expect("it is never closed")
+    }
+
+    /// How many wait for a place, or have one.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        AT_A_TIME + WAITING - self.queue.available_permits()
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

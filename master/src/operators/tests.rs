@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::*;
+use crate::db::accounts::PasswordHash;
 use crate::db::sqlite;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -110,6 +111,59 @@ async fn the_first_start_makes_an_admin_whose_password_is_in_a_file_until_it_is_
 }
 
 #[tokio::test]
+async fn a_check_that_takes_long_is_overtaken_by_a_change_of_the_password() {
+    let world = World::new().await;
+    world.operators.ensure_first().await.expect("made");
+    let old = world.password().expect("a file");
+    let admin = world.store.user_named(FIRST).await.expect("answered");
+    let admin = admin.expect("there");
+
+    // Both have read the old hash, and wait for their turn to check it.
+    let held = world.operators.hasher.held().await;
+    let passwords = (old.clone(), "correct horse battery".to_owned());
+    let login = world.login(FIRST, &old);
+    let change = world
+        .operators
+        .change_own_password(admin.id, passwords, HERE);
+    let reset = async {
+        while world.operators.hasher.queued() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let reset = UserChange {
+            user: admin.id,
+            password: Some(NewPassword {
+                hash: PasswordHash::new("$argon2id$reset".to_owned()),
+                replaces: None,
+                must_change: true,
+            }),
+            role: None,
+            actor: Actor::Reconciler,
+            now: (world.operators.clock)(),
+        };
+        world.store.change_user(reset).await.expect("set");
+        drop(held);
+    };
+    let (login, change, ()) = tokio::join!(login, change, reset);
+    assert!(matches!(login, Err(LoginError::Refused)), "{login:?}");
+    assert!(
+        matches!(change, Err(PasswordError::User(UserError::Overtaken))),
+        "{change:?}"
+    );
+    let row = world.store.user(admin.id).await.expect("answered");
+    let row = row.expect("there");
+    assert_eq!(row.password_hash.expose(), "$argon2id$reset");
+    let now = (world.operators.clock)();
+    let open = world.store.sessions(admin.id, now).await;
+    assert_eq!(open.expect("answered"), []);
+    let told = world.store.audit_log(1).await.expect("answered");
+    assert_eq!(told[0].action, "session.refuse");
+    assert!(
+        world.password().is_some(),
+        "no change that was lost removes it"
+    );
+}
+
+#[tokio::test]
 async fn a_reset_makes_the_admin_one_again_whatever_became_of_it() {
     let world = World::new().await;
     world.operators.reset_admin().await.expect("made anew");
@@ -121,14 +175,18 @@ async fn a_reset_makes_the_admin_one_again_whatever_became_of_it() {
     let other = NewUser {
         name: "bob".to_owned(),
         role: Role::Admin,
-        password: None,
+        password: Given::OneTime,
     };
     let made = world.operators.create(other, Actor::Reconciler).await;
     assert!(made.expect("made").one_time.is_some());
     let now = (world.operators.clock)();
-    let demoted = world
-        .store
-        .set_role(admin.id, Role::Viewer, Actor::Reconciler, now);
+    let demoted = world.store.change_user(UserChange {
+        user: admin.id,
+        password: None,
+        role: Some(Role::Viewer),
+        actor: Actor::Reconciler,
+        now,
+    });
     demoted.await.expect("another admin is there");
 
     world.operators.reset_admin().await.expect("reset");

@@ -8,9 +8,11 @@ use futures_util::future::join_all;
 use super::{at, operator, uuid};
 use crate::db::Store;
 use crate::db::accounts::{
-    ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow, UserError,
-    UserId, UserRow,
+    ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, PasswordHash, SessionRow,
+    UserChange, UserError, UserId, UserRow,
 };
+use crate::task;
+use crate::witness::{Effect, witnessed};
 
 fn user(number: u8, name: &str, role: Role) -> UserRow {
     UserRow {
@@ -34,11 +36,32 @@ fn session(number: u8, user: &UserRow) -> SessionRow {
     }
 }
 
+fn password(user: &UserRow, hash: &str, replaces: Option<&str>) -> UserChange {
+    let password = NewPassword {
+        hash: PasswordHash::new(hash.to_owned()),
+        replaces: replaces.map(|old| PasswordHash::new(old.to_owned())),
+        must_change: false,
+    };
+    UserChange {
+        user: user.id,
+        password: Some(password),
+        role: None,
+        actor: operator(),
+        now: at(60),
+    }
+}
+
 async fn added(store: &Arc<dyn Store>, user: &UserRow) {
     store
         .insert_user(user, operator())
         .await
         .expect("a new user is stored");
+}
+
+async fn opened(store: &Arc<dyn Store>, number: u8, user: &UserRow) {
+    let session = session(number, user);
+    let stored = store.insert_session(&session, &user.password_hash).await;
+    assert!(stored.expect("stored"), "the password is that one");
 }
 
 pub(crate) async fn a_user_has_a_name_of_its_own_in_any_case(store: Arc<dyn Store>) {
@@ -79,7 +102,15 @@ pub(crate) async fn the_last_admin_stays_one(store: Arc<dyn Store>) {
     let bob = user(2, "bob", Role::Viewer);
     added(&store, &alice).await;
     added(&store, &bob).await;
-    let role = |user: UserId, role| store.set_role(user, role, operator(), at(5));
+    let role = |user: UserId, role| {
+        store.change_user(UserChange {
+            user,
+            password: None,
+            role: Some(role),
+            actor: operator(),
+            now: at(5),
+        })
+    };
     let delete = |user: UserId| store.delete_user(user, operator(), at(6));
     let last = role(alice.id, Role::Viewer).await;
     assert!(matches!(last, Err(UserError::LastAdmin)), "{last:?}");
@@ -97,16 +128,63 @@ pub(crate) async fn the_last_admin_stays_one(store: Arc<dyn Store>) {
     assert_eq!((left[0].id, left[0].role), (bob.id, Role::Admin));
 }
 
+pub(crate) async fn a_user_is_changed_whole_or_not_at_all(store: Arc<dyn Store>) {
+    let alice = user(1, "alice", Role::Admin);
+    added(&store, &alice).await;
+    opened(&store, 1, &alice).await;
+    let told = async || -> Vec<(String, String)> {
+        let told = store.audit_log(9).await.expect("answered");
+        let told = told
+            .into_iter()
+            .filter(|entry| entry.action != "user.create");
+        told.map(|entry| (entry.action, entry.detail)).collect()
+    };
+    let both = |role, replaces| UserChange {
+        role: Some(role),
+        ..password(&alice, "$argon2id$new", replaces)
+    };
+    let refused = store.change_user(both(Role::Viewer, None)).await;
+    assert!(matches!(refused, Err(UserError::LastAdmin)), "{refused:?}");
+    let refused = store.change_user(both(Role::Admin, Some("another"))).await;
+    assert!(matches!(refused, Err(UserError::Overtaken)), "{refused:?}");
+    let found = async || store.user(alice.id).await.expect("answered");
+    assert_eq!(found().await, Some(alice.clone()));
+    let sessions = async || store.sessions(alice.id, at(61)).await.expect("answered");
+    assert_eq!(sessions().await, [session(1, &alice)]);
+    assert_eq!(told().await, []);
+
+    // What is as it was is no change.
+    let nothing = UserChange {
+        password: None,
+        ..both(Role::Admin, None)
+    };
+    let same = store.change_user(nothing).await.expect("answered");
+    assert_eq!((same, told().await), (alice.clone(), Vec::new()));
+
+    added(&store, &user(2, "bob", Role::Admin)).await;
+    let changed = store.change_user(both(Role::Viewer, None)).await;
+    let changed = changed.expect("another admin is there");
+    assert_eq!(found().await, Some(changed.clone()));
+    assert_eq!(changed.role, Role::Viewer);
+    assert_eq!(changed.password_hash.expose(), "$argon2id$new");
+    assert_eq!(sessions().await, []);
+    let entry = |action: &str, detail: &str| (action.to_owned(), detail.to_owned());
+    assert_eq!(
+        told().await,
+        [
+            entry("user.password", ""),
+            entry("user.role", "admin to viewer")
+        ]
+    );
+}
+
 pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
     let alice = user(1, "alice", Role::Admin);
     let bob = user(2, "bob", Role::Viewer);
     added(&store, &alice).await;
     added(&store, &bob).await;
     for (number, owner) in [(1, &alice), (2, &alice), (3, &bob), (4, &bob)] {
-        store
-            .insert_session(&session(number, owner))
-            .await
-            .expect("stored");
+        opened(&store, number, owner).await;
     }
     let found = |number: u8, now| {
         let store = Arc::clone(&store);
@@ -131,32 +209,63 @@ pub(crate) async fn a_session_is_of_use_until_it_ends(store: Arc<dyn Store>) {
     assert_eq!(found(1, 50).await, None);
 
     // Whoever knew the old password is out; others stay in.
-    let password = NewPassword {
-        user: alice.id,
-        hash: PasswordHash::new("$argon2id$new".to_owned()),
-        must_change: false,
-        actor: operator(),
-        now: at(60),
-    };
-    store.set_password(password).await.expect("set");
+    let set = store.change_user(password(&alice, "$argon2id$new", None));
+    let set = set.await.expect("set");
     assert_eq!(found(2, 61).await, None);
     let row = store.user_named("alice").await.expect("answered");
-    let row = row.expect("it is there");
-    assert_eq!(row.password_hash.expose(), "$argon2id$new");
-    assert_eq!((row.must_change, row.password_at), (false, at(60)));
+    assert_eq!(row.as_ref(), Some(&set));
+    assert_eq!(set.password_hash.expose(), "$argon2id$new");
+    assert_eq!((set.must_change, set.password_at), (false, at(60)));
     assert!(found(3, 61).await.is_some());
     assert_eq!(store.end_sessions(bob.id).await.expect("ended"), 2);
     assert_eq!(found(3, 61).await, None);
 
-    store
-        .insert_session(&session(5, &bob))
-        .await
-        .expect("stored");
+    opened(&store, 5, &bob).await;
     store
         .delete_user(bob.id, operator(), at(62))
         .await
         .expect("removed");
     assert_eq!(found(5, 62).await, None);
+}
+
+pub(crate) async fn what_was_checked_against_an_old_password_has_no_effect(store: Arc<dyn Store>) {
+    let alice = user(1, "alice", Role::Admin);
+    added(&store, &alice).await;
+    let open = async |number, shown: &str| {
+        let shown = PasswordHash::new(shown.to_owned());
+        let stored = store.insert_session(&session(number, &alice), &shown).await;
+        stored.expect("answered")
+    };
+    let first = alice.password_hash.expose().to_owned();
+    let set = |hash, replaces| store.change_user(password(&alice, hash, replaces));
+    set("$argon2id$second", Some(&first)).await.expect("set");
+    assert!(!open(1, &first).await, "it is the old one");
+    assert!(open(2, "$argon2id$second").await);
+
+    let late = set("$argon2id$late", Some(&first)).await;
+    assert!(matches!(late, Err(UserError::Overtaken)), "{late:?}");
+    let row = store.user(alice.id).await.expect("answered");
+    let row = row.expect("it is there");
+    assert_eq!(row.password_hash.expose(), "$argon2id$second");
+    let left = store.sessions(alice.id, at(61)).await.expect("answered");
+    assert_eq!(left, [session(2, &alice)], "it ended none");
+    let told = store.audit_log(9).await.expect("answered");
+    let told = told.iter().filter(|entry| entry.action == "user.password");
+    assert_eq!(told.count(), 1);
+
+    // Of changes that race one has seen what it overwrites.
+    let racers = (0..6).map(|racer| {
+        let hash = format!("$argon2id$racer-{racer}");
+        let set = password(&alice, &hash, Some("$argon2id$second"));
+        store.change_user(set)
+    });
+    let set = join_all(racers).await;
+    assert_eq!(set.iter().filter(|set| set.is_ok()).count(), 1, "{set:?}");
+    // Nobody has a session who is not there.
+    let nobody = user(9, "nobody", Role::Viewer);
+    let theirs = session(9, &nobody);
+    let stored = store.insert_session(&theirs, &nobody.password_hash);
+    assert!(!stored.await.expect("answered"));
 }
 
 pub(crate) async fn an_api_token_is_of_use_until_it_expires_or_is_revoked(store: Arc<dyn Store>) {
@@ -246,23 +355,67 @@ pub(crate) async fn a_request_that_is_sent_again_gets_the_first_answer(store: Ar
     assert_eq!(take(request("a", 2, 50)).await, Keyed::Differs);
     assert_eq!(take(request("a", 2, 100)).await, Keyed::Fresh, "it expired");
 
-    // Of one that was served by a master that died, and of one that did nothing.
+    // Of one that did nothing.
     assert_eq!(take(request("b", 1, 0)).await, Keyed::Fresh);
-    assert_eq!(take(request("b", 1, 9)).await, Keyed::Running);
-    assert_eq!(take(request("b", 1, 10)).await, Keyed::Fresh);
     store
-        .release_key(&request("b", 1, 11))
+        .release_key(&request("b", 1, 1))
         .await
         .expect("released");
-    assert_eq!(take(request("b", 2, 12)).await, Keyed::Fresh);
+    assert_eq!(take(request("b", 2, 2)).await, Keyed::Fresh);
+
+    // Of one that was served by a master that died, or is slower than its lease.
+    assert_eq!(take(request("c", 1, 0)).await, Keyed::Fresh);
+    assert_eq!(take(request("c", 1, 9)).await, Keyed::Running);
+    assert_eq!(take(request("c", 1, 10)).await, Keyed::Unknown);
+    assert_eq!(take(request("c", 2, 10)).await, Keyed::Differs);
+    assert_eq!(take(request("c", 1, 99)).await, Keyed::Unknown);
+    store
+        .keep_answer(&request("c", 1, 99), 201, b"{}\0")
+        .await
+        .expect("kept");
+    assert_eq!(take(request("c", 1, 99)).await, answer);
+    assert_eq!(take(request("c", 1, 100)).await, Keyed::Fresh);
+}
+
+pub(crate) async fn whoever_witnesses_is_told_of_a_commit_and_of_nothing_else(
+    store: Arc<dyn Store>,
+) {
+    let alice = user(1, "alice", Role::Admin);
+    let (made, effect) = witnessed(store.insert_user(&alice, operator())).await;
+    made.expect("a new user is stored");
+    assert_eq!(effect, Effect::Possible);
+
+    let (_, effect) = witnessed(async {
+        store.users().await.expect("answered");
+        let twin = user(2, "ALICE", Role::Viewer);
+        let taken = store.insert_user(&twin, operator()).await;
+        assert!(matches!(taken, Err(UserError::NameTaken)), "{taken:?}");
+        let last = store.delete_user(alice.id, operator(), at(5)).await;
+        assert!(matches!(last, Err(UserError::LastAdmin)), "{last:?}");
+        // Somebody else's meanwhile.
+        let bob = user(3, "bob", Role::Viewer);
+        let ((), effect) = witnessed(added(&store, &bob)).await;
+        assert_eq!(effect, Effect::Possible);
+    })
+    .await;
+    assert_eq!(effect, Effect::Nothing);
+
+    // What is begun in a task of its own is of whoever began it.
+    let ((), effect) = witnessed(async {
+        let store = Arc::clone(&store);
+        let made = task::spawn("test", tracing::Span::none(), async move {
+            let carol = user(4, "carol", Role::Viewer);
+            added(&store, &carol).await;
+        });
+        made.await.expect("it does not panic");
+    })
+    .await;
+    assert_eq!(effect, Effect::Possible);
 }
 
 /// A user with a session that expires at 100.
 pub(crate) async fn one_session(store: &Arc<dyn Store>) {
     let alice = user(1, "alice", Role::Admin);
     added(store, &alice).await;
-    store
-        .insert_session(&session(1, &alice))
-        .await
-        .expect("stored");
+    opened(store, 1, &alice).await;
 }

@@ -7,7 +7,7 @@ use super::audit::{self, Entry};
 use super::cells::{Cells, blob, failed, nanos};
 use super::statement::{Row, sql};
 use super::users::user_row;
-use crate::db::accounts::{ApiTokenId, ApiTokenRow, SessionRow, UserId, UserRow};
+use crate::db::accounts::{ApiTokenId, ApiTokenRow, PasswordHash, SessionRow, UserId, UserRow};
 use crate::db::{Actor, StoreError};
 
 const SESSION: &str = "store a session";
@@ -61,21 +61,24 @@ fn token_row(row: &Row) -> Result<ApiTokenRow, StoreError> {
 pub(super) async fn insert_session(
     store: &SqlStore,
     session: &SessionRow,
-) -> Result<(), StoreError> {
+    shown: &PasswordHash,
+) -> Result<bool, StoreError> {
     let mut tx = store.writing(SESSION).await?;
-    sql(
+    let added = sql(
         "INSERT INTO sessions (hash, owner, origin, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5)",
+         SELECT $1, id, $3, $4, $5 FROM users WHERE id = $2 AND password_hash = $6",
     )
     .bind(session.hash.as_slice())
     .bind(blob(session.user.uuid()))
     .bind(&session.origin)
     .bind(nanos(session.created_at))
     .bind(nanos(session.expires_at))
+    .bind(shown.expose())
     .execute(&mut tx)
     .await
     .map_err(failed(SESSION))?;
-    tx.commit().await.map_err(failed(SESSION))
+    tx.commit().await.map_err(failed(SESSION))?;
+    Ok(added > 0)
 }
 
 pub(super) async fn session(

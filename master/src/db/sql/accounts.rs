@@ -1,14 +1,13 @@
 //! Users, sessions, API tokens and idempotency keys: which statement answers what.
 
 use async_trait::async_trait;
-use domain::role::Role;
 use time::OffsetDateTime;
 
 use super::retry::again;
 use super::{SqlStore, access, keys, users};
 use crate::db::accounts::{
-    Accounts, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, NewPassword, SessionRow, UserError,
-    UserId, UserRow,
+    Accounts, ApiTokenId, ApiTokenRow, Keyed, KeyedRequest, PasswordHash, SessionRow, UserChange,
+    UserError, UserId, UserRow,
 };
 use crate::db::{Actor, StoreError};
 
@@ -34,18 +33,8 @@ impl Accounts for SqlStore {
         users::named(self, name).await
     }
 
-    async fn set_password(&self, password: NewPassword) -> Result<(), UserError> {
-        again(|| users::set_password(self, &password)).await
-    }
-
-    async fn set_role(
-        &self,
-        user: UserId,
-        role: Role,
-        actor: Actor,
-        now: OffsetDateTime,
-    ) -> Result<(), UserError> {
-        again(|| users::set_role(self, (user, role), &actor, now)).await
+    async fn change_user(&self, change: UserChange) -> Result<UserRow, UserError> {
+        again(|| users::change(self, &change)).await
     }
 
     async fn delete_user(
@@ -57,8 +46,12 @@ impl Accounts for SqlStore {
         again(|| users::delete(self, user, &actor, now)).await
     }
 
-    async fn insert_session(&self, session: &SessionRow) -> Result<(), StoreError> {
-        again(|| access::insert_session(self, session)).await
+    async fn insert_session(
+        &self,
+        session: &SessionRow,
+        shown: &PasswordHash,
+    ) -> Result<bool, StoreError> {
+        again(|| access::insert_session(self, session, shown)).await
     }
 
     async fn session(

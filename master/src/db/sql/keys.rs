@@ -41,21 +41,23 @@ pub(super) async fn take(store: &SqlStore, request: &KeyedRequest) -> Result<Key
     Ok(Keyed::Fresh)
 }
 
-/// What a stored key says about a request; nothing when its time is over.
+/// What a stored key says about a request; nothing when its time is over. The end of a lease does not
+/// free it: whoever held it may have died after the effect and before the answer was kept.
 fn stored(row: &Row, request: &KeyedRequest) -> Result<Option<Keyed>, StoreError> {
     let cells = Cells::new(row, "idempotency key");
     if cells.time("expires_at")? <= request.now {
         return Ok(None);
     }
-    let status: Option<i64> = cells.get("status")?;
-    if status.is_none() && cells.time("lease_until")? <= request.now {
-        return Ok(None);
-    }
     if cells.bytes32("digest")? != request.digest {
         return Ok(Some(Keyed::Differs));
     }
-    let Some(status) = status else {
-        return Ok(Some(Keyed::Running));
+    let Some(status) = cells.get::<Option<i64>>("status")? else {
+        let is_served = cells.time("lease_until")? > request.now;
+        return Ok(Some(if is_served {
+            Keyed::Running
+        } else {
+            Keyed::Unknown
+        }));
     };
     Ok(Some(Keyed::Answered {
         status: u16::try_from(status).map_err(|_| cells.malformed("status"))?,

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 use crate::task;
+use crate::witness;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,12 +145,14 @@ impl Tx {
     /// (a client that disconnects), and the database commits all the same.
     pub(in crate::db) async fn commit(self) -> Result<(), sqlx::Error> {
         let Self { link, version, .. } = self;
+        // Before: of one that fails nobody knows whether it is stored.
+        witness::committing();
         let Some(version) = version else {
             return link.commit().await;
         };
         let done = task::spawn("db.commit", tracing::Span::current(), async move {
             let done = link.commit().await;
-            // Of one that failed nobody knows whether it is stored.
+            // After one that failed too, for the same reason.
             version.fetch_add(1, Ordering::Release);
             done
         });

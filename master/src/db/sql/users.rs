@@ -7,7 +7,7 @@ use super::SqlStore;
 use super::audit::{self, Entry};
 use super::cells::{Cells, blob, failed, nanos};
 use super::statement::{Row, Tx, sql};
-use crate::db::accounts::{NewPassword, PasswordHash, UserError, UserId, UserRow};
+use crate::db::accounts::{PasswordHash, UserChange, UserError, UserId, UserRow};
 use crate::db::{Actor, StoreError};
 
 const STORE: &str = "store a user";
@@ -124,48 +124,66 @@ async fn insert_row(tx: &mut Tx, user: &UserRow) -> Result<u64, StoreError> {
     .map_err(failed(STORE))
 }
 
-pub(super) async fn set_password(store: &SqlStore, new: &NewPassword) -> Result<(), UserError> {
+pub(super) async fn change(store: &SqlStore, change: &UserChange) -> Result<UserRow, UserError> {
     let mut tx = store.writing(CHANGE).await.map_err(UserError::Store)?;
-    let user = one(&mut tx, new.user).await?;
-    sql("UPDATE users SET password_hash = $2, must_change = $3, password_at = $4 WHERE id = $1")
-        .bind(blob(new.user.uuid()))
-        .bind(new.hash.expose())
-        .bind(new.must_change)
-        .bind(nanos(new.now))
-        .execute(&mut tx)
-        .await
-        .map_err(failed(CHANGE))
-        .map_err(UserError::Store)?;
-    // Whoever knew the old one is not to stay.
-    sql("DELETE FROM sessions WHERE owner = $1")
-        .bind(blob(new.user.uuid()))
-        .execute(&mut tx)
-        .await
-        .map_err(failed(CHANGE))
-        .map_err(UserError::Store)?;
-    finish(tx, &user, &new.actor, ("user.password", ""), new.now).await
+    let before = one(&mut tx, change.user).await?;
+    let mut user = before.clone();
+    let mut told = Vec::new();
+    if let Some(role) = change.role.filter(|role| *role != before.role) {
+        keep_an_admin(&mut tx, &before).await?;
+        user.role = role;
+        let detail = format!("{} to {}", before.role.as_str(), role.as_str());
+        told.push(("user.role", detail));
+    }
+    if let Some(new) = &change.password {
+        let overtaken = |verified: &PasswordHash| *verified != before.password_hash;
+        if new.replaces.as_ref().is_some_and(overtaken) {
+            return Err(UserError::Overtaken);
+        }
+        user.password_hash = new.hash.clone();
+        user.must_change = new.must_change;
+        user.password_at = change.now;
+        end_sessions(&mut tx, &user)
+            .await
+            .map_err(UserError::Store)?;
+        told.push(("user.password", String::new()));
+    }
+    if told.is_empty() {
+        return Ok(user);
+    }
+    update(&mut tx, &user).await.map_err(UserError::Store)?;
+    for (action, detail) in &told {
+        let told = (*action, detail.as_str());
+        record(&mut tx, &user, &change.actor, told, change.now).await?;
+    }
+    commit(tx).await?;
+    Ok(user)
 }
 
-pub(super) async fn set_role(
-    store: &SqlStore,
-    (id, role): (UserId, Role),
-    actor: &Actor,
-    now: OffsetDateTime,
-) -> Result<(), UserError> {
-    let mut tx = store.writing(CHANGE).await.map_err(UserError::Store)?;
-    let user = one(&mut tx, id).await?;
-    if role != Role::Admin {
-        keep_an_admin(&mut tx, &user).await?;
-    }
-    sql("UPDATE users SET role = $2 WHERE id = $1")
-        .bind(blob(id.uuid()))
-        .bind(role.as_str())
-        .execute(&mut tx)
+async fn update(tx: &mut Tx, user: &UserRow) -> Result<(), StoreError> {
+    sql(
+        "UPDATE users SET role = $2, password_hash = $3, must_change = $4, password_at = $5
+         WHERE id = $1",
+    )
+    .bind(blob(user.id.uuid()))
+    .bind(user.role.as_str())
+    .bind(user.password_hash.expose())
+    .bind(user.must_change)
+    .bind(nanos(user.password_at))
+    .execute(tx)
+    .await
+    .map_err(failed(CHANGE))?;
+    Ok(())
+}
+
+/// Whoever knew the old password is not to stay.
+async fn end_sessions(tx: &mut Tx, user: &UserRow) -> Result<(), StoreError> {
+    sql("DELETE FROM sessions WHERE owner = $1")
+        .bind(blob(user.id.uuid()))
+        .execute(tx)
         .await
-        .map_err(failed(CHANGE))
-        .map_err(UserError::Store)?;
-    let detail = format!("{} to {}", user.role.as_str(), role.as_str());
-    finish(tx, &user, actor, ("user.role", &detail), now).await
+        .map_err(failed(CHANGE))?;
+    Ok(())
 }
 
 pub(super) async fn delete(
@@ -210,6 +228,17 @@ async fn finish(
     mut tx: Tx,
     user: &UserRow,
     actor: &Actor,
+    told: (&str, &str),
+    at: OffsetDateTime,
+) -> Result<(), UserError> {
+    record(&mut tx, user, actor, told, at).await?;
+    commit(tx).await
+}
+
+async fn record(
+    tx: &mut Tx,
+    user: &UserRow,
+    actor: &Actor,
     (action, detail): (&str, &str),
     at: OffsetDateTime,
 ) -> Result<(), UserError> {
@@ -220,9 +249,10 @@ async fn finish(
         subject: &user.name,
         detail,
     };
-    audit::record(&mut tx, entry)
-        .await
-        .map_err(UserError::Store)?;
+    audit::record(tx, entry).await.map_err(UserError::Store)
+}
+
+async fn commit(tx: Tx) -> Result<(), UserError> {
     tx.commit()
         .await
         .map_err(failed(CHANGE))

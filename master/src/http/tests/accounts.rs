@@ -249,16 +249,43 @@ async fn the_last_admin_stays() {
         .delete("/api/v1/users/admin")
         .await
         .problem(409, "last_admin");
-    let body = json!({ "role": "viewer" });
-    world
-        .as_(
-            &world.admin,
-            Method::PATCH,
-            "/api/v1/users/admin",
-            Some(body),
-        )
+    let patch = async |body: Value| {
+        world
+            .with_body(Method::PATCH, "/api/v1/users/admin", body)
+            .await
+    };
+    patch(json!({ "role": "viewer" }))
         .await
         .problem(409, "last_admin");
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_the_password_as_it_was() {
+    let world = World::new().await;
+    let password = world.first_password().await;
+    let opened = world.login("admin", &password).await.expect(200);
+    let patch = async |body: Value| {
+        world
+            .with_body(Method::PATCH, "/api/v1/users/admin", body)
+            .await
+    };
+    patch(json!({ "role": "viewer", "reset_password": true }))
+        .await
+        .problem(409, "last_admin");
+    let me = world.as_(text(&opened, "token"), Method::GET, "/api/v1/me", None);
+    assert_eq!(me.await.expect(200)["role"], "admin");
+    assert_eq!(world.first_password().await, password, "its file is there");
+    world.login("admin", &password).await.expect(200);
+
+    let other = json!({ "name": "bob", "role": "admin" });
+    world.post("/api/v1/users", other).await.expect(201);
+    let both = patch(json!({ "role": "viewer", "reset_password": true }))
+        .await
+        .expect(200);
+    assert_eq!(both["user"]["role"], "viewer");
+    let one_time = text(&both, "one_time_password");
+    let opened = world.login("admin", one_time).await.expect(200);
+    assert_eq!(opened["role"], "viewer");
 }
 
 #[tokio::test]

@@ -1,6 +1,19 @@
 //! Idempotency keys: carried out once, answered as often as asked.
 
+use std::future::Future as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use axum::extract::{Path, State};
+use axum::http::header::LOCATION;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+
 use super::*;
+use crate::db::AuditEntry;
+use crate::http::auth::{Access, authorize};
+use crate::http::idempotency;
 
 impl World {
     async fn keyed(&self, token: &str, key: &str, path: &str, body: &Value) -> Answer {
@@ -122,29 +135,163 @@ async fn what_failed_for_no_fault_of_the_request_may_be_sent_again() {
     drop(session);
 }
 
+/// A route behind the same keys, of which the path says what it does.
+struct Probe {
+    world: World,
+    /// How often it was served.
+    served: Arc<AtomicUsize>,
+}
+
+impl Probe {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        let served = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&served);
+        let handler = move |State(api): State<Arc<Api>>, Path(does): Path<String>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { probed(&api, &does).await }
+        };
+        let access = (Arc::clone(&world.api), Access::Needs(Role::Operator));
+        let keyed = from_fn_with_state(Arc::clone(&world.api), idempotency::keyed);
+        let route = post(handler)
+            .route_layer(keyed)
+            .route_layer(from_fn_with_state(access, authorize));
+        world.router = Router::new()
+            .route("/{does}", route)
+            .with_state(Arc::clone(&world.api));
+        Self { world, served }
+    }
+
+    async fn ask(&self, path: &str) -> Answer {
+        self.world.keyed(OPERATOR, "k", path, &json!({})).await
+    }
+
+    fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+async fn probed(api: &Api, does: &str) -> Response {
+    if does.starts_with("store") {
+        let entry = AuditEntry {
+            at: (api.clock)(),
+            actor: Actor::Reconciler,
+            action: "probe".to_owned(),
+            subject: String::new(),
+            detail: String::new(),
+        };
+        api.store.audit(entry).await.expect("stored");
+    }
+    let large = || vec![b'x'; 2 * 1024 * 1024];
+    match does {
+        "store-then-die" => panic!("as a master that is killed"),
+        "store-then-fail" | "fail" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        "store-much" => (StatusCode::CREATED, [(LOCATION, "/made/1")], large()).into_response(),
+        "tell-much" => large().into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
 #[tokio::test]
-async fn whoever_leaves_early_finds_the_answer_when_asking_again() {
-    let world = World::new().await;
-    let body = json!({ "topology": file("maze") });
-    let polled = {
-        let asked = world.keyed(&world.admin, "k", TOPOLOGIES, &body);
-        tokio::pin!(asked);
-        futures_util::poll!(&mut asked).is_ready()
-    };
-    assert!(!polled, "it takes longer than that");
-    let answered = async {
-        loop {
-            let answer = world.keyed(&world.admin, "k", TOPOLOGIES, &body).await;
-            if answer.status != StatusCode::CONFLICT {
-                return answer;
+async fn what_nobody_answered_is_not_carried_out_again() {
+    let probe = Probe::new().await;
+    probe.ask("/store-then-die").await.problem(503, "timed_out");
+    let again = probe.ask("/store-then-die").await;
+    again.problem(409, "idempotency_key_running");
+    for seconds in [60, 23 * 3600] {
+        probe.world.pass(seconds);
+        let again = probe.ask("/store-then-die").await;
+        again.problem(409, "idempotency_outcome_unknown");
+    }
+    assert_eq!(probe.served(), 1);
+    probe.world.pass(3600);
+    probe.ask("/store").await.expect(204);
+}
+
+#[tokio::test]
+async fn what_failed_after_something_was_stored_is_not_carried_out_again() {
+    let probe = Probe::new().await;
+    let first = probe.ask("/store-then-fail").await;
+    assert_eq!(first.status, StatusCode::SERVICE_UNAVAILABLE);
+    for _ in 0..2 {
+        let again = probe.ask("/store-then-fail").await;
+        let problem = again.problem(409, "idempotency_outcome_unknown");
+        assert!(problem["next_step"].is_string(), "{problem}");
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+    }
+    assert_eq!(probe.served(), 1);
+
+    let probe = Probe::new().await;
+    for times in 1..=3 {
+        let answer = probe.ask("/fail").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(probe.served(), times, "nothing was stored");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_to_keep_is_known_to_have_been_given() {
+    let probe = Probe::new().await;
+    let first = probe.ask("/store-much").await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    assert_eq!(first.bytes.len(), 2 * 1024 * 1024);
+    let again = probe.ask("/store-much").await;
+    let problem = again.problem(409, "idempotency_answer_not_kept");
+    assert_eq!(
+        problem["title"],
+        "the request of that idempotency key was answered 201 Created, with more than is kept"
+    );
+    assert_eq!(
+        problem["next_step"],
+        "look at /made/1; asking again is not needed"
+    );
+    assert_eq!(probe.served(), 1);
+
+    let probe = Probe::new().await;
+    for times in 1..=2 {
+        let answer = probe.ask("/tell-much").await;
+        assert_eq!(answer.bytes.len(), 2 * 1024 * 1024);
+        assert_eq!(probe.served(), times, "it only tells");
+    }
+}
+
+#[tokio::test]
+async fn whoever_leaves_at_any_moment_finds_the_answer_when_asking_again() {
+    let probe = Probe::new().await;
+    let nothing = json!({});
+    for polls in 1.. {
+        let key = format!("k-{polls}");
+        let ask = || probe.world.keyed(OPERATOR, &key, "/store", &nothing);
+        let stayed = {
+            let asked = ask();
+            tokio::pin!(asked);
+            let mut left = polls;
+            std::future::poll_fn(|context| {
+                left -= 1;
+                match asked.as_mut().poll(context) {
+                    Poll::Pending if left > 0 => Poll::Pending,
+                    polled => Poll::Ready(polled.is_ready()),
+                }
+            })
+            .await
+        };
+        let answered = async {
+            loop {
+                let answer = ask().await;
+                if answer.status != StatusCode::CONFLICT {
+                    return answer;
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
+        };
+        let answered = tokio::time::timeout(Duration::from_secs(20), answered).await;
+        answered.expect("it is answered").expect(204);
+        assert_eq!(probe.served(), polls);
+        if stayed {
+            assert!(polls > 1, "it takes longer than that");
+            break;
         }
-    };
-    let answered = tokio::time::timeout(Duration::from_secs(20), answered).await;
-    answered.expect("it is answered").expect(201);
-    let created = world.get("/api/v1/audit?action=topology.create").await;
-    assert_eq!(created.expect(200)["total"], 1);
+    }
 }
 
 #[tokio::test]
