@@ -58,6 +58,8 @@ ensure_docker() {
     docker_answers && return 0
     [ -z "${DOCKER_HOST:-}" ] || die "no Docker daemon answers at DOCKER_HOST=$DOCKER_HOST"
     apt_need dockerd=docker.io docker=docker.io iptables=iptables
+    # Since Debian 13 the command is a package of its own.
+    apt_need docker=docker-cli
     docker_answers && return 0
     if [ -d /run/systemd/system ]; then
         say "starting the Docker daemon by systemd"
@@ -132,7 +134,8 @@ start_postgres() {
     fi
     password=$(cat "$home/password")
     for try in 1 2 3 4 5; do
-        port=$((20000 + RANDOM % 10000))
+        # Above the ports that tests count on, and below those that the kernel gives to whoever asks for any.
+        port=$((30000 + RANDOM % 2700))
         say "starting PostgreSQL for the tests on 127.0.0.1:$port (log: $home/log)"
         # Its data is worth nothing: no flush of it is waited for.
         if as_postgres "$(postgres_tool pg_ctl)" -D "$home/data" -l "$home/log" -w -t 60 -s -o "-c port=$port \

@@ -3,6 +3,7 @@
 # summary closes the output.
 . "$(dirname "$0")/lib.sh"
 
+[ "$(id -u)" = 0 ] || die "the tests make network namespaces, bridges and rules of their own: run them as root"
 need_rust
 apt_need ssh=openssh-client sshpass=sshpass curl=curl telnet=telnet redis-cli=redis-tools lftp=lftp ftp=ftp nc=netcat-openbsd \
     ip=iproute2 python3=python3 setpriv=util-linux nsenter=util-linux nft=nftables runc=runc sysctl=procps faketime=faketime

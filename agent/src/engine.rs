@@ -28,6 +28,8 @@ pub mod native;
 mod parent;
 #[cfg(any(test, feature = "fake"))]
 pub mod sample;
+#[cfg(test)]
+pub(crate) mod slot;
 mod subnet;
 pub mod usage;
 

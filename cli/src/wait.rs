@@ -84,13 +84,18 @@ pub(crate) async fn follow<S: Subject>(
     listen: impl FnOnce() -> Source<S::News>,
     subject: &mut S,
 ) -> Result<Followed, Failure> {
-    let mut awaited = match subject.judge() {
+    let awaited = match subject.judge() {
         Look::Done => return Ok(Followed::Done),
         Look::Failed(why) => return Ok(Followed::Failed(why)),
         Look::Pending(awaited) => awaited,
     };
+    let mut standing = Standing {
+        subject,
+        awaited,
+        away: false,
+    };
     let mut progress = Progress::new(&context.output);
-    progress.set(&awaited);
+    progress.set(&standing.awaited);
     let started = Instant::now();
     let mut source = listen();
     // Asked for once: whatever is at work when it comes, it is not lost.
@@ -99,26 +104,55 @@ pub(crate) async fn follow<S: Subject>(
         let heard = tokio::select! {
             heard = source.next() => heard,
             () = tokio::time::sleep(patience.saturating_sub(started.elapsed())) => {
-                return Ok(Followed::TimedOut(awaited));
+                return Ok(Followed::TimedOut(standing.awaited));
             }
             () = progress.turn() => continue,
             _ = &mut interrupt => return Ok(Followed::Detached),
         };
-        awaited = match heard {
-            Some(Heard::Told(news)) => {
-                subject.hear(news);
-                match subject.judge() {
-                    Look::Done => return Ok(Followed::Done),
-                    Look::Failed(why) => return Ok(Followed::Failed(why)),
-                    Look::Pending(awaited) => awaited,
+        let Some(heard) = heard else {
+            return Err(Failure::say("nothing tells of it any more"));
+        };
+        if let Some(ended) = standing.take(heard)? {
+            return Ok(ended);
+        }
+        progress.set(&standing.awaited);
+    }
+}
+
+/// Where following stands: the subject, and what is awaited of it.
+struct Standing<'a, S> {
+    subject: &'a mut S,
+    awaited: Awaited,
+    /// Whether it was told that the master is away, and not yet that it is back.
+    away: bool,
+}
+
+impl<S: Subject> Standing<'_, S> {
+    /// Takes what was heard; how following ends, when it does so by that.
+    fn take(&mut self, heard: Heard<S::News>) -> Result<Option<Followed>, Failure> {
+        let gauge = matches!(heard, Heard::Gauge(_));
+        match heard {
+            Heard::Told(news) | Heard::Gauge(news) => {
+                self.subject.hear(news);
+                match self.subject.judge() {
+                    Look::Done => return Ok(Some(Followed::Done)),
+                    Look::Failed(why) => return Ok(Some(Followed::Failed(why))),
+                    // What decides is away, whatever is answered beside it: that is the news.
+                    Look::Pending(_) if gauge && self.away => {}
+                    Look::Pending(awaited) => self.awaited = awaited,
                 }
             }
-            Some(Heard::Away(error)) => away(&error).into(),
-            Some(Heard::Back) => "the master answers again".to_owned().into(),
-            Some(Heard::Lost(error)) => return Err(error.into()),
-            None => return Err(Failure::say("nothing tells of it any more")),
-        };
-        progress.set(&awaited);
+            Heard::Away(error) => {
+                self.away = true;
+                self.awaited = away(&error).into();
+            }
+            Heard::Back => {
+                self.away = false;
+                self.awaited = "the master answers again".to_owned().into();
+            }
+            Heard::Lost(error) => return Err(error.into()),
+        }
+        Ok(None)
     }
 }
 

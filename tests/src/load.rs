@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::patience::until;
+use crate::world::SOON;
+
 struct Shared {
     target: SocketAddr,
     prefix: String,
@@ -29,7 +32,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Asks for `/PREFIX/NUMBER`, each number once, until `total` or [`Flood::stop`].
+    /// Waits until the decky listens, and asks for `/PREFIX/NUMBER`, each number once, until `total`
+    /// or [`Flood::stop`].
     pub fn start(
         address: &str,
         prefix: &str,
@@ -37,8 +41,12 @@ impl Flood {
         total: u64,
         pace: u64,
     ) -> Result<Self> {
+        let target = format!("{address}:80").parse().context("an address")?;
+        until("a decky that listens", SOON, || {
+            Ok(TcpStream::connect_timeout(&target, Duration::from_secs(5)).is_ok())
+        })?;
         let shared = Arc::new(Shared {
-            target: format!("{address}:80").parse().context("an address")?,
+            target,
             prefix: prefix.to_owned(),
             next: AtomicU64::new(1),
             total,

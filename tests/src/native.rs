@@ -347,8 +347,9 @@ pub fn remove_all_of(host: &str) -> Result<()> {
 
 /// Removes what lets packets through Docker's rules to links that are gone.
 fn forget_links() -> Result<()> {
-    let links = system("ip", &["-o", "link"], "")?.ok()?.stdout;
+    // In this order: an agent of another test makes its link before its rules.
     let rules = system("iptables", &["-w", "5", "-S", "DOCKER-USER"], "")?.stdout;
+    let links = system("ip", &["-o", "link"], "")?.ok()?.stdout;
     for rule in rules.lines() {
         let mut words: Vec<&str> = rule.split_whitespace().collect();
         let link = words

@@ -79,7 +79,7 @@ impl Slot {
         format!("10.{}.{lan}.{host}", 128 + self.number)
     }
 
-    /// A port of the host of its own.
+    /// A port of the host of its own; the index is below 100, and the last two are the master's.
     pub const fn port(&self, index: u16) -> u16 {
         20_000 + self.number * 100 + index
     }

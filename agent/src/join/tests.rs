@@ -297,7 +297,16 @@ async fn whatever_listens_on_the_port_gets_its_name() {
     assert!(matches!(error, ConnectError::NotTls { .. }), "{error:?}");
 
     let error = join_at("no-such-host.invalid:7443").await;
-    assert!(matches!(error, ConnectError::Resolve { .. }), "{error:?}");
+    // A resolver that nobody answers says so no sooner than it is waited for.
+    let unresolved = matches!(
+        error,
+        ConnectError::Resolve { .. }
+            | ConnectError::Timeout {
+                during: "name lookup",
+                ..
+            }
+    );
+    assert!(unresolved, "{error:?}");
 }
 
 #[test]

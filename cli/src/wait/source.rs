@@ -22,6 +22,8 @@ const AHEAD: usize = 16;
 pub(super) enum Heard<N> {
     /// Word of what is followed.
     Told(N),
+    /// Word that was asked for beside what decides.
+    Gauge(N),
     /// The master cannot be asked just now; it is tried again.
     Away(ClientError),
     /// The master answers again.
@@ -120,7 +122,7 @@ async fn gauge(client: Client, id: String, tell: Sender<Heard<Told>>) {
         let Ok(state) = client.topology(&id).await else {
             continue;
         };
-        let word = Heard::Told(Told::Gauge(Box::new(state)));
+        let word = Heard::Gauge(Told::Gauge(Box::new(state)));
         if tell.send(word).await.is_err() {
             return;
         }

@@ -158,7 +158,10 @@ async fn a_live_connection_ends_with_its_certificate() {
 // Revocation.
 
 #[tokio::test]
-async fn revoking_cuts_the_live_stream_within_a_second_and_refuses_to_reconnect() {
+async fn revoking_cuts_the_live_stream_at_once_and_refuses_to_reconnect() {
+    /// Far below any time after which an idle connection would end by itself.
+    const SOON: Duration = Duration::from_secs(5);
+
     let mut master = Master::start().await;
     let (revoked, other) = (master.host(7), master.host(8));
     let (mut client, mut server) = master.pair(Some(&revoked)).await;
@@ -173,10 +176,10 @@ async fn revoking_cuts_the_live_stream_within_a_second_and_refuses_to_reconnect(
 
     assert!(aborted(read));
     assert!(aborted(server.write_all(b"more").await));
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < SOON);
     drop(server);
     within(client.read_u8()).await.expect_err("cut");
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < SOON);
     assert_eq!(master.connections.live(), 1);
     exchange(&mut other_client, &mut other_server).await;
 

@@ -11,13 +11,18 @@ use crate::api::Api;
 use crate::patience::{Look, eventually};
 use crate::process::Daemon;
 
+/// The ports of the slot that are the master's: tests use the first ones. They are the same at each
+/// start, and nobody takes them while it is away.
+const API_PORT: u16 = 98;
+const FLEET_PORT: u16 = 99;
+
 impl World {
     /// The master's data directory.
     pub fn master_dir(&self) -> PathBuf {
         self.root().join("master")
     }
 
-    /// Starts the master; at a later start on the addresses of the first. Waits until it answers.
+    /// Starts the master, on the same addresses each time. Waits until it answers.
     pub fn start_master(&mut self, more: &[&str]) -> Result<()> {
         self.spawn_master(more)?;
         self.await_master()
@@ -26,10 +31,8 @@ impl World {
     /// Starts the master and does not wait.
     pub fn spawn_master(&mut self, more: &[&str]) -> Result<()> {
         let directory = self.master_dir();
-        let (api, fleet) = self
-            .addresses
-            .clone()
-            .unwrap_or_else(|| ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()));
+        let [api, fleet] =
+            [API_PORT, FLEET_PORT].map(|index| format!("127.0.0.1:{}", self.slot.port(index)));
         let mut arguments = strings(&["serve", "--data-dir"]);
         arguments.push(directory.to_string_lossy().into_owned());
         arguments.extend([

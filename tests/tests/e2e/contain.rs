@@ -12,7 +12,7 @@ use proto::topology_file::TopologyFile;
 use tests::docker::Container;
 use tests::engine::Engine;
 use tests::netns::Attacker;
-use tests::patience::{Look, eventually};
+use tests::patience::{Look, eventually, until};
 use tests::prober::{Attempt, Implant};
 use tests::shapes;
 use tests::world::{SOON, World};
@@ -144,12 +144,16 @@ fn an_owned_decky_reaches_its_topology_and_nothing_else(engine: Engine) -> Resul
         prison.address(1, 10),
         prison.address(1, 30),
     ] {
-        let answer = implant.attempt(&format!("tcp {neighbour}:80"))?;
-        ensure!(answer.passed, "{answer:?}");
+        // It waits only as long as for what must fail.
+        until(&format!("an answer of {neighbour}"), SOON, || {
+            Ok(implant.attempt(&format!("tcp {neighbour}:80"))?.passed)
+        })?;
     }
     // And whoever comes in from outside is answered.
     let published = prison.world.slot.port(1);
-    ensure!(prison.outside.reaches(&prison.address(255, 1), published)?);
+    until("the published port, from outside", SOON, || {
+        prison.outside.reaches(&prison.address(255, 1), published)
+    })?;
 
     let before = held_back(owned.pid)?;
     let mut attempts = vec![

@@ -4,6 +4,9 @@ use super::*;
 use crate::engine::conformance::World as _;
 use crate::engine::docker::tests::RealDaemon;
 
+/// How long a daemon may take over one step; nothing hangs on how quick it is.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 #[tokio::test]
 async fn deploys_repairs_and_tears_down_on_docker() {
     let world = RealDaemon::new(13);

@@ -1,6 +1,5 @@
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use bollard::Docker;
 use serde_json::json;
@@ -10,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::chain::Chain;
 use crate::engine::conformance::{Tamper, World, conforms, eventually};
+use crate::engine::slot::Slot;
 use crate::engine::{label, sample};
 use crate::netns;
 
@@ -20,21 +20,21 @@ pub(crate) struct RealDaemon {
     engines: Mutex<Vec<Arc<DockerEngine>>>,
     hosts: Mutex<Vec<HostId>>,
     strangers: Mutex<Vec<Handle>>,
-    next: AtomicU16,
-    base: u8,
+    slot: Slot,
 }
 
 impl RealDaemon {
-    /// `base` keeps the subnets and ports of tests that run at once apart.
-    pub(crate) fn new(base: u8) -> Self {
+    /// Takes the slot of that number, and removes what a test that was killed has left there.
+    pub(crate) fn new(slot: u8) -> Self {
+        let slot = Slot::docker(slot);
+        sweep(slot.subnets());
         Self {
             data: tempfile::tempdir().expect("the temporary directory is writable"),
             docker: Docker::connect_with_unix_defaults().expect("the tests need a Docker daemon"),
             engines: Mutex::default(),
             hosts: Mutex::default(),
             strangers: Mutex::default(),
-            next: AtomicU16::new(0),
-            base,
+            slot,
         }
     }
 
@@ -75,44 +75,69 @@ pub(crate) fn inside(pid: i64, command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The static binary that `make build-decky` makes.
+/// The static binary of the deckies, where the end-to-end tests have it too.
 pub(crate) fn decky_binary() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/x86_64-unknown-linux-gnu/release/decnet-decky");
+    #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
+    let folder = std::env::var_os("DECNET_BIN_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e"),
+        PathBuf::from,
+    );
+    let path = folder.join("decnet-decky");
     assert!(
         path.exists(),
-        "{} is missing: run `make build-decky`",
+        "{} is missing: run `scripts/build.sh test`",
         path.display()
     );
     path
 }
 
+/// Runs `docker` and gives what it prints; what is not there cannot be removed, and that is well.
+fn docker(arguments: &[&str]) -> String {
+    #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
+    let output = Command::new("docker").args(arguments).output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+/// Does something with everything that is listed.
+fn with_each(list: &[&str], command: &[&str]) {
+    let ids = docker(list);
+    let ids: Vec<_> = ids.split_whitespace().collect();
+    if !ids.is_empty() {
+        docker(&[command, &ids[..]].concat());
+    }
+}
+
+/// Removes every network in these subnets, and its containers.
+fn sweep(subnets: Ipv4Net) {
+    let format = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
+    for id in docker(&["network", "ls", "-q"]).split_whitespace() {
+        let has = docker(&["network", "inspect", "--format", format, id]);
+        let mut has = has.split_whitespace().filter_map(|net| net.parse().ok());
+        if has.any(|net: Ipv4Net| subnets.contains(&net)) {
+            let filter = format!("network={id}");
+            with_each(&["ps", "-aq", "--filter", &filter], &["rm", "-f"]);
+            docker(&["network", "rm", id]);
+        }
+    }
+}
+
 impl Drop for RealDaemon {
     fn drop(&mut self) {
         // The runtime may be gone with a panic: the command line needs none.
-        #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
-        let docker = |args: &[&str]| {
-            let output = Command::new("docker").args(args).output();
-            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        };
-        let remove = |list: &[&str], remove: &[&str]| {
-            let ids = docker(list).unwrap_or_default();
-            let ids: Vec<_> = ids.split_whitespace().collect();
-            if !ids.is_empty() {
-                docker(&[remove, &ids[..]].concat()).ok();
-            }
-        };
         for host in self.hosts.lock().expect("no test panics here").iter() {
             let filter = format!("label={}={host}", label::HOST);
-            remove(&["ps", "-aq", "--filter", &filter], &["rm", "-f"]);
-            remove(
+            with_each(&["ps", "-aq", "--filter", &filter], &["rm", "-f"]);
+            with_each(
                 &["network", "ls", "-q", "--filter", &filter],
                 &["network", "rm"],
             );
         }
         for stranger in self.strangers.lock().expect("no test panics here").iter() {
-            docker(&["rm", "-f", stranger.as_str()]).ok();
-            docker(&["network", "rm", stranger.as_str()]).ok();
+            docker(&["rm", "-f", stranger.as_str()]);
+            docker(&["network", "rm", stranger.as_str()]);
         }
     }
 }
@@ -130,14 +155,11 @@ impl World for RealDaemon {
     }
 
     fn subnet(&self) -> Ipv4Net {
-        // /28 networks: many tests fit into one byte's worth of 10.231.0.0/16.
-        let number = u32::from(self.next.fetch_add(1, Ordering::Relaxed));
-        let base = u32::from(std::net::Ipv4Addr::new(10, 231, self.base, 0));
-        Ipv4Net::new((base + number * 16).into(), 28).expect("28 is a length")
+        self.slot.subnet()
     }
 
     fn port(&self) -> u16 {
-        20_000 + u16::from(self.base) * 20 + self.next.fetch_add(1, Ordering::Relaxed)
+        self.slot.port()
     }
 
     async fn kill(&self, container: &Handle) {
@@ -246,7 +268,7 @@ async fn construction_asks_nothing_and_a_missing_daemon_is_unreachable() {
         decky_binary: "/nowhere".into(),
         data_dir: "/nowhere".into(),
         socket: Some("/nowhere/docker.sock".into()),
-        call_timeout: Duration::from_secs(1),
+        call_timeout: Duration::from_secs(10),
     };
     let engine = DockerEngine::connect(config, LivenessBoard::new());
     let error = engine.inventory().await.expect_err("there is no daemon");
@@ -260,17 +282,21 @@ async fn a_daemon_that_hangs_is_a_timeout() {
     let directory = tempfile::tempdir().expect("the temporary directory is writable");
     let socket = directory.path().join("docker.sock");
     let listener = tokio::net::UnixListener::bind(&socket).expect("the path is free");
-    let config = DockerConfig {
-        host: HostId::new(sample::unique()),
-        decky_binary: "/nowhere".into(),
-        data_dir: directory.path().into(),
-        socket: Some(socket),
-        call_timeout: Duration::from_millis(100),
+    let patient_for = |call_timeout| {
+        let config = DockerConfig {
+            host: HostId::new(sample::unique()),
+            decky_binary: "/nowhere".into(),
+            data_dir: directory.path().into(),
+            socket: Some(socket.clone()),
+            call_timeout,
+        };
+        DockerEngine::connect(config, LivenessBoard::new())
     };
-    let engine = DockerEngine::connect(config, LivenessBoard::new());
+    let engine = patient_for(Duration::from_millis(100));
     let error = engine.inventory().await.expect_err("nobody answers");
     assert_eq!(error.kind, EngineErrorKind::Timeout);
     drop(listener);
+    let engine = patient_for(Duration::from_secs(10));
     let error = engine.inventory().await.expect_err("nobody listens");
     assert_eq!(error.kind, EngineErrorKind::Unreachable);
 }
@@ -559,7 +585,7 @@ impl Deployed {
 async fn a_container_is_closed_until_it_is_wired_and_a_new_agent_knows_its_seal() {
     use domain::observe::DriftKind;
 
-    let world = RealDaemon::new(40);
+    let world = RealDaemon::new(14);
     let host = HostId::new(sample::unique());
     let engine = world.docker_engine(host, LivenessBoard::new());
     let lans = [
@@ -621,7 +647,7 @@ async fn a_container_is_closed_until_it_is_wired_and_a_new_agent_knows_its_seal(
 
 #[tokio::test]
 async fn a_docker_lan_speaks_ipv6_where_it_is_to() {
-    let world = RealDaemon::new(41);
+    let world = RealDaemon::new(15);
     let engine = world.docker_engine(HostId::new(sample::unique()), LivenessBoard::new());
     let mut dmz = sample::lan("dmz", world.subnet());
     let subnet: ipnet::Ipv6Net = "fd0d:ec14::/64".parse().expect("it is one");
@@ -642,7 +668,7 @@ async fn a_docker_lan_speaks_ipv6_where_it_is_to() {
 
 #[tokio::test]
 async fn a_docker_lan_on_a_real_network_takes_its_interface_and_names_what_is_missing() {
-    let world = RealDaemon::new(42);
+    let world = RealDaemon::new(16);
     let engine = world.docker_engine(HostId::new(sample::unique()), LivenessBoard::new());
     let parent = format!("dnp{}", std::process::id());
     let _card = Card::new(&parent);
@@ -698,6 +724,8 @@ struct Card(String);
 impl Card {
     fn new(name: &str) -> Self {
         let this = Self(name.to_owned());
+        // A process of that number may have been killed with it.
+        ip(&["link", "del", name]);
         let far = format!("{name}x");
         assert!(ip(&[
             "link", "add", name, "type", "veth", "peer", "name", &far

@@ -1,47 +1,52 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering as AtomicOrdering};
 
 use domain::topology::hydrate::HydratedTopology;
 use domain::wiring;
-use tempfile::TempDir;
 
 use super::fabric::port;
 use super::record::LanRecord;
 use super::*;
 use crate::engine::conformance::{Tamper, World, config, conforms, eventually};
 use crate::engine::docker::tests::decky_binary;
+use crate::engine::slot::Slot;
 use crate::engine::{label, name, sample};
 
 /// The real kernel; whatever a test leaves in it is removed at the end, even of a panic.
 pub(crate) struct RealKernel {
-    data: TempDir,
+    data: PathBuf,
     run: PathBuf,
     engines: Mutex<Vec<Arc<NativeEngine>>>,
-    next: AtomicU16,
-    base: u8,
+    slot: Slot,
 }
 
 impl RealKernel {
-    /// `base` keeps the subnets and ports of tests that run at once apart.
-    pub(crate) fn new(base: u8) -> Self {
-        let id = sample::unique();
-        Self {
-            data: tempfile::tempdir().expect("the temporary directory is writable"),
+    /// Takes the slot of that number, and removes what a test that was killed has left there.
+    pub(crate) fn new(slot: u8) -> Self {
+        let slot = Slot::native(slot);
+        let kernel = Self {
+            data: slot.files(),
             // Not below the data: deckies that are nobody must get there.
-            run: format!("/run/decnet-test-{}", id.simple()).into(),
+            run: format!("/run/decnet-test-{}", slot.name()).into(),
             engines: Mutex::default(),
-            next: AtomicU16::new(0),
-            base,
+            slot,
+        };
+        let left = std::fs::read_dir(&kernel.data);
+        for entry in left.into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let host = name.parse().expect("only directories of hosts are there");
+            kernel.native_engine(host, LivenessBoard::new());
         }
+        kernel.clear();
+        kernel
     }
 
     pub(crate) fn native_engine(&self, host: HostId, board: LivenessBoard) -> Arc<NativeEngine> {
         let config = NativeConfig {
             host,
             decky_binary: decky_binary(),
-            data_dir: self.data.path().join(host.to_string()),
+            data_dir: self.data.join(host.to_string()),
             run_dir: Some(self.run.clone()),
             call_timeout: Duration::from_secs(30),
         };
@@ -52,6 +57,31 @@ impl RealKernel {
             .expect("no test panics here")
             .push(Arc::clone(&engine));
         engine
+    }
+
+    /// Removes everything of every engine, as far as it is there.
+    fn clear(&self) {
+        // The runtime may be gone with a panic: a new one ends what is left.
+        let engines = std::mem::take(&mut *self.engines.lock().expect("no test panics here"));
+        let clear = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("the machine has room for one");
+            runtime.block_on(async {
+                for engine in &engines {
+                    let Ok(inventory) = engine.inventory().await else {
+                        continue;
+                    };
+                    for decky in inventory.deckies {
+                        engine.remove_decky(&decky.handle).await.ok();
+                    }
+                    for lan in inventory.lans {
+                        engine.remove_lan(&lan.handle).await.ok();
+                    }
+                }
+            });
+        });
+        clear.join().ok();
+        root::unmount_all(&self.run).ok();
+        std::fs::remove_dir_all(&self.data).ok();
     }
 
     fn all(&self) -> Vec<Arc<NativeEngine>> {
@@ -104,29 +134,7 @@ fn inside(pid: u32, words: &[&str]) -> String {
 
 impl Drop for RealKernel {
     fn drop(&mut self) {
-        // The runtime may be gone with a panic: a new one ends what is left.
-        let engines = self.all();
-        let clear = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("the machine has room for one");
-            runtime.block_on(async {
-                for engine in &engines {
-                    let Ok(inventory) = engine.inventory().await else {
-                        continue;
-                    };
-                    for decky in inventory.deckies {
-                        engine.remove_decky(&decky.handle).await.ok();
-                    }
-                    for lan in inventory.lans {
-                        engine.remove_lan(&lan.handle).await.ok();
-                    }
-                }
-            });
-        });
-        clear.join().ok();
-        for engine in self.all() {
-            root::unmount_all(engine.shared.places.run()).ok();
-        }
-        std::fs::remove_dir_all(&self.run).ok();
+        self.clear();
     }
 }
 
@@ -138,13 +146,11 @@ impl World for RealKernel {
     }
 
     fn subnet(&self) -> Ipv4Net {
-        let number = u32::from(self.next.fetch_add(1, AtomicOrdering::Relaxed));
-        let base = u32::from(std::net::Ipv4Addr::new(10, 230, self.base, 0));
-        Ipv4Net::new((base + number * 16).into(), 28).expect("28 is a length")
+        self.slot.subnet()
     }
 
     fn port(&self) -> u16 {
-        27_000 + u16::from(self.base) * 20 + self.next.fetch_add(1, AtomicOrdering::Relaxed)
+        self.slot.port()
     }
 
     async fn kill(&self, container: &Handle) {
@@ -312,15 +318,12 @@ fn nothing_is_left_of(engine: &NativeEngine) {
         !tables.contains(&publish::table_name(shared.host)),
         "{tables}"
     );
-    let groups = system(&[
-        "find",
-        "/sys/fs/cgroup",
-        "-type",
-        "d",
-        "-name",
-        &shared.host.to_string(),
-    ]);
-    assert_eq!(groups, "");
+    // In the one hierarchy, or in each of several.
+    let root = PathBuf::from("/sys/fs/cgroup");
+    for hierarchy in files(&root).into_iter().chain([root]) {
+        let group = hierarchy.join("decnet").join(shared.host.to_string());
+        assert!(!group.exists(), "{}", group.display());
+    }
 }
 
 /// A host with a gateway that runs, published, on a DMZ and an inner LAN.
@@ -335,13 +338,13 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(base: u8) -> Self {
-        Self::set_with(base, OnceCell::new()).await
+    async fn set(slot: u8) -> Self {
+        Self::set_with(slot, OnceCell::new()).await
     }
 
     /// With users that are not found out by trying.
-    async fn set_with(base: u8, users: OnceCell<Users>) -> Self {
-        let world = RealKernel::new(base);
+    async fn set_with(slot: u8, users: OnceCell<Users>) -> Self {
+        let world = RealKernel::new(slot);
         let host = HostId::new(sample::unique());
         let engine = world.native_engine(host, LivenessBoard::new());
         if let Some(users) = users.get() {
@@ -534,7 +537,10 @@ async fn a_native_port_is_published_from_everywhere_and_the_host_is_on_no_inner_
         .await
         .expect("it runs");
     assert_eq!(published().await, stage.decky.publish);
-    assert!(answers("127.0.0.1", stage.port).await);
+    eventually("the port is published again", async || {
+        answers("127.0.0.1", stage.port).await
+    })
+    .await;
     stage.clear().await;
 }
 

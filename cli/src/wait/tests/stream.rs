@@ -185,13 +185,49 @@ async fn silence_and_absence_last_no_longer_than_patience() {
 
 #[tokio::test]
 async fn a_master_that_stays_away_is_what_is_awaited() {
-    let stub = master(vec![Script::Closed]);
-    let (followed, _) = deploy(&stub, Duration::from_millis(900)).await;
+    // Nothing but the stream is there to be asked for.
+    let stub = Stub::streaming(Vec::new(), vec![Script::Closed]);
+    let (followed, _) = deploy(&stub, Duration::from_secs(3)).await;
     let Ok(Followed::TimedOut(awaited)) = followed else {
         panic!("{followed:?}");
     };
     let said = awaited.to_string();
     assert!(said.starts_with("the master cannot tell"), "{said}");
+}
+
+#[test]
+fn what_is_answered_beside_the_stream_does_not_hide_that_the_master_is_away() {
+    let mut way = Way {
+        goal: Goal::Active,
+        state: state("deploying"),
+    };
+    let mut standing = Standing {
+        subject: &mut way,
+        awaited: "office: deploying".to_owned().into(),
+        away: false,
+    };
+    let timeout = || ClientError::Timeout {
+        route: "the stream".to_owned(),
+    };
+    let gauge = || {
+        let mut state = state("deploying");
+        state.condition = Some("waiting for host edge-07".to_owned());
+        Heard::Gauge(Told::Gauge(Box::new(state)))
+    };
+    let away = "the master cannot tell: the stream was not answered in time";
+    let shown = "office: deploying, waiting for host edge-07";
+    for (heard, awaited) in [
+        (gauge(), shown),
+        (Heard::Away(timeout()), away),
+        (gauge(), away),
+        (Heard::Back, "the master answers again"),
+        (gauge(), shown),
+    ] {
+        let told = format!("{heard:?}");
+        let ended = standing.take(heard).expect("time mends all of it");
+        assert_eq!(ended, None, "{told}");
+        assert_eq!(standing.awaited.to_string(), awaited, "{told}");
+    }
 }
 
 #[tokio::test]
