@@ -486,8 +486,8 @@ async fn a_native_decky_is_hardened_and_reads_its_configuration() {
 
 #[tokio::test]
 async fn the_output_of_a_native_decky_is_never_its_own_file() {
-    for (base, users) in [(15, Users::Own), (16, Users::Hosts)] {
-        let stage = Stage::set_with(base, OnceCell::from(users)).await;
+    for (slot, users) in [(15, Users::Own), (16, Users::Hosts)] {
+        let stage = Stage::set_with(slot, OnceCell::from(users)).await;
         let file = stage.engine.shared.outputs.file(stage.handle.as_str());
         let owner = |path: &Path| {
             let file = std::fs::metadata(path).expect("it is there");
