@@ -1,9 +1,11 @@
 //! The process inside a decky: reads its configuration, serves, and writes what it sees.
 
+mod budget;
 mod clock;
 mod config;
 mod emit;
 mod net;
+mod pattern;
 mod persona;
 mod ports;
 mod serve;

@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 
-pub(crate) use self::expand::matches_pattern;
 use self::expand::{assignment, truncate};
 use self::files::{Actor, Files};
 use self::grammar::{Command, Pipeline, RedirectKind, When};
 pub(crate) use self::terminal::{Echo, Editor, Key, cooked};
+use crate::budget::Budget;
 use crate::net::Network;
 use crate::persona::{Account, Facts, Family};
 
@@ -35,8 +35,10 @@ const MAX_VARIABLES: usize = 256;
 const MAX_DEPTH: usize = 6;
 /// Most lines of history that are kept.
 const MAX_HISTORY: usize = 200;
-/// Most simple commands that one line may run, nested shells included.
-const MAX_STEPS: usize = 512;
+/// The work that one line may make, nested shells included.
+const MAX_WORK: usize = 4 * 1024 * 1024;
+/// What a simple command takes of that, whatever it does: it bounds their number.
+const COMMAND_WORK: usize = 8 * 1024;
 
 /// Who logged in, from where, to what.
 pub(crate) struct Login {
@@ -114,7 +116,8 @@ pub(crate) struct Shell {
     exited: bool,
     now: OffsetDateTime,
     depth: usize,
-    steps: usize,
+    /// What the line that runs may still do.
+    budget: Arc<Budget>,
     pause: std::time::Duration,
     /// Whether it runs one command line that came with the request.
     exec: bool,
@@ -197,7 +200,7 @@ impl Shell {
             exited: false,
             now,
             depth: 0,
-            steps: 0,
+            budget: Arc::new(Budget::of(MAX_WORK)),
             pause: std::time::Duration::ZERO,
             exec: false,
             terminal: true,
@@ -299,7 +302,7 @@ impl Shell {
     /// Runs a line, or several.
     pub(crate) fn execute(&mut self, line: &[u8], now: OffsetDateTime) -> Output {
         self.now = now;
-        self.steps = 0;
+        self.budget.renew(MAX_WORK);
         self.pause = std::time::Duration::ZERO;
         let text = String::from_utf8_lossy(line);
         if !text.trim().is_empty() && self.history.len() < MAX_HISTORY {
@@ -390,8 +393,8 @@ impl Shell {
     }
 
     fn command(&mut self, command: &Command, stdin: &[u8], output: &mut Output) {
-        self.steps += 1;
-        if self.steps > MAX_STEPS {
+        if !self.budget.spend(COMMAND_WORK) {
+            // As a process that the kernel has killed.
             self.status = 137;
             return;
         }

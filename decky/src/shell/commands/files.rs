@@ -6,6 +6,7 @@ use time::macros::format_description;
 use super::super::files::{Errno, may, size};
 use super::super::{MAX_DEPTH, Shell};
 use super::Call;
+use crate::pattern;
 use crate::persona::{Content, Node, NodeKind};
 
 impl Shell {
@@ -446,7 +447,7 @@ pub(super) fn find(shell: &Shell, call: &mut Call<'_>) -> u8 {
         let last = shown.rsplit('/').next().unwrap_or_default();
         if name
             .as_ref()
-            .is_none_or(|name| super::super::matches_pattern(name.as_bytes(), last.as_bytes()))
+            .is_none_or(|name| pattern::matches(name.as_bytes(), last.as_bytes(), &shell.budget))
         {
             call.say(if shown.is_empty() { "/" } else { &shown });
             printed += 1;
