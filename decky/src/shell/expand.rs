@@ -4,6 +4,9 @@ use super::grammar::{Part, Word};
 use super::{MAX_VALUE, MAX_WORDS, Output, Shell, Stream};
 use crate::pattern;
 
+/// What each word, and each piece of one, takes beside its bytes.
+const WORD_WORK: usize = 64;
+
 impl Shell {
     fn value(&self, name: &str) -> String {
         match name {
@@ -51,6 +54,9 @@ impl Shell {
                 Part::Variable { name, quoted } => (self.value(name), *quoted),
                 Part::Substitution { source, quoted } => (self.substitute(source), *quoted),
             };
+            if !self.budget.spend(WORD_WORK + text.len()) {
+                break;
+            }
             if quoted {
                 exists = true;
                 current.push_str(&text);
@@ -61,6 +67,9 @@ impl Shell {
                     current.push_str(first);
                 }
                 for field in fields {
+                    if words.len() >= MAX_WORDS || !self.budget.spend(WORD_WORK) {
+                        break;
+                    }
                     words.push(std::mem::replace(&mut current, field.to_owned()));
                 }
             }
