@@ -175,8 +175,8 @@ async fn ssh_answers_one_message_within_a_bound_however_large_the_window() {
     let mut received = Vec::new();
     for (message, most) in [
         (long.into_bytes(), 16 * 1024),
-        // Each pair draws the long line and rubs it out again.
-        (b"\x1b[A\x1b[B".repeat(2000), 600 * 1024),
+        // Up twice and down twice: draws the long line and rubs it out again.
+        (b"\x1b[A\x1b[A\x1b[B\x1b[B".repeat(1000), 600 * 1024),
         (file.into_bytes(), 16 * 1024),
         (b"cat f\r".repeat(60), 600 * 1024),
     ] {
