@@ -10,7 +10,6 @@ use domain::observe::{
     Attachment, Foreign, Handle, Inventory, ObservedDecky, ObservedLan, RunState,
 };
 
-use super::client::within;
 use super::published::{self, Listening};
 use super::{DockerEngine, Known};
 use crate::engine::{EngineError, label, name};
@@ -25,12 +24,14 @@ impl DockerEngine {
         let options = query::ListContainersOptionsBuilder::default()
             .all(true)
             .build();
-        let containers = within(
-            attempt,
-            self.client.limit,
-            docker.list_containers(Some(options)),
-        )
-        .await?;
+        let containers = self
+            .client
+            .within(
+                attempt,
+                self.client.limit,
+                docker.list_containers(Some(options)),
+            )
+            .await?;
         // Without the binary nothing can be said of its image, and the deckies run on untouched.
         let image = self.image().await.ok();
         let untold = self.files.untold().await;
@@ -115,7 +116,7 @@ impl DockerEngine {
         let attempt = "could not list networks";
         let docker = self.client.docker(attempt).await?;
         let list = docker.list_networks(None::<query::ListNetworksOptions>);
-        within(attempt, self.client.limit, list).await
+        self.client.within(attempt, self.client.limit, list).await
     }
 }
 
