@@ -71,10 +71,36 @@ pub struct DockerEngine {
 }
 
 /// What the daemon's ids stand for, kept from the last inventory and from what was made since.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Known {
     deckies: BTreeMap<Handle, DeckyId>,
     networks: BTreeMap<Handle, String>,
+}
+
+impl Known {
+    /// Takes over what an inventory has `listed` that began when `before` was known. What was made
+    /// and what was removed since then it may not have seen.
+    fn update(&mut self, before: &Self, listed: Self) {
+        update(&mut self.deckies, &before.deckies, listed.deckies);
+        update(&mut self.networks, &before.networks, listed.networks);
+    }
+}
+
+fn update<T>(
+    now: &mut BTreeMap<Handle, T>,
+    before: &BTreeMap<Handle, T>,
+    listed: BTreeMap<Handle, T>,
+) {
+    let found = listed
+        .into_iter()
+        .filter(|(handle, _)| now.contains_key(handle) || !before.contains_key(handle))
+        .collect();
+    let known = std::mem::replace(now, found);
+    now.extend(
+        known
+            .into_iter()
+            .filter(|(handle, _)| !before.contains_key(handle)),
+    );
 }
 
 impl DockerEngine {
