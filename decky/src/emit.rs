@@ -24,22 +24,32 @@ use crate::clock::Clock;
 
 pub(crate) use self::output::{Output, Standard};
 
-/// Most lines that wait for a blocked output.
-pub(crate) const QUEUE_LINES: usize = 4096;
-/// Most bytes that wait: 4096 lines of the greatest size would exceed the container's memory.
+/// Most bytes that wait: so many lines of the greatest size would exceed the container's memory.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Most bytes handed to the output at once.
 const BATCH: usize = 64 * 1024;
-/// How long lines are held while the output is full.
-const HOLD: Duration = if cfg!(test) {
-    Duration::from_millis(40)
-} else {
-    Duration::from_secs(2)
-};
 /// The state of a line that says no more than that the decky lives.
 const ALIVE: &str = "alive";
 /// The first and the longest pause before a full output is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How much waits for an output, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Most lines that wait while it is blocked.
+    pub(crate) lines: usize,
+    /// How long lines are held while it is full.
+    pub(crate) hold: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            lines: 4096,
+            hold: Duration::from_secs(2),
+        }
+    }
+}
 
 /// A handle by which any task hands in what was seen.
 #[derive(Clone)]
@@ -68,13 +78,14 @@ enum Item {
 }
 
 impl Emitter {
-    /// Starts the writing thread on `output`, with room for `lines` lines.
+    /// Starts the writing thread on `output`.
     pub(crate) fn start(
         output: impl Output,
         boot: BootId,
-        lines: usize,
+        bounds: Bounds,
         clock: Clock,
     ) -> io::Result<Self> {
+        let Bounds { lines, hold } = bounds;
         let (items, queue) = mpsc::channel(lines.max(1));
         let shared = Arc::new(Shared {
             dropped: AtomicU64::new(0),
@@ -88,6 +99,7 @@ impl Emitter {
             counter: 0,
             lost: 0,
             full: None,
+            hold,
             shared: Arc::clone(&shared),
         };
         std::thread::Builder::new()
@@ -232,6 +244,8 @@ struct Writer<W> {
     /// Lines that a full output did not take, and that nobody was told of yet.
     lost: u64,
     full: Option<Full>,
+    /// How long lines are held while the output is full.
+    hold: Duration,
     shared: Arc<Shared>,
 }
 
@@ -358,12 +372,12 @@ impl<W: Output> Writer<W> {
                 self.full = None;
                 return Ok(());
             }
-            if self.full.is_some() || begun.elapsed() >= HOLD {
+            if self.full.is_some() || begun.elapsed() >= self.hold {
                 break;
             }
             // Nothing wakes this thread: it waits for another process to cut the file.
             std::thread::park_timeout(pause);
-            pause = (pause * 2).min(HOLD / 8);
+            pause = (pause * 2).min(self.hold / 8).min(RETRY.1);
         }
         let pause = self
             .full

@@ -1,9 +1,11 @@
 //! The process inside a decky: reads its configuration, serves, and writes what it sees.
 
+mod budget;
 mod clock;
 mod config;
 mod emit;
 mod net;
+mod pattern;
 mod persona;
 mod ports;
 mod serve;
@@ -24,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::config::chain;
-use crate::emit::{Emitter, Standard};
+use crate::emit::{Bounds, Emitter, Standard};
 use crate::ports::PortGate;
 use crate::serve::Caps;
 use crate::supervise::{Place, Supervisor};
@@ -110,7 +112,7 @@ async fn run(config: &Path) -> anyhow::Result<ExitCode> {
         .then(|| signal(SignalKind::from_raw(libc::SIGXFSZ)))
         .transpose()
         .context("could not take SIGXFSZ")?;
-    let emitter = Emitter::start(output, boot, emit::QUEUE_LINES, clock::system)
+    let emitter = Emitter::start(output, boot, Bounds::default(), clock::system)
         .context("could not start the writer")?;
     let mut terminate = signal(SignalKind::terminate()).context("could not take SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("could not take SIGINT")?;

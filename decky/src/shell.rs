@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 
-pub(crate) use self::expand::matches_pattern;
 use self::expand::{assignment, truncate};
 use self::files::{Actor, Files};
 use self::grammar::{Command, Pipeline, RedirectKind, When};
-pub(crate) use self::terminal::{Echo, Editor, Key, cooked};
+pub(crate) use self::terminal::{Echo, Editor, Key, MAX_SCREEN, cooked};
+use crate::budget::Budget;
 use crate::net::Network;
 use crate::persona::{Account, Facts, Family};
 
@@ -35,8 +35,15 @@ const MAX_VARIABLES: usize = 256;
 const MAX_DEPTH: usize = 6;
 /// Most lines of history that are kept.
 const MAX_HISTORY: usize = 200;
-/// Most simple commands that one line may run, nested shells included.
-const MAX_STEPS: usize = 512;
+/// The status of a command that the kernel has killed.
+const KILLED: u8 = 137;
+/// The work that one line may make, nested shells included.
+const MAX_WORK: usize = 4 * 1024 * 1024;
+/// What a simple command takes of that, whatever it does: it bounds their number.
+const COMMAND_WORK: usize = 8 * 1024;
+/// What each byte of a script takes to be parsed. A script of 128 KiB, the most that Linux hands to a
+/// shell as one argument, is too much.
+const PARSE_WORK: usize = 32;
 
 /// Who logged in, from where, to what.
 pub(crate) struct Login {
@@ -53,8 +60,10 @@ pub(crate) struct Output {
     /// In the order of printing; the flag says whether it went to the error stream.
     chunks: Vec<(Stream, Vec<u8>)>,
     size: usize,
+    /// How much would have been printed without a bound.
+    offered: usize,
     /// What the terminal should wait before it shows the prompt.
-    pub(crate) pause: std::time::Duration,
+    pause: std::time::Duration,
 }
 
 /// Where a program prints to.
@@ -66,6 +75,7 @@ pub(crate) enum Stream {
 
 impl Output {
     fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        self.offered += bytes.len();
         let room = MAX_OUTPUT.saturating_sub(self.size).min(bytes.len());
         if room == 0 {
             return;
@@ -75,6 +85,18 @@ impl Output {
             Some((last, held)) if *last == stream => held.extend_from_slice(&bytes[..room]),
             Some(_) | None => self.chunks.push((stream, bytes[..room].to_vec())),
         }
+    }
+
+    /// Whether there is no room for more.
+    fn is_full(&self) -> bool {
+        self.size >= MAX_OUTPUT
+    }
+
+    /// Waits as long as the line takes. Everybody else has their turn in any case: many lines may
+    /// have come at once.
+    pub(crate) async fn wait(&self) {
+        tokio::task::yield_now().await;
+        tokio::time::sleep(self.pause).await;
     }
 
     /// What was printed, by stream.
@@ -114,7 +136,8 @@ pub(crate) struct Shell {
     exited: bool,
     now: OffsetDateTime,
     depth: usize,
-    steps: usize,
+    /// What the line that runs may still do.
+    budget: Arc<Budget>,
     pause: std::time::Duration,
     /// Whether it runs one command line that came with the request.
     exec: bool,
@@ -138,7 +161,8 @@ impl Shell {
             }
         });
         let now = login.at;
-        let mut files = Files::new(Arc::clone(&facts));
+        let budget = Arc::new(Budget::of(MAX_WORK));
+        let mut files = Files::new(Arc::clone(&facts), Arc::clone(&budget));
         if files.node(&account.home).is_none() {
             let root = Actor {
                 uid: 0,
@@ -197,7 +221,7 @@ impl Shell {
             exited: false,
             now,
             depth: 0,
-            steps: 0,
+            budget,
             pause: std::time::Duration::ZERO,
             exec: false,
             terminal: true,
@@ -299,7 +323,7 @@ impl Shell {
     /// Runs a line, or several.
     pub(crate) fn execute(&mut self, line: &[u8], now: OffsetDateTime) -> Output {
         self.now = now;
-        self.steps = 0;
+        self.budget.renew(MAX_WORK);
         self.pause = std::time::Duration::ZERO;
         let text = String::from_utf8_lossy(line);
         if !text.trim().is_empty() && self.history.len() < MAX_HISTORY {
@@ -341,6 +365,10 @@ impl Shell {
     /// Runs a script, unless shells nest too deep.
     fn script(&mut self, source: &str, output: &mut Output) {
         if self.depth >= MAX_DEPTH {
+            return;
+        }
+        if !self.budget.spend(source.len() * PARSE_WORK) {
+            self.status = KILLED;
             return;
         }
         let script = match grammar::parse(source) {
@@ -390,18 +418,23 @@ impl Shell {
     }
 
     fn command(&mut self, command: &Command, stdin: &[u8], output: &mut Output) {
-        self.steps += 1;
-        if self.steps > MAX_STEPS {
-            self.status = 137;
+        if !self.budget.spend(COMMAND_WORK + stdin.len()) {
+            self.status = KILLED;
             return;
         }
         let mut words = Vec::new();
+        let mut length = 0;
         for word in &command.words {
+            let before = words.len();
             self.expand(word, &mut words);
-            if words.iter().map(String::len).sum::<usize>() > MAX_OUTPUT {
+            length += words[before..].iter().map(String::len).sum::<usize>();
+            if length > MAX_OUTPUT {
                 output.push(Stream::Error, b"-bash: Argument list too long\n");
                 self.status = 126;
                 return;
+            }
+            if words.len() >= MAX_WORDS || self.budget.is_spent() {
+                break;
             }
         }
         let mut stdin = stdin.to_vec();
@@ -439,6 +472,9 @@ impl Shell {
         self.to_terminal &= matches!(targets[0], Target::Stream(_));
         let mut own = Output::default();
         self.simple(words, &stdin, &mut own);
+        if !self.budget.spend(own.offered) {
+            self.status = KILLED;
+        }
         for (stream, bytes) in own.chunks {
             let target = match stream {
                 Stream::Out => &targets[0],
@@ -466,12 +502,13 @@ impl Shell {
 
     /// Runs one command whose words are expanded.
     fn simple(&mut self, mut words: Vec<String>, stdin: &[u8], output: &mut Output) {
-        while let Some((name, value)) = words.first().and_then(|word| assignment(word)) {
-            let (name, value) = (name.to_owned(), value.to_owned());
-            self.set(&name, value);
+        let mut assignments = 0;
+        for (name, value) in words.iter().map_while(|word| assignment(word)) {
+            self.set(name, value.to_owned());
             self.status = 0;
-            words.remove(0);
+            assignments += 1;
         }
+        words.drain(..assignments);
         if words.is_empty() {
             return;
         }

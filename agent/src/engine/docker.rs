@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
-use self::client::{Client, within};
+use self::client::Client;
 use self::wiring::Wired;
 use super::files::Files;
 use super::image::{Binary, REPOSITORY};
@@ -35,6 +35,8 @@ mod inventory;
 mod network;
 mod published;
 mod raw;
+#[cfg(test)]
+mod scripted;
 mod wiring;
 
 /// Where the daemon listens when nothing else is said.
@@ -69,10 +71,36 @@ pub struct DockerEngine {
 }
 
 /// What the daemon's ids stand for, kept from the last inventory and from what was made since.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Known {
     deckies: BTreeMap<Handle, DeckyId>,
     networks: BTreeMap<Handle, String>,
+}
+
+impl Known {
+    /// Takes over what an inventory has `listed` that began when `before` was known. What was made
+    /// and what was removed since then it may not have seen.
+    fn update(&mut self, before: &Self, listed: Self) {
+        update(&mut self.deckies, &before.deckies, listed.deckies);
+        update(&mut self.networks, &before.networks, listed.networks);
+    }
+}
+
+fn update<T>(
+    now: &mut BTreeMap<Handle, T>,
+    before: &BTreeMap<Handle, T>,
+    listed: BTreeMap<Handle, T>,
+) {
+    let found = listed
+        .into_iter()
+        .filter(|(handle, _)| now.contains_key(handle) || !before.contains_key(handle))
+        .collect();
+    let known = std::mem::replace(now, found);
+    now.extend(
+        known
+            .into_iter()
+            .filter(|(handle, _)| !before.contains_key(handle)),
+    );
 }
 
 impl DockerEngine {
@@ -109,7 +137,11 @@ impl DockerEngine {
     async fn has_image(&self, image: &str) -> Result<bool, EngineError> {
         let attempt = "could not look for the image of the deckies";
         let docker = self.client.docker(attempt).await?;
-        match within(attempt, self.client.limit, docker.inspect_image(image)).await {
+        match self
+            .client
+            .within(attempt, self.client.limit, docker.inspect_image(image))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if is_missing(error.kind) => Ok(false),
             Err(error) => Err(error),
@@ -135,7 +167,9 @@ impl DockerEngine {
             }
             Ok::<_, Error>(())
         };
-        within(attempt, self.client.limit.saturating_mul(2), import).await
+        self.client
+            .within(attempt, self.client.limit.saturating_mul(2), import)
+            .await
     }
 }
 
@@ -179,7 +213,11 @@ impl Engine for DockerEngine {
         let attempt = format!("could not remove network {}", brief(handle));
         let docker = self.client.docker(&attempt).await?;
         let removal = docker.remove_network(handle.as_str());
-        gone_is_fine(within(&attempt, self.client.limit, removal).await)?;
+        gone_is_fine(
+            self.client
+                .within(&attempt, self.client.limit, removal)
+                .await,
+        )?;
         self.known(|known| known.networks.remove(handle));
         Ok(())
     }
@@ -196,7 +234,9 @@ impl Engine for DockerEngine {
         }
         let docker = self.client.docker(&attempt).await?;
         let start = docker.start_container(handle.as_str(), None::<query::StartContainerOptions>);
-        within(&attempt, self.client.limit.saturating_mul(2), start).await?;
+        self.client
+            .within(&attempt, self.client.limit.saturating_mul(2), start)
+            .await?;
         self.wire(handle, wiring).await
     }
 
@@ -242,7 +282,7 @@ impl Engine for DockerEngine {
     ) -> Result<BoxStream<'static, Result<OutputLine, EngineError>>, EngineError> {
         let attempt = format!("could not follow container {}", brief(handle));
         let docker = self.client.docker(&attempt).await?;
-        Ok(follow::lines(docker, handle, since, attempt))
+        Ok(follow::lines(&docker, handle, since, attempt))
     }
 
     fn refused(&self, handle: &Handle) -> Option<u64> {

@@ -542,18 +542,16 @@ async fn peeking_shows_the_figures_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn appending_keeps_up_with_a_flood() {
+async fn a_flood_in_large_batches_is_kept_whole() {
     let directory = fresh();
     let spool = open(directory.path(), ROOMY).await;
     let line = "x".repeat(300);
     let batch = vec![evidence(&line); 512];
-    let started = std::time::Instant::now();
     for _ in 0..40 {
         spool.append(&batch, &[]).await.expect("room");
     }
-    let rate = 40.0 * 512.0 / started.elapsed().as_secs_f64();
-    // The goal is 50,000/s in a release on an idle machine; this only finds a blunder.
-    assert!(rate > 5_000.0, "{rate}");
+    let figures = *spool.figures().borrow();
+    assert_eq!((figures.events, figures.dropped), (40 * 512, 0));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use domain::event::{AuthMethod, AuthOutcome};
 use domain::service::ServiceOptions;
 
 use self::commands::{Connection, Effect};
-use self::resp::{Parsed, ProtocolError};
+use self::resp::{Missing, Parsed, ProtocolError};
 use self::store::Store;
 use crate::persona::Facts;
 use crate::serve::{Buffered, Service, Session, Wire};
@@ -56,11 +56,11 @@ impl Service for Redis {
                         stream.take(length);
                         break words;
                     }
-                    Ok(Parsed::Incomplete) if stream.held().len() > MAX_REQUEST => {
+                    Ok(Parsed::Incomplete(_)) if stream.held().len() > MAX_REQUEST => {
                         return self.refuse(session, stream, ProtocolError::TooBig).await;
                     }
-                    Ok(Parsed::Incomplete) => {
-                        if !stream.fill().await? {
+                    Ok(Parsed::Incomplete(missing)) => {
+                        if !await_missing(&mut stream, missing).await? {
                             if !stream.held().is_empty() {
                                 session.raw("a command cut off", stream.held()).await;
                             }
@@ -99,6 +99,21 @@ impl Service for Redis {
             stream.write(&reply).await?;
         }
         Ok(())
+    }
+}
+
+/// Reads until what is missing came, or more than a request may have; false when the stream ended
+/// before that.
+async fn await_missing(stream: &mut Buffered<Wire>, missing: Missing) -> io::Result<bool> {
+    loop {
+        let before = stream.held().len();
+        if !stream.fill().await? {
+            return Ok(false);
+        }
+        let held = stream.held();
+        if held.len() > MAX_REQUEST || missing.came(held, before) {
+            return Ok(true);
+        }
     }
 }
 

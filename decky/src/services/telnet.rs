@@ -15,7 +15,7 @@ use super::{accept_after, lets_in};
 use crate::net::Network;
 use crate::persona::{Facts, Family};
 use crate::serve::{Buffered, Service, Session, Wire};
-use crate::shell::{Echo, Editor, Key, Login, Shell, cooked};
+use crate::shell::{Echo, Editor, Key, Login, MAX_SCREEN, Shell, cooked};
 
 /// Attempts before login gives up, as the login program of Debian.
 const MAX_ATTEMPTS: u64 = 5;
@@ -155,7 +155,7 @@ impl Telnet {
                 session.command(&line).await;
             }
             let output = shell.execute(&line, session.now());
-            tokio::time::sleep(output.pause).await;
+            output.wait().await;
             let mut screen = cooked(&output.all());
             if shell.exited() {
                 screen.extend_from_slice(b"logout\r\n");
@@ -189,7 +189,9 @@ impl Terminal<'_> {
                     Some(Item::Interrupt) => self.editor.feed(0x03, &mut screen),
                     None => None,
                 };
-                if key.is_some() {
+                // A few bytes may draw a long line anew: what is drawn is sent before there is
+                // more of it.
+                if key.is_some() || screen.len() > MAX_SCREEN {
                     done = key;
                     break;
                 }
@@ -199,6 +201,9 @@ impl Terminal<'_> {
             screen.clear();
             if done.is_some() {
                 return Ok(done);
+            }
+            if !self.stream.held().is_empty() {
+                continue;
             }
             if !self.stream.fill().await? {
                 return Ok(None);

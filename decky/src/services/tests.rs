@@ -153,6 +153,56 @@ async fn ssh_takes_passwords_and_runs_a_command() {
 }
 
 #[tokio::test]
+async fn ssh_answers_one_message_within_a_bound_however_large_the_window() {
+    let world = World::serving(r#"{"ssh":{"accept_after":1}}"#).await;
+    let config = client::Config {
+        window_size: 1 << 30,
+        ..client::Config::default()
+    };
+    let mut client = client::connect(Arc::new(config), world.address(ServiceKind::Ssh), Client)
+        .await
+        .expect("SSH answers");
+    let result = client.authenticate_password("root", "x").await;
+    assert!(result.expect("it is answered").success());
+    let channel = client.channel_open_session().await;
+    let mut channel = channel.expect("a channel is granted");
+    let pty = channel.request_pty(false, "xterm", 80, 24, 0, 0, &[]).await;
+    pty.expect("it is asked for");
+    channel.request_shell(false).await.expect("it is asked for");
+
+    let long = format!("cd /tmp; A={}\r", "x".repeat(4000));
+    let file = format!("echo {}> f\r", "$A ".repeat(16));
+    let mut received = Vec::new();
+    for (message, most) in [
+        (long.into_bytes(), 16 * 1024),
+        // Up twice and down twice: draws the long line and rubs it out again.
+        (b"\x1b[A\x1b[A\x1b[B\x1b[B".repeat(1000), 600 * 1024),
+        (file.into_bytes(), 16 * 1024),
+        (b"cat f\r".repeat(60), 600 * 1024),
+    ] {
+        let begin = String::from_utf8_lossy(&message[..6]).into_owned();
+        channel.data(&message[..]).await.expect("the session lives");
+        // The end of the answer: what is typed does not look like what is printed.
+        channel
+            .data(&b"echo do''ne\r"[..])
+            .await
+            .expect("the session lives");
+        received.clear();
+        while !received.ends_with(b"\ndone\r\n") {
+            let next = channel.wait().await.expect("the session lives");
+            if let russh::ChannelMsg::Data { data } = next {
+                received.extend_from_slice(&data);
+                // The prompt that follows may come with it.
+                if let Some(at) = data.windows(7).position(|seen| seen == b"\ndone\r\n") {
+                    received.truncate(received.len() - data.len() + at + 7);
+                }
+            }
+        }
+        assert!(received.len() < most, "{begin:?}: {}", received.len());
+    }
+}
+
+#[tokio::test]
 async fn ssh_answers_what_is_no_ssh_as_openssh_does_and_keeps_it() {
     let world = World::serving(r#"{"ssh":{"banner":"OpenSSH_9.9p9 Test"}}"#).await;
     let mut stream = world.connect(ServiceKind::Ssh).await;

@@ -16,7 +16,23 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a str,
     pub(super) args: &'a [String],
     pub(super) stdin: &'a [u8],
+    flags: Flags,
     output: &'a mut Output,
+}
+
+/// The letters of the options, a bit for each.
+struct Flags(u128);
+
+impl Flags {
+    fn of(args: &[String]) -> Self {
+        let letters = args
+            .iter()
+            .filter_map(|arg| arg.strip_prefix('-'))
+            .filter(|letters| !letters.starts_with('-'))
+            .flat_map(str::bytes)
+            .filter(u8::is_ascii);
+        Self(letters.fold(0, |flags, letter| flags | 1 << letter))
+    }
 }
 
 impl Call<'_> {
@@ -26,6 +42,11 @@ impl Call<'_> {
 
     pub(super) fn error(&mut self, text: impl AsRef<[u8]>) {
         self.output.push(Stream::Error, text.as_ref());
+    }
+
+    /// Whether whatever it would print further is lost.
+    pub(super) fn is_full(&self) -> bool {
+        self.output.is_full()
     }
 
     /// Prints a line and succeeds.
@@ -44,12 +65,7 @@ impl Call<'_> {
 
     /// Whether one of the flag letters is given.
     pub(super) fn flag(&self, letter: char) -> bool {
-        self.args.iter().any(|arg| {
-            arg.len() > 1
-                && arg.starts_with('-')
-                && !arg.starts_with("--")
-                && arg[1..].contains(letter)
-        })
+        letter.is_ascii() && self.flags.0 >> u32::from(letter) & 1 == 1
     }
 
     /// The words that are no options.
@@ -99,6 +115,7 @@ pub(super) fn run(shell: &mut Shell, words: &[String], stdin: &[u8], output: &mu
         name,
         args,
         stdin,
+        flags: Flags::of(args),
         output,
     };
     dispatch(shell, &mut call)

@@ -2,6 +2,10 @@
 
 use super::grammar::{Part, Word};
 use super::{MAX_VALUE, MAX_WORDS, Output, Shell, Stream};
+use crate::pattern;
+
+/// What each word, and each piece of one, takes beside its bytes.
+const WORD_WORK: usize = 64;
 
 impl Shell {
     fn value(&self, name: &str) -> String {
@@ -50,6 +54,9 @@ impl Shell {
                 Part::Variable { name, quoted } => (self.value(name), *quoted),
                 Part::Substitution { source, quoted } => (self.substitute(source), *quoted),
             };
+            if !self.budget.spend(WORD_WORK + text.len()) {
+                break;
+            }
             if quoted {
                 exists = true;
                 current.push_str(&text);
@@ -60,6 +67,9 @@ impl Shell {
                     current.push_str(first);
                 }
                 for field in fields {
+                    if words.len() >= MAX_WORDS || !self.budget.spend(WORD_WORK) {
+                        break;
+                    }
                     words.push(std::mem::replace(&mut current, field.to_owned()));
                 }
             }
@@ -107,35 +117,10 @@ impl Shell {
             .list(&resolved)
             .into_iter()
             .filter(|(name, _)| name.starts_with('.') == last.starts_with('.'))
-            .filter(|(name, _)| matches_pattern(last.as_bytes(), name.as_bytes()))
+            .filter(|(name, _)| pattern::matches(last.as_bytes(), name.as_bytes(), &self.budget))
             .map(|(name, _)| format!("{directory}{name}"))
             .collect()
     }
-}
-
-/// Whether `name` matches a pattern of `*` and `?`; linear in their product.
-pub(crate) fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n, mut star, mut mark) = (0, 0, None, 0);
-    while n < name.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some(p);
-            mark = n;
-            p += 1;
-        } else if pattern
-            .get(p)
-            .is_some_and(|byte| *byte == b'?' || *byte == name[n])
-        {
-            p += 1;
-            n += 1;
-        } else if let Some(star) = star {
-            p = star + 1;
-            mark += 1;
-            n = mark;
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 /// The name and value of a word such as `A=1`.

@@ -8,12 +8,17 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::budget::Budget;
 use crate::persona::{Content, Facts, Node, NodeKind};
 
 /// Most bytes that a session may write.
 const MAX_BYTES: usize = 1024 * 1024;
 /// Most files, directories and removals of a session.
 const MAX_NODES: usize = 512;
+/// What each part of a path takes to be looked up, beside its bytes.
+const PART_WORK: usize = 128;
+/// What each node takes that a listing looks at.
+const ENTRY_WORK: usize = 128;
 /// Longest path.
 const MAX_PATH: usize = 4096;
 
@@ -29,6 +34,8 @@ pub(crate) enum Errno {
     NotEmpty,
     Loop,
     TooLong,
+    /// The line has done too much already.
+    NoMemory,
 }
 
 impl fmt::Display for Errno {
@@ -43,6 +50,7 @@ impl fmt::Display for Errno {
             Self::NotEmpty => "Directory not empty",
             Self::Loop => "Too many levels of symbolic links",
             Self::TooLong => "File name too long",
+            Self::NoMemory => "Cannot allocate memory",
         })
     }
 }
@@ -60,14 +68,25 @@ pub(crate) struct Files {
     /// What differs from the tree; none for what was removed.
     changed: BTreeMap<String, Option<Node>>,
     written: usize,
+    /// What the line that runs may still do.
+    budget: Arc<Budget>,
 }
 
 impl Files {
-    pub(crate) fn new(facts: Arc<Facts>) -> Self {
+    pub(crate) fn new(facts: Arc<Facts>, budget: Arc<Budget>) -> Self {
         Self {
             facts,
             changed: BTreeMap::new(),
             written: 0,
+            budget,
+        }
+    }
+
+    fn spend(&self, work: usize) -> Result<(), Errno> {
+        if self.budget.spend(work) {
+            Ok(())
+        } else {
+            Err(Errno::NoMemory)
         }
     }
 
@@ -81,6 +100,10 @@ impl Files {
     /// The absolute path that `path` means from `cwd`, every link but the last followed, the last
     /// one too if `follow`. The node itself need not exist.
     pub(crate) fn resolve(&self, cwd: &str, path: &str, follow: bool) -> Result<String, Errno> {
+        self.spend(PART_WORK + path.len())?;
+        if path.len() + cwd.len() > MAX_PATH {
+            return Err(Errno::TooLong);
+        }
         let mut pending: Vec<String> = Vec::new();
         let push = |pending: &mut Vec<String>, path: &str| {
             pending.extend(
@@ -94,12 +117,10 @@ impl Files {
         if !path.starts_with('/') {
             push(&mut pending, cwd);
         }
-        if path.len() + cwd.len() > MAX_PATH {
-            return Err(Errno::TooLong);
-        }
         let mut at = String::new();
         let mut links = 0;
         while let Some(part) = pending.pop() {
+            self.spend(PART_WORK + at.len())?;
             match part.as_str() {
                 "." => {}
                 ".." => at.truncate(at.rfind('/').unwrap_or(0)),
@@ -155,7 +176,8 @@ impl Files {
         self.at(resolved)
     }
 
-    /// The names and nodes in a directory, in the order of names.
+    /// The names and nodes in a directory, in the order of names; not all of them when the line
+    /// has done too much already.
     pub(crate) fn list<'t>(&'t self, directory: &str) -> Vec<(String, &'t Node)> {
         let prefix = if directory == "/" {
             "/".to_owned()
@@ -171,10 +193,14 @@ impl Files {
             .facts
             .tree()
             .below(directory)
+            .take_while(|_| self.budget.spend(ENTRY_WORK))
             .filter(|(path, _)| !self.changed.contains_key(*path))
             .filter_map(|(path, node)| Some((name(path)?, node)))
             .collect();
         for (path, node) in &self.changed {
+            if !self.budget.spend(ENTRY_WORK) {
+                break;
+            }
             if let (Some(name), Some(node)) = (name(path), node) {
                 found.insert(name, node);
             }
@@ -223,7 +249,8 @@ impl Files {
         if matches!(resolved.as_str(), "/dev/null" | "/dev/zero" | "/dev/tty") {
             return Ok(());
         }
-        let (mut held, mode, uid) = match self.at(&resolved) {
+        self.spend(bytes.len())?;
+        let (length, mode, uid) = match self.at(&resolved) {
             Some(Node {
                 kind: NodeKind::Directory,
                 ..
@@ -234,18 +261,34 @@ impl Files {
                 mode,
                 uid,
                 ..
-            }) => (if append { held.clone() } else { Vec::new() }, *mode, *uid),
-            Some(node) => (Vec::new(), node.mode, node.uid),
+            }) if append => (held.len(), *mode, *uid),
+            Some(node) => (0, node.mode, node.uid),
             None => {
                 self.may_change(&resolved, actor)?;
-                (Vec::new(), 0o644, actor.uid)
+                (0, 0o644, actor.uid)
             }
         };
-        if self.written + held.len() + bytes.len() > MAX_BYTES {
+        if self.written + length + bytes.len() > MAX_BYTES {
             return Err(Errno::NoSpace);
         }
         // What is written over counts, too: the bound is on what a session makes us do.
         self.written += bytes.len();
+        if append
+            && let Some(Some(Node {
+                kind: NodeKind::File(Content::Bytes(held)),
+                modified,
+                ..
+            })) = self.changed.get_mut(&resolved)
+        {
+            // Not copied: a file may be long, and each addition short.
+            held.extend_from_slice(bytes);
+            *modified = actor.now;
+            return Ok(());
+        }
+        let mut held = match self.at(&resolved).map(|node| &node.kind) {
+            Some(NodeKind::File(Content::Bytes(held))) if append => held.clone(),
+            Some(_) | None => Vec::new(),
+        };
         held.extend_from_slice(bytes);
         let kind = NodeKind::File(Content::Bytes(held));
         self.change(
@@ -313,6 +356,11 @@ impl Files {
         if actor.uid != 0 && node.uid != actor.uid {
             return Err(Errno::Denied);
         }
+        if let Some(Some(node)) = self.changed.get_mut(&resolved) {
+            node.mode = mode;
+            return Ok(());
+        }
+        let node = self.at(&resolved).ok_or(Errno::NotFound)?;
         let node = Node {
             mode,
             ..node.clone()

@@ -2,6 +2,8 @@
 
 /// Longest line.
 const MAX_LINE: usize = 4096;
+/// How much is drawn before it is sent.
+pub(crate) const MAX_SCREEN: usize = 16 * 1024;
 
 /// What came of a keystroke.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,11 +87,7 @@ impl Editor {
             }
             0x04 if self.line.is_empty() => return Some(Key::End),
             0x08 | 0x7f => self.rub_out(screen),
-            0x15 => {
-                while !self.line.is_empty() {
-                    self.rub_out(screen)
-                }
-            }
+            0x15 => self.clear(screen),
             0x17 => {
                 while self.line.last() == Some(&b' ') {
                     self.rub_out(screen)
@@ -124,6 +122,15 @@ impl Editor {
         }
     }
 
+    /// Rubs the whole line out.
+    fn clear(&mut self, screen: &mut Vec<u8>) {
+        if self.echo == Echo::On {
+            let characters = self.line.iter().filter(|byte| **byte & 0xc0 != 0x80);
+            screen.extend(b"\x08 \x08".repeat(characters.count()));
+        }
+        self.line.clear();
+    }
+
     fn arrow(&mut self, byte: u8, screen: &mut Vec<u8>) {
         let back = match byte {
             b'A' => (self.back + 1).min(self.history.len()),
@@ -131,9 +138,7 @@ impl Editor {
             _ => return,
         };
         self.back = back;
-        while !self.line.is_empty() {
-            self.rub_out(screen)
-        }
+        self.clear(screen);
         if back > 0
             && let Some(line) = self.history.get(self.history.len() - back)
         {

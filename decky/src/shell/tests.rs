@@ -258,6 +258,100 @@ fn nothing_nests_or_grows_without_end() {
     assert!(run(&mut shell, "find / ; find /; find /").len() <= MAX_OUTPUT);
 }
 
+/// A shell with a file of 900 KiB that repeats `text`, and one that calls it.
+fn with_file(text: &str) -> Shell {
+    let mut shell = shell("root");
+    let actor = shell.actor();
+    for (path, bytes) in [
+        ("/tmp/f", text.repeat(900 * 1024 / text.len())),
+        ("/tmp/calls", "sh /tmp/f;".repeat(100)),
+    ] {
+        shell
+            .files
+            .write("/", path, bytes.as_bytes(), false, actor)
+            .expect("there is room");
+    }
+    shell.execute(b"cd /tmp", now());
+    shell
+}
+
+#[test]
+fn a_line_that_would_do_too_much_is_given_up() {
+    let many = |text: &str, count: usize| text.repeat(count);
+    let value = many("a ", MAX_VALUE / 2);
+    for (file, line) in [
+        ("x", format!("A='{value}'; echo {}", many("$A", 1500))),
+        ("x", many("cat < f;", 100)),
+        ("x", format!("cat {}< f", many("< f ", 1000))),
+        ("x", format!("cp {}/tmp", many("f ", 1000))),
+        ("x", many("grep x f;", 100)),
+        ("x\n", "sort f".to_owned()),
+        ("x\n", format!("sed s/x/{}/ f", many("y", 4000))),
+        ("\n", format!("grep '{}' f", many("x|", 1500))),
+        ("\n", "awk '{print $0,$0,$0,$0,$0,$0,$0}' f".to_owned()),
+        (",", format!("cut -d, -f{}1 f", many("1,", 1500))),
+        ("a ", "sh f".to_owned()),
+        ("true;", "sh calls".to_owned()),
+        ("x", format!("mkdir -p {}", many("a/", 1000))),
+        ("x", format!("ls {}", many("/ ", 1000))),
+        ("x", format!("echo {}", many("/z* ", 1000))),
+        ("x", many("cat /etc/shadow;", 100)),
+        (
+            "x",
+            format!(
+                "A={}; {}",
+                many("*a", 2000),
+                many("find / -name \"$A\"b;", 60)
+            ),
+        ),
+    ] {
+        let mut shell = with_file(file);
+        shell.execute(line.as_bytes(), now());
+        let begin: String = line.chars().take(60).collect();
+        assert!(shell.budget.is_spent(), "{begin}: {}", shell.budget.left());
+        assert_ne!(shell.status(), 0, "{begin}");
+        // It is the line that has failed, and not the session.
+        assert_eq!(run(&mut shell, "echo on"), "on\n", "{begin}");
+    }
+}
+
+#[test]
+fn what_a_person_does_on_a_line_is_far_from_too_much() {
+    for line in [
+        "cat /proc/cpuinfo | grep name | wc -l; cat /proc/cpuinfo | grep name | head -n 1 | awk '{print $4,$5,$6,$7,$8,$9;}'; free -m | grep Mem; ls -lh $(which ls); crontab -l; w; uname -m; top; uname; uname -a; whoami; lscpu | grep Model",
+        "cat /etc/passwd /etc/shadow; ls -la /etc /root /home /tmp; ps aux; netstat -tlnp; find / -name '*.conf'; df -h",
+        "for i in 1 2 3; do echo $i; done; cd /tmp || cd /var/run || cd /mnt || cd /root || cd /; rm -rf *; history",
+        "sort f | uniq -c | head; wc -l f; cp f g; chmod 755 g; base64 f | base64 -d | tail -1",
+    ] {
+        let mut shell = with_file("x");
+        let short = "one line\n".repeat(2000);
+        let actor = shell.actor();
+        shell
+            .files
+            .write("/tmp", "f", short.as_bytes(), false, actor)
+            .expect("there is room");
+        shell.execute(line.as_bytes(), now());
+        assert!(
+            shell.budget.left() > MAX_WORK / 2,
+            "{line}: {}",
+            shell.budget.left()
+        );
+    }
+}
+
+#[test]
+fn a_word_expands_to_no_more_words_than_a_line_may_have() {
+    let mut shell = shell("root");
+    shell.set("A", "a ".repeat(MAX_VALUE / 2));
+    let script = grammar::parse(&"$A".repeat(100)).expect("well formed");
+    let mut words = Vec::with_capacity(MAX_WORDS);
+    let room = words.capacity();
+    shell.expand(&script[0].commands[0].words[0], &mut words);
+    assert_eq!(words.len(), MAX_WORDS);
+    // It has not been more for a moment, either.
+    assert!(words.capacity() <= 2 * room, "{}", words.capacity());
+}
+
 proptest! {
     #[test]
     fn no_line_makes_it_panic(line in "[ -~\\n]{0,80}") {

@@ -282,9 +282,10 @@ async fn a_stream_gives_events_and_asks_from_where_it_stood() {
 /// The comments that a master sends when it has nothing to say are signs of life.
 #[tokio::test]
 async fn a_stream_that_falls_silent_is_given_up() {
-    const SILENCE: Duration = Duration::from_secs(2);
+    // Far apart: a machine that is busy may make a pause much longer than it is meant to be.
+    const SILENCE: Duration = Duration::from_secs(6);
     const PAUSE: Duration = Duration::from_millis(400);
-    const COMMENTS: u32 = 8;
+    const COMMENTS: u32 = 3;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a port");
     let address = listener.local_addr().expect("bound");

@@ -1,13 +1,16 @@
 //! The connection to the daemon: made at first use, every call under a time limit, every refusal
 //! translated once into the words of [`EngineErrorKind`].
+//!
+//! What was agreed on with a daemon holds as long as it is that daemon: it may be replaced by
+//! another version while the agent runs.
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, Docker};
-use tokio::sync::OnceCell;
 
 use crate::engine::{EngineError, EngineErrorKind};
 
@@ -16,7 +19,7 @@ use crate::engine::{EngineError, EngineErrorKind};
 pub(super) struct Client {
     pub(super) socket: PathBuf,
     pub(super) limit: Duration,
-    docker: OnceCell<Docker>,
+    agreed: Mutex<Option<Docker>>,
 }
 
 impl Client {
@@ -24,38 +27,66 @@ impl Client {
         Self {
             socket,
             limit,
-            docker: OnceCell::new(),
+            agreed: Mutex::default(),
         }
     }
 
     /// The client, connected and agreed on a version.
-    pub(super) async fn docker(&self, attempt: &str) -> Result<&Docker, EngineError> {
+    pub(super) async fn docker(&self, attempt: &str) -> Result<Docker, EngineError> {
+        if let Some(docker) = self.agreed(|agreed| agreed.clone()) {
+            return Ok(docker);
+        }
         let connect = async {
             let path = self.socket.to_string_lossy();
             Docker::connect_with_unix(&path, self.limit.as_secs().max(1), API_DEFAULT_VERSION)?
                 .negotiate_version()
                 .await
         };
-        self.docker
-            .get_or_try_init(|| within(attempt, self.limit, connect))
-            .await
+        let docker = self.within(attempt, self.limit, connect).await?;
+        self.agreed(|agreed| *agreed = Some(docker.clone()));
+        Ok(docker)
+    }
+
+    /// Awaits an answer of the daemon for at most `limit`.
+    pub(super) async fn within<T>(
+        &self,
+        attempt: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineError> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => answer.map_err(|source| {
+                self.reconsider(&source);
+                refused(attempt, source)
+            }),
+            Err(elapsed) => Err(EngineError {
+                kind: EngineErrorKind::Timeout,
+                attempt: attempt.to_owned(),
+                source: Some(Box::new(elapsed)),
+            }),
+        }
+    }
+
+    /// Forgets what was agreed on when this refusal may be of another daemon: the next call agrees
+    /// with it anew.
+    pub(super) fn reconsider(&self, refusal: &Error) {
+        let other = kind(refusal) == EngineErrorKind::Unreachable || is_of_another_version(refusal);
+        if other {
+            self.agreed(|agreed| *agreed = None);
+        }
+    }
+
+    fn agreed<T>(&self, act: impl FnOnce(&mut Option<Docker>) -> T) -> T {
+        act(&mut self.agreed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Awaits an answer of the daemon for at most `limit`.
-pub(super) async fn within<T>(
-    attempt: &str,
-    limit: Duration,
-    call: impl Future<Output = Result<T, Error>>,
-) -> Result<T, EngineError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => answer.map_err(|source| refused(attempt, source)),
-        Err(elapsed) => Err(EngineError {
-            kind: EngineErrorKind::Timeout,
-            attempt: attempt.to_owned(),
-            source: Some(Box::new(elapsed)),
-        }),
-    }
+/// Whether the daemon does not speak the version that it was spoken to in.
+fn is_of_another_version(error: &Error) -> bool {
+    let says = |text: &str| message(error).contains(text);
+    status(error) == Some(400)
+        && says("client version")
+        && (says("is too old") || says("is too new"))
 }
 
 /// A refusal of the daemon, or of the way to it.
@@ -136,7 +167,69 @@ pub(super) fn kind_of_answer(status: u16, message: &str) -> EngineErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scripted::Daemon;
     use super::*;
+
+    /// A daemon that speaks the API from one version to another, both of 1.
+    fn speaking(least: u32, most: u32) -> impl Fn(&str) -> (u16, String) {
+        move |path| {
+            let version = path
+                .strip_prefix("/v1.")
+                .and_then(|rest| rest.split_once('/'));
+            match version.map(|(minor, path)| (minor.parse().unwrap_or(0), path)) {
+                Some((_, "version")) | None => (200, format!("{{\"ApiVersion\":\"1.{most}\"}}")),
+                Some((minor, _)) if minor < least => (
+                    400,
+                    format!(
+                        "{{\"message\":\"client version 1.{minor} is too old. Minimum supported API version is 1.{least}, please upgrade your client to a newer version\"}}"
+                    ),
+                ),
+                Some((minor, _)) if minor > most => (
+                    400,
+                    format!(
+                        "{{\"message\":\"client version 1.{minor} is too new. Maximum supported API version is 1.{most}\"}}"
+                    ),
+                ),
+                Some(_) => (201, "{\"Id\":\"made\"}".to_owned()),
+            }
+        }
+    }
+
+    /// Asks for something in the version that was agreed on, and says which that was.
+    async fn ask(client: &Client) -> Result<usize, EngineErrorKind> {
+        let attempt = "could not ask";
+        let body = serde_json::json!({});
+        let asked = async {
+            let made = client.create(attempt, "/networks/create", &body).await?;
+            made.map_err(|source| refused(attempt, source))?;
+            let docker = client.docker(attempt).await?;
+            Ok(docker.client_version().minor_version)
+        };
+        asked.await.map_err(|error: EngineError| error.kind)
+    }
+
+    #[tokio::test]
+    async fn a_daemon_of_another_version_is_agreed_with_anew() {
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        let socket = directory.path().join("docker.sock");
+        let client = Client::new(socket.clone(), Duration::from_secs(30));
+        let old = Daemon::at(&socket, speaking(24, 41));
+        assert_eq!(ask(&client).await, Ok(41));
+        assert_eq!(ask(&client).await, Ok(41));
+        assert_eq!(old.asked("/version"), 1, "agreed on once");
+        drop(old);
+
+        // Nobody has called while there was none: the first call tells.
+        let new = Daemon::at(&socket, speaking(44, 48));
+        assert_eq!(ask(&client).await, Err(EngineErrorKind::Refused));
+        assert_eq!(ask(&client).await, Ok(48));
+        drop(new);
+
+        assert_eq!(ask(&client).await, Err(EngineErrorKind::Unreachable));
+        let older = Daemon::at(&socket, speaking(24, 43));
+        assert_eq!(ask(&client).await, Ok(43));
+        drop(older);
+    }
 
     #[test]
     fn what_dockerd_writes_is_told_apart() {

@@ -14,7 +14,7 @@ use domain::wiring::GATE;
 use proto::decky_config::MOUNT_POINT;
 use serde_json::{Value, json};
 
-use super::client::{message, refused, status, within};
+use super::client::{message, refused, status};
 use super::{DockerEngine, brief, gone_is_fine};
 use crate::chain::Chain;
 use crate::engine::image::ENTRYPOINT;
@@ -176,7 +176,9 @@ impl DockerEngine {
             endpoint_config: Some(endpoint(interface, leads)),
         };
         let connect = docker.connect_network(network.as_str(), request);
-        within(&attempt, self.client.limit, connect).await
+        self.client
+            .within(&attempt, self.client.limit, connect)
+            .await
     }
 
     pub(super) async fn part(
@@ -196,7 +198,7 @@ impl DockerEngine {
                 other => other,
             }
         };
-        gone_is_fine(within(&attempt, self.client.limit, part).await)
+        gone_is_fine(self.client.within(&attempt, self.client.limit, part).await)
     }
 
     pub(super) async fn reconfigure(
@@ -221,7 +223,9 @@ impl DockerEngine {
                 other => other,
             }
         };
-        within(&attempt, self.client.limit, told).await?;
+        self.client
+            .within(&attempt, self.client.limit, told)
+            .await?;
         self.files.told(decky.id).await
     }
 
@@ -253,7 +257,7 @@ impl DockerEngine {
             }
         };
         let limit = self.client.limit.saturating_mul(2);
-        gone_is_fine(within(&attempt, limit, removal).await)?;
+        gone_is_fine(self.client.within(&attempt, limit, removal).await)?;
         self.forget_wiring(handle);
         let (decky, last) = self.known(|known| {
             let decky = known.deckies.remove(handle);

@@ -10,7 +10,6 @@ use domain::observe::{
     Attachment, Foreign, Handle, Inventory, ObservedDecky, ObservedLan, RunState,
 };
 
-use super::client::within;
 use super::published::{self, Listening};
 use super::{DockerEngine, Known};
 use crate::engine::{EngineError, label, name};
@@ -19,18 +18,21 @@ type Labels = HashMap<String, String>;
 
 impl DockerEngine {
     pub(super) async fn take_inventory(&self) -> Result<Inventory, EngineError> {
+        let before = self.known(|known| known.clone());
         let networks = self.list_networks().await?;
         let attempt = "could not list containers";
         let docker = self.client.docker(attempt).await?;
         let options = query::ListContainersOptionsBuilder::default()
             .all(true)
             .build();
-        let containers = within(
-            attempt,
-            self.client.limit,
-            docker.list_containers(Some(options)),
-        )
-        .await?;
+        let containers = self
+            .client
+            .within(
+                attempt,
+                self.client.limit,
+                docker.list_containers(Some(options)),
+            )
+            .await?;
         // Without the binary nothing can be said of its image, and the deckies run on untouched.
         let image = self.image().await.ok();
         let untold = self.files.untold().await;
@@ -107,7 +109,7 @@ impl DockerEngine {
             .deckies
             .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
         inventory.foreign.sort();
-        self.known(|slot| *slot = known);
+        self.known(|now| now.update(&before, known));
         Ok(inventory)
     }
 
@@ -115,7 +117,7 @@ impl DockerEngine {
         let attempt = "could not list networks";
         let docker = self.client.docker(attempt).await?;
         let list = docker.list_networks(None::<query::ListNetworksOptions>);
-        within(attempt, self.client.limit, list).await
+        self.client.within(attempt, self.client.limit, list).await
     }
 }
 
@@ -246,4 +248,86 @@ const fn run_state(state: Option<ContainerSummaryStateEnum>) -> RunState {
 fn container_name(container: &ContainerSummary) -> &str {
     let first = container.names.as_ref().and_then(|names| names.first());
     first.map_or("", |name| name.trim_start_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use domain::id::DeckyId;
+    use uuid::Uuid;
+
+    use super::super::scripted::Daemon;
+    use super::super::{DockerConfig, LivenessBoard};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_made_and_removed_during_an_inventory_stays_made_and_removed() {
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        let socket = directory.path().join("docker.sock");
+        let host = HostId::new(Uuid::from_u128(1));
+        let config = DockerConfig {
+            host,
+            decky_binary: directory.path().join("none"),
+            data_dir: directory.path().join("data"),
+            socket: Some(socket.clone()),
+            call_timeout: Duration::from_secs(30),
+        };
+        let engine = Arc::new(DockerEngine::connect(config, LivenessBoard::new()));
+        let decky = |number| DeckyId::new(Uuid::from_u128(number));
+        let handle = |name: &str| Handle::new(name);
+        engine.known(|known| {
+            known.deckies.insert(handle("removed"), decky(1));
+            known.deckies.insert(handle("vanished"), decky(2));
+            known
+                .networks
+                .insert(handle("vanished too"), "n".to_owned());
+        });
+        let busy = Arc::clone(&engine);
+        let listed = serde_json::json!([{
+            "Id": "removed",
+            "Names": ["/removed"],
+            "Labels": {
+                label::HOST: host.to_string(),
+                label::DECKY: decky(1).to_string(),
+                label::TOPOLOGY: Uuid::from_u128(9).to_string(),
+            },
+        }, {
+            "Id": "listed",
+            "Names": ["/listed"],
+            "Labels": {
+                label::HOST: host.to_string(),
+                label::DECKY: decky(4).to_string(),
+                label::TOPOLOGY: Uuid::from_u128(9).to_string(),
+            },
+        }]);
+        // The containers are listed, and meanwhile an attempt goes on.
+        let _daemon = Daemon::at(&socket, move |path| {
+            if path.ends_with("/version") {
+                return (200, r#"{"ApiVersion":"1.44"}"#.to_owned());
+            }
+            if path.ends_with("/networks") {
+                return (200, "[]".to_owned());
+            }
+            busy.known(|known| {
+                known.deckies.remove(&handle("removed"));
+                known.deckies.insert(handle("made"), decky(3));
+                known.networks.insert(handle("made too"), "m".to_owned());
+            });
+            (200, listed.to_string())
+        });
+
+        let inventory = engine.take_inventory().await.expect("it answers");
+        assert_eq!(inventory.deckies.len(), 2);
+        let wanted = Known {
+            deckies: [
+                (Handle::new("made"), decky(3)),
+                (Handle::new("listed"), decky(4)),
+            ]
+            .into(),
+            networks: [(Handle::new("made too"), "m".to_owned())].into(),
+        };
+        assert_eq!(engine.known(|known| known.clone()), wanted);
+    }
 }

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::DockerEngine;
-use super::client::{message, refused, status, within};
+use super::client::{message, refused, status};
 use crate::engine::{
     EngineError, EngineErrorKind, Origin, label, name, parent, route_user, subnet,
 };
@@ -73,12 +73,14 @@ impl DockerEngine {
         let attempt = format!("could not look up network {}", super::brief(network));
         let docker = self.client.docker(&attempt).await?;
         let options = None::<query::InspectNetworkOptions>;
-        let found = within(
-            &attempt,
-            self.client.limit,
-            docker.inspect_network(network.as_str(), options),
-        )
-        .await?;
+        let found = self
+            .client
+            .within(
+                &attempt,
+                self.client.limit,
+                docker.inspect_network(network.as_str(), options),
+            )
+            .await?;
         Ok(found.name.unwrap_or_else(|| network.as_str().to_owned()))
     }
 

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::client::{Client, within};
+use super::client::Client;
 use crate::engine::EngineError;
 
 /// Largest answer that is read.
@@ -61,17 +61,21 @@ impl Client {
                 },
             }
         };
-        let (status, body) = within(attempt, self.limit, exchange).await?;
+        let (status, body) = self.within(attempt, self.limit, exchange).await?;
         let document: Value = serde_json::from_slice(&body).unwrap_or_default();
         let text = |key: &str| document.get(key).and_then(Value::as_str);
         Ok(match text("Id") {
             Some(id) if (200..300).contains(&status) => Ok(id.to_owned()),
-            Some(_) | None => Err(Error::DockerResponseServerError {
-                status_code: status,
-                message: text("message")
-                    .unwrap_or("an answer without an id")
-                    .to_owned(),
-            }),
+            Some(_) | None => {
+                let refusal = Error::DockerResponseServerError {
+                    status_code: status,
+                    message: text("message")
+                        .unwrap_or("an answer without an id")
+                        .to_owned(),
+                };
+                self.reconsider(&refusal);
+                Err(refusal)
+            }
         })
     }
 }

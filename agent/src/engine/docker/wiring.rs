@@ -16,7 +16,6 @@ use domain::wiring::{ObservedWiring, Wiring};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::client::within;
 use super::{DockerEngine, brief};
 use crate::chain::Chain;
 use crate::engine::{EngineError, EngineErrorKind};
@@ -211,7 +210,10 @@ impl DockerEngine {
         let docker = self.client.docker(attempt).await?;
         let options = None::<query::InspectContainerOptions>;
         let inspect = docker.inspect_container(handle.as_str(), options);
-        let shown = within(attempt, self.client.limit, inspect).await?;
+        let shown = self
+            .client
+            .within(attempt, self.client.limit, inspect)
+            .await?;
         let pid = shown.state.and_then(|state| state.pid);
         let pid = pid
             .and_then(|pid| u32::try_from(pid).ok())

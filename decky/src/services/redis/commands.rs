@@ -6,11 +6,17 @@ use std::sync::PoisonError;
 use time::OffsetDateTime;
 
 use super::Redis;
-use super::store::{Full, Store};
+use super::store::{Full, MAX_BYTES, Store};
+use crate::budget::Budget;
+use crate::pattern;
 use crate::serve::Session;
 
 /// Most keys that one answer lists.
 const MAX_LISTED: usize = 1000;
+/// Longest pattern that selects anything.
+const MAX_PATTERN: usize = 1024;
+/// Most steps of selecting by one pattern: an ordinary one takes about one for each byte of a key.
+const MAX_STEPS: usize = 2 * MAX_BYTES;
 
 /// What a connection has said so far.
 pub(super) struct Connection {
@@ -76,6 +82,31 @@ fn array<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 /// Words of a client in an error: no line feed may leave the answer's line.
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).replace(['\r', '\n'], " ")
+}
+
+/// What one pattern selects. A pattern that is too long, or that takes too many steps, selects
+/// nothing more: redis, too, gives such patterns up and answers as if nothing had matched.
+struct Selection<'p> {
+    pattern: &'p [u8],
+    budget: Budget,
+}
+
+impl<'p> Selection<'p> {
+    fn by(pattern: &'p [u8]) -> Self {
+        let steps = if pattern.len() > MAX_PATTERN {
+            0
+        } else {
+            MAX_STEPS
+        };
+        Self {
+            pattern,
+            budget: Budget::of(steps),
+        }
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        pattern::matches(self.pattern, name, &self.budget)
+    }
 }
 
 /// Runs a command.
@@ -190,15 +221,10 @@ fn answer(
             let fresh = store.get(key).is_none() && store.set(key, value).is_ok();
             integer(usize::from(fresh))
         }
-        ("APPEND", [key, value]) => {
-            let joined = [store.get(key).unwrap_or_default(), value].concat();
-            let length = joined.len();
-            if store.set(key, &joined).is_ok() {
-                integer(length)
-            } else {
-                full()
-            }
-        }
+        ("APPEND", [key, value]) => match store.append(key, value) {
+            Ok(length) => integer(length),
+            Err(Full) => full(),
+        },
         ("STRLEN", [key]) => integer(store.get(key).map_or(0, <[u8]>::len)),
         ("DEL" | "UNLINK", [_, ..]) => integer(args.iter().filter(|key| store.delete(key)).count()),
         ("EXISTS", [_, ..]) => integer(args.iter().filter(|key| store.get(key).is_some()).count()),
@@ -218,12 +244,11 @@ fn answer(
             integer(usize::from(store.get(key).is_some()))
         }
         ("DBSIZE", []) => integer(if here { store.len() } else { 0 }),
-        ("KEYS", [pattern]) => array(
-            store
-                .keys()
-                .filter(|key| here && crate::shell::matches_pattern(pattern, key))
-                .take(MAX_LISTED),
-        ),
+        ("KEYS", [pattern]) => {
+            let selection = Selection::by(pattern);
+            let keys = store.keys().filter(|key| here && selection.has(key));
+            array(keys.take(MAX_LISTED))
+        }
         ("SCAN", [_, ..]) => {
             let keys = array(store.keys().filter(|_| here).take(MAX_LISTED));
             [b"*2\r\n$1\r\n0\r\n".to_vec(), keys].concat()
@@ -238,9 +263,10 @@ fn answer(
         ("CONFIG", [what, rest @ ..]) => match (what.to_ascii_uppercase().as_slice(), rest) {
             (b"GET", [pattern, ..]) => {
                 let pattern = pattern.to_ascii_lowercase();
+                let selection = Selection::by(&pattern);
                 let found = store
                     .settings()
-                    .filter(|(name, _)| crate::shell::matches_pattern(&pattern, name.as_bytes()))
+                    .filter(|(name, _)| selection.has(name.as_bytes()))
                     .flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
                 array(found)
             }
@@ -431,4 +457,35 @@ fn info(redis: &Redis, store: &Store, section: &str, now: OffsetDateTime) -> Str
     };
     add("Keyspace", keyspace);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_selects_within_a_bound_of_steps() {
+        let keys = vec![vec![b'a'; 128 * 1024]; 7];
+        let hostile = |length: usize| [b"*".to_vec(), vec![b'a'; length], b"b".to_vec()].concat();
+        // The longest that is looked at takes all steps there are, however many keys there are.
+        let pattern = hostile(MAX_PATTERN - 2);
+        let selection = Selection::by(&pattern);
+        assert!(!keys.iter().any(|key| selection.has(key)));
+        assert!(selection.budget.is_spent());
+        // A longer one is not looked at.
+        let pattern = hostile(65_000);
+        let selection = Selection::by(&pattern);
+        assert!(selection.budget.is_spent());
+        assert!(!keys.iter().any(|key| selection.has(key)));
+    }
+
+    #[test]
+    fn a_full_store_is_searched_whole_by_an_ordinary_pattern() {
+        let keys: Vec<_> = (0..4096)
+            .map(|number| format!("{number:0>250}:end"))
+            .collect();
+        let selection = Selection::by(b"*:e?d");
+        let found = keys.iter().filter(|key| selection.has(key.as_bytes()));
+        assert_eq!(found.count(), keys.len());
+    }
 }

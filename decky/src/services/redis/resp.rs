@@ -4,6 +4,8 @@
 const MAX_WORDS: usize = 1024;
 /// Longest word.
 const MAX_BULK: usize = 128 * 1024;
+/// Longest line that only says how much follows.
+const MAX_HEAD: usize = 32;
 /// Longest inline command, as in redis.
 const MAX_INLINE: usize = 64 * 1024;
 
@@ -13,7 +15,31 @@ pub(super) enum Parsed {
     /// A command, and how many bytes it takes.
     Command { words: Vec<Vec<u8>>, length: usize },
     /// The start of one.
-    Incomplete,
+    Incomplete(Missing),
+}
+
+/// What must come before there is any use in looking again: a client may send byte by byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The end of a line, which is refused when there are more than so many bytes without it.
+    Line { most: usize },
+    /// So many bytes in all.
+    Bytes(usize),
+}
+
+impl Missing {
+    /// Whether it came with what is behind the first `before` bytes.
+    pub(super) fn came(self, bytes: &[u8], before: usize) -> bool {
+        match self {
+            Self::Line { most } => {
+                bytes.len() > most
+                    || bytes
+                        .get(before..)
+                        .is_some_and(|fresh| fresh.contains(&b'\n'))
+            }
+            Self::Bytes(all) => bytes.len() >= all,
+        }
+    }
 }
 
 /// Why the input is no command; worded as redis does.
@@ -42,23 +68,34 @@ fn number(bytes: &[u8]) -> Option<i64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
+/// The line that starts at `from`, which may have `most` bytes.
+fn head(
+    bytes: &[u8],
+    from: usize,
+    most: usize,
+    refusal: ProtocolError,
+) -> Result<Result<(&[u8], usize), Missing>, ProtocolError> {
+    match line(bytes, from) {
+        Some(found) => Ok(Ok(found)),
+        None if bytes.len() > from + most => Err(refusal),
+        None => Ok(Err(Missing::Line { most: from + most })),
+    }
+}
+
 /// Parses the command at the start of `bytes`.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProtocolError> {
-    let Some((head, mut at)) = line(bytes, 0) else {
-        let inline = bytes.first().is_some_and(|first| *first != b'*');
-        let most = if inline { MAX_INLINE } else { 32 };
-        return if bytes.len() > most {
-            Err(if inline {
-                ProtocolError::TooBig
-            } else {
-                ProtocolError::Multibulk
-            })
-        } else {
-            Ok(Parsed::Incomplete)
-        };
+    let inline = bytes.first().is_some_and(|first| *first != b'*');
+    let (most, refusal) = if inline {
+        (MAX_INLINE, ProtocolError::TooBig)
+    } else {
+        (MAX_HEAD, ProtocolError::Multibulk)
     };
-    let Some(count) = head.strip_prefix(b"*") else {
-        let words = split(head)?;
+    let (first, mut at) = match head(bytes, 0, most, refusal)? {
+        Ok(found) => found,
+        Err(missing) => return Ok(Parsed::Incomplete(missing)),
+    };
+    let Some(count) = first.strip_prefix(b"*") else {
+        let words = split(first)?;
         return Ok(Parsed::Command { words, length: at });
     };
     let count = number(count).ok_or(ProtocolError::Multibulk)?;
@@ -66,40 +103,36 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProtocolError> {
     if count > MAX_WORDS {
         return Err(ProtocolError::Multibulk);
     }
+    // Nothing is copied before the command is whole.
     let mut words = Vec::new();
     for _ in 0..count {
-        let Some((head, next)) = line(bytes, at) else {
-            return if bytes.len() - at > 32 {
-                Err(ProtocolError::Bulk)
-            } else {
-                Ok(Parsed::Incomplete)
-            };
+        let (length, next) = match head(bytes, at, MAX_HEAD, ProtocolError::Bulk)? {
+            Ok((head, next)) => (bulk_length(head)?, next),
+            Err(missing) => return Ok(Parsed::Incomplete(missing)),
         };
-        let length = match head.split_first() {
-            Some((b'$', digits)) => number(digits).ok_or(ProtocolError::Bulk)?,
-            Some((other, _)) => {
-                return Err(ProtocolError::NoBulk(if other.is_ascii_graphic() {
-                    *other
-                } else {
-                    b' '
-                }));
-            }
-            None => return Err(ProtocolError::NoBulk(b' ')),
-        };
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= MAX_BULK);
-        let length = length.ok_or(ProtocolError::Bulk)?;
-        let Some(word) = bytes.get(next..next + length) else {
-            return Ok(Parsed::Incomplete);
-        };
-        if bytes.len() < next + length + 2 {
-            return Ok(Parsed::Incomplete);
+        let end = next + length;
+        match bytes.get(next..end) {
+            Some(word) if bytes.len() >= end + 2 => words.push(word),
+            Some(_) | None => return Ok(Parsed::Incomplete(Missing::Bytes(end + 2))),
         }
-        words.push(word.to_vec());
-        at = next + length + 2;
+        at = end + 2;
     }
-    Ok(Parsed::Command { words, length: at })
+    Ok(Parsed::Command {
+        words: words.into_iter().map(<[u8]>::to_vec).collect(),
+        length: at,
+    })
+}
+
+/// The length that the head of a bulk string says.
+fn bulk_length(head: &[u8]) -> Result<usize, ProtocolError> {
+    match head.split_first() {
+        Some((b'$', digits)) => number(digits)
+            .and_then(|length| usize::try_from(length).ok())
+            .filter(|length| *length <= MAX_BULK)
+            .ok_or(ProtocolError::Bulk),
+        Some((other, _)) if other.is_ascii_graphic() => Err(ProtocolError::NoBulk(*other)),
+        Some(_) | None => Err(ProtocolError::NoBulk(b' ')),
+    }
 }
 
 /// Splits an inline command as redis does: blanks, single and double quotes.
@@ -187,7 +220,7 @@ mod tests {
                 .iter()
                 .map(|word| String::from_utf8_lossy(word).into_owned())
                 .collect(),
-            Parsed::Incomplete => panic!("incomplete"),
+            Parsed::Incomplete(missing) => panic!("incomplete: {missing:?}"),
         }
     }
 
@@ -202,10 +235,56 @@ mod tests {
             words(b"set \"a b\" 'c\"d' \"\\x41\"\n"),
             ["set", "a b", "c\"d", "A"]
         );
+    }
+
+    /// What is missing after each look, when a command comes byte by byte.
+    fn looks(bytes: &[u8]) -> Vec<Missing> {
+        let mut looks = Vec::new();
+        let mut last = None;
+        for length in 0..=bytes.len() {
+            let held = &bytes[..length];
+            let due = last.is_none_or(|missing: Missing| missing.came(held, length - 1));
+            if !due {
+                continue;
+            }
+            match parse(held) {
+                Ok(Parsed::Incomplete(missing)) => {
+                    looks.push(missing);
+                    last = Some(missing);
+                }
+                parsed => {
+                    assert_eq!(length, bytes.len(), "looked at too early or late");
+                    assert_eq!(parsed, parse(bytes));
+                    return looks;
+                }
+            }
+        }
+        panic!("{bytes:?} was not seen to be whole: {looks:?}");
+    }
+
+    #[test]
+    fn a_command_that_comes_byte_by_byte_is_looked_at_once_for_each_part() {
+        let value = "x".repeat(MAX_BULK);
+        let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${MAX_BULK}\r\n{value}\r\n");
+        let of = |most| Missing::Line { most };
         assert_eq!(
-            parse(b"*2\r\n$4\r\nECHO\r\n$3\r\na"),
-            Ok(Parsed::Incomplete)
+            looks(set.as_bytes()),
+            [
+                of(MAX_HEAD),
+                of(4 + MAX_HEAD),
+                Missing::Bytes(13),
+                of(13 + MAX_HEAD),
+                Missing::Bytes(20),
+                of(20 + MAX_HEAD),
+                Missing::Bytes(set.len()),
+            ]
         );
+        let inline = format!("SET k {}\n", "x".repeat(MAX_INLINE - 8));
+        // Until there is a first byte it may become either.
+        let wanted = [of(MAX_HEAD), of(MAX_INLINE)];
+        assert_eq!(looks(inline.as_bytes()), wanted);
+        // Refused as soon as it is too long.
+        assert_eq!(looks(&[b'x'; MAX_INLINE + 1]), wanted);
     }
 
     #[test]

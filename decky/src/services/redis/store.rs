@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::persona::Facts;
 
 /// Most bytes that clients may write.
-const MAX_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// Most keys.
 const MAX_KEYS: usize = 4096;
 /// Most settings that clients may change.
@@ -87,6 +87,20 @@ impl Store {
         Ok(())
     }
 
+    /// Adds to the end of a value, which begins empty; gives its length. What it has grown to
+    /// is not copied: it may be long, and each addition short.
+    pub(super) fn append(&mut self, key: &[u8], value: &[u8]) -> Result<usize, Full> {
+        let Some(held) = self.values.get_mut(key) else {
+            return self.set(key, value).map(|()| value.len());
+        };
+        if self.bytes + value.len() > MAX_BYTES {
+            return Err(Full);
+        }
+        self.bytes += value.len();
+        held.extend_from_slice(value);
+        Ok(held.len())
+    }
+
     pub(super) fn delete(&mut self, key: &[u8]) -> bool {
         let removed = self.values.remove(key);
         if let Some(value) = &removed {
@@ -148,5 +162,17 @@ mod tests {
         );
         assert!(store.delete(b"a"));
         assert_eq!(store.set(b"b", &big), Ok(()));
+    }
+
+    #[test]
+    fn a_value_grows_within_the_same_bound() {
+        let mut store = Store::new(&facts(1));
+        assert_eq!(store.append(b"a", b"one"), Ok(3));
+        assert_eq!(store.append(b"a", b" two"), Ok(7));
+        assert_eq!(store.get(b"a"), Some(&b"one two"[..]));
+        assert_eq!(store.append(b"a", &vec![b'x'; MAX_BYTES]), Err(Full));
+        let rest = MAX_BYTES - b"a".len() - b"one two".len();
+        assert_eq!(store.append(b"a", &vec![b'x'; rest]), Ok(MAX_BYTES - 1));
+        assert_eq!(store.append(b"a", b"x"), Err(Full));
     }
 }

@@ -14,10 +14,13 @@ use super::splice::Tap;
 use crate::net::Network;
 use crate::persona::Facts;
 use crate::serve::Session;
-use crate::shell::{Echo, Editor, Key, Login, Output, Shell, Stream, cooked};
+use crate::shell::{Echo, Editor, Key, Login, MAX_SCREEN, Output, Shell, Stream, cooked};
 
 /// Most passwords and keys that one connection may try, as OpenSSH's MaxAuthTries.
 pub(super) const MAX_ATTEMPTS: usize = 6;
+/// Most that is sent in answer to one message: a client that sends many lines at once, or keys that
+/// draw a long line anew, must not make a multiple of them pile up here.
+const MAX_ANSWER: usize = 512 * 1024;
 /// Most channels of one connection.
 const MAX_CHANNELS: usize = 4;
 /// Most variables that a client may set for a channel.
@@ -31,6 +34,8 @@ pub(super) struct Handler {
     attempts: u64,
     user: String,
     channels: HashMap<ChannelId, State>,
+    /// How much may still be sent in answer to the message that is being answered.
+    room: usize,
 }
 
 #[derive(Default)]
@@ -58,6 +63,7 @@ impl Handler {
             attempts: 0,
             user: String::new(),
             channels: HashMap::new(),
+            room: MAX_ANSWER,
         }
     }
 
@@ -119,8 +125,8 @@ impl Handler {
         let terminal = *terminal;
         let output = shell.execute(line, now);
         let (exited, status, prompt) = (shell.exited(), shell.status(), shell.prompt());
-        tokio::time::sleep(output.pause).await;
-        send(ssh, channel, &output, terminal)?;
+        output.wait().await;
+        send(ssh, channel, &output, terminal, &mut self.room)?;
         if exited {
             if terminal {
                 ssh.data(channel, &b"logout\r\n"[..])?;
@@ -128,7 +134,7 @@ impl Handler {
             return finish(ssh, channel, status);
         }
         if terminal {
-            say(ssh, channel, prompt.into_bytes())?;
+            say(ssh, channel, prompt.into_bytes(), &mut self.room)?;
         }
         Ok(())
     }
@@ -142,13 +148,26 @@ fn rejection() -> Auth {
     }
 }
 
-/// Sends bytes, unless the client does not take what it was sent before: what it will not read
-/// must not pile up here.
-fn say(ssh: &mut Ssh, channel: ChannelId, bytes: Vec<u8>) -> Result<(), russh::Error> {
-    if bytes.is_empty() || ssh.has_pending_data(channel) {
+/// Sends bytes, unless the client does not take what it was sent before, or asked for more at once
+/// than there is room for: what it will not read must not pile up here.
+fn say(
+    ssh: &mut Ssh,
+    channel: ChannelId,
+    bytes: Vec<u8>,
+    room: &mut usize,
+) -> Result<(), russh::Error> {
+    if bytes.is_empty() || !has_room(ssh, channel, bytes.len(), room) {
         return Ok(());
     }
     ssh.data(channel, bytes)
+}
+
+fn has_room(ssh: &Ssh, channel: ChannelId, length: usize, room: &mut usize) -> bool {
+    let fits = !ssh.has_pending_data(channel) && length <= *room;
+    if fits {
+        *room -= length;
+    }
+    fits
 }
 
 fn send(
@@ -156,15 +175,18 @@ fn send(
     channel: ChannelId,
     output: &Output,
     terminal: bool,
+    room: &mut usize,
 ) -> Result<(), russh::Error> {
     if terminal {
-        return say(ssh, channel, cooked(&output.all()));
+        return say(ssh, channel, cooked(&output.all()), room);
     }
     for (stream, bytes) in output.chunks() {
         match stream {
-            Stream::Out => say(ssh, channel, bytes.to_vec())?,
-            Stream::Error if ssh.has_pending_data(channel) => {}
-            Stream::Error => ssh.extended_data(channel, 1, bytes.to_vec())?,
+            Stream::Out => say(ssh, channel, bytes.to_vec(), room)?,
+            Stream::Error if has_room(ssh, channel, bytes.len(), room) => {
+                ssh.extended_data(channel, 1, bytes.to_vec())?;
+            }
+            Stream::Error => {}
         }
     }
     Ok(())
@@ -356,7 +378,7 @@ impl russh::server::Handler for Handler {
         let mut editor = Editor::default();
         if terminal {
             let text = format!("{}{}", shell.greeting(), shell.prompt());
-            say(ssh, channel, cooked(text.as_bytes()))?;
+            say(ssh, channel, cooked(text.as_bytes()), &mut self.room)?;
         } else {
             shell = shell.without_terminal();
             editor.set_echo(Echo::Off);
@@ -381,8 +403,9 @@ impl russh::server::Handler for Handler {
         ssh.channel_success(channel)?;
         self.session.command(data).await;
         let output = shell.execute(data, self.session.now());
-        tokio::time::sleep(output.pause).await;
-        send(ssh, channel, &output, terminal)?;
+        output.wait().await;
+        self.room = MAX_ANSWER;
+        send(ssh, channel, &output, terminal, &mut self.room)?;
         finish(ssh, channel, shell.status())
     }
 
@@ -404,11 +427,22 @@ impl russh::server::Handler for Handler {
         data: &[u8],
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
+        self.room = MAX_ANSWER;
+        let terminal = self
+            .channels
+            .get(&channel)
+            .is_some_and(|state| state.terminal);
         let mut screen = Vec::new();
         for byte in data {
+            if screen.len() > MAX_SCREEN {
+                let drawn = std::mem::take(&mut screen);
+                if terminal {
+                    say(ssh, channel, drawn, &mut self.room)?;
+                }
+                tokio::task::yield_now().await;
+            }
             let Some(State {
                 shell: Some((shell, editor)),
-                terminal,
                 ..
             }) = self.channels.get_mut(&channel)
             else {
@@ -420,25 +454,21 @@ impl russh::server::Handler for Handler {
             let Some(key) = editor.feed(*byte, &mut screen) else {
                 continue;
             };
-            if *terminal {
-                say(ssh, channel, std::mem::take(&mut screen))?;
+            if terminal {
+                say(ssh, channel, std::mem::take(&mut screen), &mut self.room)?;
             }
             match key {
                 Key::Line(line) => self.line(channel, &line, ssh).await?,
                 Key::Interrupt => {
                     shell.interrupt();
                     let prompt = shell.prompt();
-                    say(ssh, channel, prompt.into_bytes())?;
+                    say(ssh, channel, prompt.into_bytes(), &mut self.room)?;
                 }
                 Key::End => self.line(channel, b"exit", ssh).await?,
             }
         }
-        if self
-            .channels
-            .get(&channel)
-            .is_some_and(|state| state.terminal)
-        {
-            say(ssh, channel, screen)?;
+        if terminal {
+            say(ssh, channel, screen, &mut self.room)?;
         }
         Ok(())
     }

@@ -6,7 +6,12 @@ use time::macros::format_description;
 use super::super::files::{Errno, may, size};
 use super::super::{MAX_DEPTH, Shell};
 use super::Call;
-use crate::persona::{Content, Node, NodeKind};
+use crate::pattern;
+use crate::persona::{Content, Live, Node, NodeKind};
+
+/// What it takes to make up a file that is live; the hashes of accounts are many.
+const LIVE_WORK: usize = 16 * 1024;
+const SHADOW_WORK: usize = 256 * 1024;
 
 impl Shell {
     /// The bytes of a file, as far as the account may read them.
@@ -16,10 +21,21 @@ impl Shell {
             NodeKind::Directory => Err(Errno::IsADirectory),
             NodeKind::Link(_) => Err(Errno::NotFound),
             NodeKind::File(_) if !may(node, self.account.uid, 0o4) => Err(Errno::Denied),
+            _ if !self.budget.spend(self.work(node)) => Err(Errno::NoMemory),
             NodeKind::File(Content::Bytes(bytes)) => Ok(bytes.clone()),
             NodeKind::File(Content::Live(live)) => Ok(self.live(*live).into_bytes()),
             // The head of an ELF file is what loaders of malware read to learn the architecture.
             NodeKind::File(Content::Program(_)) => Ok(self.elf()),
+        }
+    }
+
+    /// What it takes to read or copy a node.
+    fn work(&self, node: &Node) -> usize {
+        match &node.kind {
+            NodeKind::File(Content::Bytes(bytes)) => bytes.len(),
+            NodeKind::File(Content::Live(Live::Shadow)) => SHADOW_WORK,
+            NodeKind::File(Content::Live(_)) => LIVE_WORK,
+            NodeKind::File(Content::Program(_)) | NodeKind::Directory | NodeKind::Link(_) => 0,
         }
     }
 
@@ -242,6 +258,7 @@ pub(super) fn change(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
         return copy(shell, call, &operands);
     }
     let actor = shell.actor();
+    let mode = mode(&operands[0]);
     let mut status = 0;
     for path in operands
         .iter()
@@ -263,14 +280,9 @@ pub(super) fn change(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
                 .files
                 .remove(&cwd, path, call.flag('r') || call.flag('R'), actor),
             "chmod" => {
-                let mode = mode(
-                    &operands[0],
-                    shell
-                        .files
-                        .find(&cwd, path)
-                        .map_or(0, |(_, node)| node.mode),
-                );
-                shell.files.set_mode(&cwd, path, mode, actor)
+                let found = shell.files.find(&cwd, path);
+                let before = found.map_or(0, |(_, node)| node.mode);
+                shell.files.set_mode(&cwd, path, mode.of(before), actor)
             }
             _ => shell.files.find(&cwd, path).map(|_| ()),
         };
@@ -291,9 +303,23 @@ pub(super) fn change(shell: &mut Shell, call: &mut Call<'_>) -> u8 {
     status
 }
 
-fn mode(text: &str, before: u32) -> u32 {
+/// The bits of a mode that are kept, and those that are set.
+struct Mode {
+    kept: u32,
+    set: u32,
+}
+
+impl Mode {
+    const fn of(&self, before: u32) -> u32 {
+        before & self.kept | self.set
+    }
+}
+
+/// Reads the mode that `chmod` is given.
+fn mode(text: &str) -> Mode {
     if let Ok(mode) = u32::from_str_radix(text, 8) {
-        return mode & 0o7777;
+        let set = mode & 0o7777;
+        return Mode { kept: 0, set };
     }
     let bits = |letters: &str| {
         letters.chars().fold(0, |bits, letter| {
@@ -305,11 +331,12 @@ fn mode(text: &str, before: u32) -> u32 {
             }
         })
     };
-    match (text.split_once('+'), text.split_once('-')) {
-        (Some((_, letters)), _) => before | bits(letters),
-        (None, Some((_, letters))) => before & !bits(letters),
-        (None, None) => before,
-    }
+    let (kept, set) = match (text.split_once('+'), text.split_once('-')) {
+        (Some((_, letters)), _) => (!0, bits(letters)),
+        (None, Some((_, letters))) => (!bits(letters), 0),
+        (None, None) => (!0, 0),
+    };
+    Mode { kept, set }
 }
 
 fn make_parents(shell: &mut Shell, path: &str) -> Result<(), Errno> {
@@ -360,6 +387,7 @@ fn copy(shell: &mut Shell, call: &mut Call<'_>, operands: &[String]) -> u8 {
                 shell.files.put(&cwd, &destination, kind, mode, actor)
             }
             Ok((_, node)) if !may(node, actor.uid, 0o4) => Err(Errno::Denied),
+            Ok((_, node)) if !shell.budget.spend(shell.work(node)) => Err(Errno::NoMemory),
             Ok((_, node)) => {
                 let (kind, mode) = (node.kind.clone(), node.mode);
                 shell.files.put(&cwd, &destination, kind, mode, actor)
@@ -446,7 +474,7 @@ pub(super) fn find(shell: &Shell, call: &mut Call<'_>) -> u8 {
         let last = shown.rsplit('/').next().unwrap_or_default();
         if name
             .as_ref()
-            .is_none_or(|name| super::super::matches_pattern(name.as_bytes(), last.as_bytes()))
+            .is_none_or(|name| pattern::matches(name.as_bytes(), last.as_bytes(), &shell.budget))
         {
             call.say(if shown.is_empty() { "/" } else { &shown });
             printed += 1;

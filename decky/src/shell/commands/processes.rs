@@ -7,6 +7,9 @@ use time::macros::format_description;
 use super::super::Shell;
 use super::Call;
 
+/// What the list takes: the figures of each process are derived.
+const LIST_WORK: usize = 32 * 1024;
+
 /// One process of the list.
 pub(super) struct Process {
     pub(super) user: String,
@@ -168,6 +171,9 @@ pub(super) fn run(shell: &Shell, call: &mut Call<'_>) -> u8 {
 }
 
 fn ps(shell: &Shell, call: &mut Call<'_>) -> u8 {
+    if !shell.budget.spend(LIST_WORK) {
+        return 1;
+    }
     let booted = shell.facts.booted(shell.now);
     let format = if shell.now - booted > time::Duration::days(1) {
         booted.format(format_description!("[month repr:short][day]"))

@@ -6,6 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::super::Shell;
 use super::Call;
 
+/// What a filter takes for each byte and for each line that it reads.
+const BYTE_WORK: usize = 2;
+const LINE_WORK: usize = 24;
+
 pub(super) fn echo(call: &mut Call<'_>) -> u8 {
     let mut newline = true;
     let mut escapes = false;
@@ -121,25 +125,36 @@ pub(super) fn printf(call: &mut Call<'_>) -> u8 {
     0
 }
 
-/// What a filter reads: its files, or its input when it names none.
+/// What a filter reads: its files, or its input when it names none. What comes next is a look at
+/// each byte and each line, and is paid for here.
 fn input(shell: &Shell, call: &mut Call<'_>, paths: &[String]) -> (Vec<u8>, u8) {
-    if paths.is_empty() {
-        return (call.stdin.to_vec(), 0);
-    }
     let mut bytes = Vec::new();
     let mut status = 0;
+    if paths.is_empty() {
+        bytes.extend_from_slice(call.stdin);
+    }
     for path in paths {
+        if bytes.len() >= super::super::MAX_OUTPUT {
+            break;
+        }
         if path == "-" {
             bytes.extend_from_slice(call.stdin);
             continue;
         }
         match shell.read(path) {
-            Ok(read) if bytes.len() < super::super::MAX_OUTPUT => bytes.extend_from_slice(&read),
-            Ok(_) => break,
+            Ok(read) => bytes.extend_from_slice(&read),
             Err(error) => status = call.fail(format!("{path}: {error}")),
         }
     }
-    (bytes, status)
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    if shell
+        .budget
+        .spend(BYTE_WORK * bytes.len() + LINE_WORK * lines)
+    {
+        (bytes, status)
+    } else {
+        (Vec::new(), status)
+    }
 }
 
 pub(super) fn cat(shell: &Shell, call: &mut Call<'_>) -> u8 {
@@ -231,41 +246,86 @@ pub(super) fn grep(shell: &Shell, call: &mut Call<'_>) -> u8 {
         }
     };
     // Alternatives of literals with anchors are what intruders' scripts use.
-    let choices: Vec<String> = case(&pattern)
+    let choices: Vec<Choice> = case(&pattern)
         .replace("\\|", "|")
         .split('|')
-        .map(str::to_owned)
+        .map(Choice::of)
         .collect();
+    let own: usize = choices.iter().map(Choice::work).sum();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut found = 0_usize;
-    let mut out = String::new();
     for line in text.lines() {
+        // Each alternative looks at the line, and at itself.
+        if !shell.budget.spend(own + choices.len() * line.len()) {
+            break;
+        }
         let searched = case(line);
-        if choices.iter().any(|choice| matches(choice, &searched)) != invert {
+        if choices.iter().any(|choice| choice.is_in(&searched)) != invert {
             found += 1;
-            if !quiet && !counting {
-                out.push_str(line);
-                out.push('\n');
+            if !quiet && !counting && !call.is_full() {
+                call.say(line);
             }
         }
     }
     if counting {
-        out = format!("{found}\n");
+        call.say(found.to_string());
     }
-    call.out(out);
     u8::from(found == 0)
 }
 
-fn matches(pattern: &str, line: &str) -> bool {
-    let start = pattern.strip_prefix('^');
-    let end = pattern.strip_suffix('$').filter(|_| pattern.len() > 1);
-    match (start, end) {
-        (Some(_), Some(_)) => line == &pattern[1..pattern.len() - 1],
-        (Some(start), None) => line.starts_with(start),
-        (None, Some(end)) => line.ends_with(end),
-        (None, None) => {
-            line.contains(&pattern.replace(".*", "").replace('\\', ""))
-                || (pattern.contains(".*") && pattern.split(".*").all(|piece| line.contains(piece)))
+/// One alternative of a pattern.
+enum Choice {
+    Whole(String),
+    Start(String),
+    End(String),
+    /// Somewhere, as it is written or piece by piece.
+    Within {
+        literal: String,
+        pieces: Vec<String>,
+    },
+}
+
+impl Choice {
+    fn of(pattern: &str) -> Self {
+        let start = pattern.strip_prefix('^');
+        let end = pattern.strip_suffix('$').filter(|_| pattern.len() > 1);
+        match (start, end) {
+            (Some(start), Some(_)) => Self::Whole(start[..start.len() - 1].to_owned()),
+            (Some(start), None) => Self::Start(start.to_owned()),
+            (None, Some(end)) => Self::End(end.to_owned()),
+            (None, None) => Self::Within {
+                literal: pattern.replace(".*", "").replace('\\', ""),
+                pieces: if pattern.contains(".*") {
+                    pattern.split(".*").map(str::to_owned).collect()
+                } else {
+                    Vec::new()
+                },
+            },
+        }
+    }
+
+    /// What a look at any line takes.
+    fn work(&self) -> usize {
+        const CHOICE_WORK: usize = 16;
+        match self {
+            Self::Whole(text) | Self::Start(text) | Self::End(text) => CHOICE_WORK + text.len(),
+            Self::Within { literal, pieces } => {
+                let pieces = pieces.iter().map(|piece| CHOICE_WORK + piece.len());
+                CHOICE_WORK + literal.len() + pieces.sum::<usize>()
+            }
+        }
+    }
+
+    fn is_in(&self, line: &str) -> bool {
+        match self {
+            Self::Whole(text) => line == text,
+            Self::Start(text) => line.starts_with(text.as_str()),
+            Self::End(text) => line.ends_with(text.as_str()),
+            Self::Within { literal, pieces } => {
+                line.contains(literal.as_str())
+                    || !pieces.is_empty()
+                        && pieces.iter().all(|piece| line.contains(piece.as_str()))
+            }
         }
     }
 }
@@ -305,6 +365,15 @@ pub(super) fn order(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut lines: Vec<&str> = text.lines().collect();
     if call.name == "sort" {
+        // Each line is compared with about as many as their number has bits.
+        let rounds = usize::BITS - lines.len().leading_zeros();
+        let round = text.len() + LINE_WORK * lines.len();
+        if !shell
+            .budget
+            .spend(usize::try_from(rounds).unwrap_or(64) * round / 4)
+        {
+            return status;
+        }
         lines.sort_unstable();
         if call.flag('r') {
             lines.reverse();
@@ -321,6 +390,9 @@ pub(super) fn order(shell: &Shell, call: &mut Call<'_>) -> u8 {
             }
         }
         for (count, line) in counts {
+            if call.is_full() {
+                break;
+            }
             call.say(format!("{count:7} {line}"));
         }
         return status;
@@ -328,6 +400,9 @@ pub(super) fn order(shell: &Shell, call: &mut Call<'_>) -> u8 {
         lines.dedup();
     }
     for line in lines {
+        if call.is_full() {
+            break;
+        }
         call.say(line);
     }
     status
@@ -351,14 +426,13 @@ pub(super) fn cut(shell: &Shell, call: &mut Call<'_>) -> u8 {
     let Some(fields) = option(call.args, "-f") else {
         return call.fail("you must specify a list of bytes, characters, or fields");
     };
-    let wanted = |number: usize| {
-        fields.split(',').any(|range| match range.split_once('-') {
-            Some((from, to)) => {
-                from.parse().unwrap_or(1) <= number && number <= to.parse().unwrap_or(usize::MAX)
-            }
-            None => range.parse() == Ok(number),
+    let ranges: Vec<std::ops::RangeInclusive<usize>> = fields
+        .split(',')
+        .filter_map(|range| match range.split_once('-') {
+            Some((from, to)) => Some(from.parse().unwrap_or(1)..=to.parse().unwrap_or(usize::MAX)),
+            None => range.parse().ok().map(|number| number..=number),
         })
-    };
+        .collect();
     let values: Vec<String> = [option(call.args, "-d"), Some(fields.clone())]
         .into_iter()
         .flatten()
@@ -370,10 +444,14 @@ pub(super) fn cut(shell: &Shell, call: &mut Call<'_>) -> u8 {
         .collect();
     let (bytes, status) = input(shell, call, &operands);
     for line in String::from_utf8_lossy(&bytes).lines() {
+        let fields = line.matches(delimiter).count() + 1;
+        if call.is_full() || !shell.budget.spend(fields * (16 + ranges.len())) {
+            break;
+        }
         let kept: Vec<&str> = line
             .split(delimiter)
             .zip(1..)
-            .filter(|(_, number)| wanted(*number))
+            .filter(|(_, number)| ranges.iter().any(|range| range.contains(number)))
             .map(|(field, _)| field)
             .collect();
         call.say(kept.join(&delimiter.to_string()));
@@ -397,16 +475,19 @@ pub(super) fn tr(call: &mut Call<'_>) -> u8 {
         .unwrap_or_default();
     let to = operands.get(1).map(|text| expand(text)).unwrap_or_default();
     let delete = call.flag('d');
+    // What becomes of each byte; the first of several wishes counts.
+    let mut becomes: [Option<u8>; 256] = std::array::from_fn(|byte| u8::try_from(byte).ok());
+    for (at, byte) in from.iter().enumerate().rev() {
+        becomes[usize::from(*byte)] = if delete {
+            None
+        } else {
+            Some(to.get(at).or(to.last()).copied().unwrap_or(*byte))
+        };
+    }
     let out: Vec<u8> = call
         .stdin
         .iter()
-        .filter_map(
-            |byte| match from.iter().position(|candidate| candidate == byte) {
-                Some(_) if delete => None,
-                Some(at) => Some(to.get(at).or(to.last()).copied().unwrap_or(*byte)),
-                None => Some(*byte),
-            },
-        )
+        .filter_map(|byte| becomes[usize::from(*byte)])
         .collect();
     call.out(out);
     0
@@ -433,34 +514,38 @@ pub(super) fn awk(shell: &Shell, call: &mut Call<'_>) -> u8 {
     else {
         return status;
     };
+    let items: Vec<&str> = list.split(',').take(16).map(str::trim).collect();
     for line in String::from_utf8_lossy(&bytes).lines() {
-        let fields: Vec<&str> = match &separator {
-            Some(separator) => line.split(separator.as_str()).collect(),
-            None => line.split_whitespace().collect(),
-        };
-        let one = |item: &str| -> String {
-            let item = item.trim();
-            match item.strip_prefix('$') {
-                Some("0") => line.to_owned(),
-                Some("NF") => fields.last().copied().unwrap_or_default().to_owned(),
-                Some(number) => number
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|number| fields.get(number.wrapping_sub(1)))
-                    .copied()
-                    .unwrap_or_default()
-                    .to_owned(),
-                None => item.trim_matches('"').to_owned(),
-            }
-        };
-        let items: Vec<String> = if list.trim().is_empty() {
-            vec![line.to_owned()]
-        } else {
-            list.split(',').take(16).map(one).collect()
-        };
-        call.say(items.join(" "));
+        if call.is_full() || !shell.budget.spend(items.len() * (LINE_WORK + line.len())) {
+            break;
+        }
+        let printed: Vec<&str> = items
+            .iter()
+            .map(|item| match item.strip_prefix('$') {
+                Some("0") => line,
+                None if item.is_empty() && items.len() == 1 => line,
+                Some(number) => field(line, separator.as_deref(), number).unwrap_or_default(),
+                None => item.trim_matches('"'),
+            })
+            .collect();
+        call.say(printed.join(" "));
     }
     status
+}
+
+/// The field of a line that `number` names: from 1, or `NF` for the last.
+fn field<'l>(line: &'l str, separator: Option<&str>, number: &str) -> Option<&'l str> {
+    if number == "NF" {
+        return match separator {
+            Some(separator) => line.rsplit(separator).next(),
+            None => line.split_whitespace().next_back(),
+        };
+    }
+    let index = number.parse::<usize>().ok()?.checked_sub(1)?;
+    match separator {
+        Some(separator) => line.split(separator).nth(index),
+        None => line.split_whitespace().nth(index),
+    }
 }
 
 /// `s/a/b/` with literals; anything else passes the text through.
@@ -477,29 +562,27 @@ pub(super) fn sed(shell: &Shell, call: &mut Call<'_>) -> u8 {
         .strip_prefix('s')
         .and_then(|rest| Some(rest.split(rest.chars().next()?).skip(1).collect()))
         .unwrap_or_default();
-    let text = match pieces.as_slice() {
-        [from, to, flags] if !from.is_empty() => {
-            let lines: Vec<String> = text
-                .lines()
-                .map(|line| {
-                    // A replacement must not multiply a line into more memory than we have.
-                    if line.matches(from).count() * to.len() > 64 * 1024 {
-                        line.to_owned()
-                    } else if flags.contains('g') {
-                        line.replace(from, to)
-                    } else {
-                        line.replacen(from, to, 1)
-                    }
-                })
-                .collect();
-            lines
-                .into_iter()
-                .map(|line| line + "\n")
-                .collect::<String>()
-        }
-        _ => text,
+    let [from, to, flags] = pieces.as_slice() else {
+        call.out(text);
+        return status;
     };
-    call.out(text);
+    if from.is_empty() {
+        call.out(text);
+        return status;
+    }
+    for line in text.lines() {
+        if call.is_full() || !shell.budget.spend(LINE_WORK + from.len() + 2 * line.len()) {
+            break;
+        }
+        // A replacement must not multiply a line into more memory than we have.
+        if line.matches(from).count() * to.len() > 64 * 1024 {
+            call.say(line);
+        } else if flags.contains('g') {
+            call.say(line.replace(from, to));
+        } else {
+            call.say(line.replacen(from, to, 1));
+        }
+    }
     status
 }
 
