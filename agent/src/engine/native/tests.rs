@@ -339,21 +339,9 @@ struct Stage {
 
 impl Stage {
     async fn set(slot: u8) -> Self {
-        Self::set_with(slot, OnceCell::new()).await
-    }
-
-    /// With users that are not found out by trying.
-    async fn set_with(slot: u8, users: OnceCell<Users>) -> Self {
         let world = RealKernel::new(slot);
         let host = HostId::new(sample::unique());
         let engine = world.native_engine(host, LivenessBoard::new());
-        if let Some(users) = users.get() {
-            engine
-                .shared
-                .users
-                .set(*users)
-                .expect("nobody has tried yet");
-        }
         engine.ensure_image().await.expect("the binary is there");
         let (dmz, inner) = (
             sample::lan("dmz", world.subnet()),
@@ -486,22 +474,34 @@ async fn a_native_decky_is_hardened_and_reads_its_configuration() {
 
 #[tokio::test]
 async fn the_output_of_a_native_decky_is_never_its_own_file() {
-    for (slot, users) in [(15, Users::Own), (16, Users::Hosts)] {
-        let stage = Stage::set_with(slot, OnceCell::from(users)).await;
-        let file = stage.engine.shared.outputs.file(stage.handle.as_str());
-        let owner = |path: &Path| {
-            let file = std::fs::metadata(path).expect("it is there");
-            (file.uid(), file.permissions().mode() & 0o777)
-        };
-        let own = rustix::process::geteuid().as_raw();
-        assert_eq!(owner(&file), (own, 0o600), "{users:?}");
-        // As if the agent had been killed before it could take it back.
-        std::os::unix::fs::chown(&file, Some(65_534), None).expect("the tests run as root");
-        let lines = stage.engine.follow(&stage.handle, None).await;
-        drop(lines.expect("it is there"));
-        assert_eq!(owner(&file), (own, 0o600), "{users:?}");
-        stage.clear().await;
+    let stage = Stage::set(15).await;
+    let file = stage.engine.shared.outputs.file(stage.handle.as_str());
+    let owner = || {
+        let file = std::fs::metadata(&file).expect("it is there");
+        (file.uid(), file.permissions().mode() & 0o777)
+    };
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(owner(), (own, 0o600));
+
+    // Also where a decky is a user of the machine itself.
+    for prepared in stage.engine.shared.ready.lock().await.values_mut() {
+        prepared.users = Users::Hosts;
     }
+    let ended = stage.engine.shared.end_process(stage.handle.as_str()).await;
+    ended.expect("it is ours");
+    let wiring = wiring::of(&stage.topology, &stage.decky);
+    let started = stage.engine.start_decky(&stage.handle, &wiring).await;
+    started.expect("it can run");
+    let decky = std::fs::metadata(format!("/proc/{}", stage.world.pid(&stage.handle)));
+    assert_eq!(decky.expect("it runs").uid(), 65_534);
+    assert_eq!(owner(), (own, 0o600));
+
+    // As if the agent had been killed before it could take the file back.
+    std::os::unix::fs::chown(&file, Some(65_534), None).expect("the tests run as root");
+    let lines = stage.engine.follow(&stage.handle, None).await;
+    drop(lines.expect("it is there"));
+    assert_eq!(owner(), (own, 0o600));
+    stage.clear().await;
 }
 
 #[tokio::test]
