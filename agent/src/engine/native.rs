@@ -45,6 +45,7 @@ mod cgroup;
 mod claim;
 mod decky;
 mod fabric;
+mod forward;
 mod hints;
 mod inventory;
 mod lan;

@@ -52,6 +52,7 @@ impl Shared {
         // Without the binary nothing can be said of its age, and the deckies run on untouched.
         let tag = self.binary.tag().await.ok();
         let untold = self.files.untold().await;
+        self.keep_guard().await;
         let publishes = seen
             .iter()
             .any(|seen| seen.pid.is_some() && !seen.record.publish.is_empty());

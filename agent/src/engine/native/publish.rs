@@ -4,9 +4,9 @@
 //! their sources as they are, and lets nothing come out of a topology but answers.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::Arc;
 
 use domain::id::HostId;
 use domain::topology::{Protocol, Publish};
@@ -15,11 +15,6 @@ use super::fabric::uplink_prefix;
 use super::program::{self, Failed};
 use super::{Shared, refused};
 use crate::engine::{EngineError, EngineErrorKind};
-
-/// The chain in which Docker lets others speak first; without a rule there, its own drop what is
-/// forwarded.
-const DOCKER: &str = "DOCKER-USER";
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// A published port and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,29 +34,28 @@ pub(super) enum Uplinks {
 impl Shared {
     /// Loads the rules for exactly these doors.
     pub(super) async fn load_doors(
-        &self,
+        self: &Arc<Self>,
         doors: &[Door],
         uplinks: Uplinks,
     ) -> Result<(), EngineError> {
         let mut doors = doors.to_vec();
         doors.sort();
         let table = table_name(self.host);
-        let text = match uplinks {
-            Uplinks::None => format!("add table inet {table}\ndelete table inet {table}\n"),
-            Uplinks::Some => render(self.host, &doors),
-        };
-        let attempt = "could not load the rules for published ports";
-        let ended = program::run("nft", &["-f", "-"], &text, self.limit).await?;
-        if !ended.status.success() {
-            let failed = Failed::new("nft", ended.status, &ended.complaint);
-            return Err(refused(attempt, failed));
+        match uplinks {
+            Uplinks::Some => {
+                self.load(&render(self.host, &doors)).await?;
+                if doors.iter().all(|door| is_the_hosts_own(&door.publish)) {
+                    // The host's own packets are not handed on.
+                    return Ok(());
+                }
+                self.let_forward().await
+            }
+            Uplinks::None => {
+                let none = format!("add table inet {table}\ndelete table inet {table}\n");
+                self.load(&none).await?;
+                self.leave_forwarding().await
+            }
         }
-        if !doors.is_empty() {
-            self.let_forward().await?;
-        } else if uplinks == Uplinks::None {
-            self.leave_docker().await?;
-        }
-        Ok(())
     }
 
     /// The doors that stand, with how many rules each has.
@@ -77,73 +71,14 @@ impl Shared {
         Ok(standing)
     }
 
-    /// Has the host hand on packets at all, and Docker let them pass.
-    async fn let_forward(&self) -> Result<(), EngineError> {
-        let on = fs::read_to_string(FORWARD).is_ok_and(|text| text.trim() == "1");
-        if !on {
-            fs::write(FORWARD, "1")
-                .map_err(|source| refused("could not have the host forward packets", source))?;
+    /// Has the packet filter take these rules, all or none.
+    pub(super) async fn load(&self, rules: &str) -> Result<(), EngineError> {
+        let ended = program::run("nft", &["-f", "-"], rules, self.limit).await?;
+        if ended.status.success() {
+            return Ok(());
         }
-        for rule in self.docker_rules() {
-            let found = self.iptables("-C", &rule).await?;
-            if !found && self.has_docker().await? && !self.iptables("-I", &rule).await? {
-                let attempt = format!("could not add a rule to the chain {DOCKER}");
-                return Err(EngineError {
-                    kind: EngineErrorKind::Refused,
-                    attempt,
-                    source: None,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    async fn leave_docker(&self) -> Result<(), EngineError> {
-        for rule in self.docker_rules() {
-            // As often as it is there: two agents with one id were never at work, but a person may
-            // have been.
-            while self.iptables("-D", &rule).await? {}
-        }
-        Ok(())
-    }
-
-    async fn has_docker(&self) -> Result<bool, EngineError> {
-        self.iptables("-S", &[DOCKER.to_owned()]).await
-    }
-
-    fn docker_rules(&self) -> [Vec<String>; 2] {
-        let links = format!("{}+", uplink_prefix(self.host));
-        let rule = |words: &[&str]| {
-            [DOCKER]
-                .iter()
-                .chain(words)
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>()
-        };
-        [
-            rule(&["-o", &links, "-j", "ACCEPT"]),
-            rule(&[
-                "-i",
-                &links,
-                "-m",
-                "conntrack",
-                "--ctstate",
-                "RELATED,ESTABLISHED",
-                "-j",
-                "ACCEPT",
-            ]),
-        ]
-    }
-
-    /// Whether iptables did it. A host without it has no Docker that could be in the way.
-    async fn iptables(&self, verb: &str, rule: &[String]) -> Result<bool, EngineError> {
-        let mut arguments = vec!["-w", "5", verb];
-        arguments.extend(rule.iter().map(String::as_str));
-        match program::run("iptables", &arguments, "", self.limit).await {
-            Ok(ended) => Ok(ended.status.success()),
-            Err(error) if error.kind == EngineErrorKind::Unreachable => Ok(false),
-            Err(error) => Err(error),
-        }
+        let failed = Failed::new("nft", ended.status, &ended.complaint);
+        Err(refused("could not load the rules of the host", failed))
     }
 }
 
@@ -154,12 +89,13 @@ pub(super) fn table_name(host: HostId) -> String {
 
 /// What stands beside the rules of a door, and how many rules it has.
 pub(super) fn mark(handle: &str, publish: &Publish) -> (String, usize) {
-    let rules = if publish.host_ip.is_some_and(|ip| ip.is_loopback()) {
-        1
-    } else {
-        2
-    };
+    let rules = if is_the_hosts_own(publish) { 1 } else { 2 };
     (format!("{handle} {publish}"), rules)
+}
+
+/// Nothing comes from outside for the loopback address.
+fn is_the_hosts_own(publish: &Publish) -> bool {
+    publish.host_ip.is_some_and(|ip| ip.is_loopback())
 }
 
 /// Fails when the host itself has the port.
@@ -207,9 +143,7 @@ fn render(host: HostId, doors: &[Door]) -> String {
              \t\ttype nat hook {chain} priority {priority}; policy accept;\n"
         ));
         for door in doors {
-            let loopback = door.publish.host_ip.is_some_and(|ip| ip.is_loopback());
-            // Nothing comes from outside for the loopback address.
-            if !(loopback && chain == "prerouting") {
+            if !(is_the_hosts_own(&door.publish) && chain == "prerouting") {
                 text.push_str(&format!("\t\t{}\n", rule(door)));
             }
         }

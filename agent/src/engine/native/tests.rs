@@ -80,7 +80,7 @@ impl RealKernel {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
-fn system(words: &[&str]) -> String {
+pub(super) fn system(words: &[&str]) -> String {
     let output = Command::new(words[0])
         .args(&words[1..])
         .output()
@@ -323,18 +323,23 @@ fn nothing_is_left_of(engine: &NativeEngine) {
 }
 
 /// A host with a gateway that runs, published, on a DMZ and an inner LAN.
-struct Stage {
-    world: RealKernel,
-    engine: Arc<NativeEngine>,
-    topology: HydratedTopology,
+pub(super) struct Stage {
+    pub(super) world: RealKernel,
+    pub(super) engine: Arc<NativeEngine>,
+    pub(super) topology: HydratedTopology,
     decky: HydratedDecky,
     handle: Handle,
     lans: Vec<Handle>,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Stage {
     async fn set(base: u8) -> Self {
+        Self::set_behind(base, Some(std::net::Ipv4Addr::LOCALHOST)).await
+    }
+
+    /// Published on this address of the host, or on each.
+    pub(super) async fn set_behind(base: u8, host_ip: Option<std::net::Ipv4Addr>) -> Self {
         let world = RealKernel::new(base);
         let host = HostId::new(sample::unique());
         let engine = world.native_engine(host, LivenessBoard::new());
@@ -346,6 +351,7 @@ impl Stage {
         let mut decky = sample::decky("gateway", &[&dmz, &inner], 3);
         let port = world.port();
         sample::publish(&mut decky, port);
+        decky.publish[0].host_ip = host_ip;
         let topology =
             sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&decky));
         let origin = Origin {
@@ -386,7 +392,7 @@ impl Stage {
         }
     }
 
-    async fn clear(&self) {
+    pub(super) async fn clear(&self) {
         self.engine
             .remove_decky(&self.handle)
             .await
