@@ -15,6 +15,8 @@ use super::fabric::uplink_prefix;
 use super::program::{self, Failed};
 use super::{Shared, refused};
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::netns::{Family, comments};
+use crate::task;
 
 /// A published port and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,12 +63,13 @@ impl Shared {
     /// The doors that stand, with how many rules each has.
     pub(super) async fn standing_doors(&self) -> Result<BTreeMap<String, usize>, EngineError> {
         let table = table_name(self.host);
-        let arguments = ["list", "table", "inet", &table];
-        let ended = program::run("nft", &arguments, "", self.limit).await?;
+        let found = task::blocking(move || comments(Family::Inet, &table)).await;
+        let found =
+            found.map_err(|source| refused("could not read the rules of the host", source))?;
         let mut standing = BTreeMap::new();
         // A table that is not there has no rule.
-        for comment in comments(&ended.output) {
-            *standing.entry(comment.to_owned()).or_insert(0) += 1;
+        for comment in found.unwrap_or_default() {
+            *standing.entry(comment).or_insert(0) += 1;
         }
         Ok(standing)
     }
@@ -178,59 +181,5 @@ fn rule(door: &Door) -> String {
     )
 }
 
-fn comments(listing: &str) -> impl Iterator<Item = &str> {
-    listing.lines().filter_map(|line| {
-        let (_, rest) = line.split_once("comment \"")?;
-        let (comment, _) = rest.split_once('"')?;
-        Some(comment)
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn door(host_ip: Option<Ipv4Addr>) -> Door {
-        Door {
-            handle: "decnet-a-b".to_owned(),
-            publish: Publish {
-                host_ip,
-                host_port: 8080,
-                decky_port: 80,
-                protocol: Protocol::Tcp,
-            },
-            address: Ipv4Addr::new(10, 1, 0, 10),
-        }
-    }
-
-    #[test]
-    fn a_port_of_every_address_is_caught_from_inside_and_outside() {
-        let text = render(HostId::new(Uuid::max()), &[door(None)]);
-        let rule = "meta nfproto ipv4 fib daddr type local tcp dport 8080 dnat ip to 10.1.0.10:80 \
-                    comment \"decnet-a-b 0.0.0.0:8080->80/tcp\"";
-        assert_eq!(text.matches(rule).count(), 2, "{text}");
-        let (mark, rules) = mark("decnet-a-b", &door(None).publish);
-        assert_eq!(
-            comments(&text).filter(|found| *found == mark).count(),
-            rules
-        );
-    }
-
-    #[test]
-    fn a_port_of_the_loopback_address_is_the_hosts_own_affair() {
-        let text = render(HostId::new(Uuid::max()), &[door(Some(Ipv4Addr::LOCALHOST))]);
-        assert_eq!(text.matches("ip daddr 127.0.0.1 tcp dport 8080").count(), 1);
-    }
-
-    #[test]
-    fn nothing_new_comes_out_of_a_topology() {
-        let text = render(HostId::new(Uuid::max()), &[]);
-        let prefix = uplink_prefix(HostId::new(Uuid::max()));
-        assert_eq!(
-            text.matches(&format!("iifname \"{prefix}*\" drop")).count(),
-            2
-        );
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ use crate::engine::conformance::{Tamper, World, config, conforms, eventually};
 use crate::engine::docker::tests::decky_binary;
 use crate::engine::{label, name, sample};
 
+pub(super) mod apart;
+
 /// The real kernel; whatever a test leaves in it is removed at the end, even of a panic.
 pub(crate) struct RealKernel {
     data: TempDir,

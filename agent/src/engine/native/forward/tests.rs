@@ -5,7 +5,8 @@ use domain::id::HostId;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::rtnl::Peer;
-use super::super::tests::{Stage, system};
+use super::super::tests::apart::apart;
+use super::super::tests::{RealKernel, Stage, system};
 use super::*;
 use crate::engine::conformance::{World as _, eventually};
 use crate::engine::liveness::LivenessBoard;
@@ -75,17 +76,6 @@ fn neighbour(link: &str, network: &str) -> Namespace {
     });
     joined.expect("it was made");
     other
-}
-
-/// Runs a test in a namespace of its own: the setting of the machine that builds is not touched.
-fn apart(test: impl AsyncFnOnce() + Send) {
-    let own = Namespace::fresh().expect("the tests run as root");
-    let ran = within(&own, |_| {
-        // Its threads begin where this one is.
-        tokio::runtime::Runtime::new()?.block_on(test());
-        Ok::<_, io::Error>(())
-    });
-    ran.expect("the machine has room for it");
 }
 
 fn tables() -> String {
@@ -194,8 +184,8 @@ fn a_docker_that_comes_later_finds_the_host_as_if_it_had_come_first() {
 
 #[test]
 fn a_note_of_an_earlier_boot_is_void() {
-    let stage = super::super::tests::RealKernel::new(19);
-    let engine = stage.native_engine(HostId::new(sample::unique()), LivenessBoard::new());
+    let world = RealKernel::new(19);
+    let engine = world.native_engine(HostId::new(sample::unique()), LivenessBoard::new());
     let shared = &engine.shared;
     shared.places.prepare().expect("the directory is writable");
     shared.note().expect("the directory is writable");
