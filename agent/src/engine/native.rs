@@ -33,6 +33,7 @@ use self::output::{Following, Outputs};
 use self::place::Places;
 use self::publish::Door;
 use self::record::{DeckyRecord, LanRecord, Records};
+use self::rtnl::Rtnl;
 use super::files::Files;
 use super::image::Binary;
 use super::liveness::LivenessBoard;
@@ -302,16 +303,11 @@ impl Shared {
                 let Some(record) = record.filter(|record| !record.publish.is_empty()) else {
                     continue;
                 };
-                let address = lan::outer_address(&record, &lans);
-                if let (Some(address), Some(_)) = (address, this.pid_of(&handle)) {
-                    doors.extend(record.publish().into_iter().map(|publish| Door {
-                        handle: handle.clone(),
-                        publish,
-                        address,
-                    }));
+                if this.pid_of(&handle).is_some() {
+                    doors.extend(Door::all_of(&handle, &record, &lans));
                 }
             }
-            Ok::<_, io::Error>((doors, this.uplinks()?))
+            Ok::<_, io::Error>((doors, this.uplinks(&Rtnl::here()?.links()?)))
         })
         .await
         .map_err(disk("could not read what this host has made"))?;

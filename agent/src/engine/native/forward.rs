@@ -20,6 +20,7 @@ use super::{Shared, disk, refused};
 use crate::chain::Chain;
 use crate::engine::files::{Durable, atomically};
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::netns::{Family, comments};
 use crate::task;
 
 /// The chain in which Docker lets others speak first; without a rule there, its own drop what is
@@ -30,7 +31,8 @@ const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const REDIRECTS: &str = "/proc/sys/net/ipv4/conf/all/accept_redirects";
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Of IPv4 alone: what the host does with IPv6 is as it was.
-const GUARD: &str = "ip decnet-forward";
+const GUARD: &str = "decnet-forward";
+const GUARDS: &str = "not of deckies";
 
 /// How the machine was before its agents had it forward: it did not.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,13 +105,18 @@ impl Shared {
         if self.has_docker().await? {
             return self.leave_to_docker().await;
         }
+        let found = task::blocking(|| comments(Family::Ipv4, GUARD)).await;
+        let found = found.map_err(|source| refused("could not read the guard", source))?;
+        if found.is_some_and(|rules| rules == [GUARDS]) {
+            return Ok(());
+        }
         let rules = format!(
-            "add table {GUARD}\n\
-             delete table {GUARD}\n\
-             table {GUARD} {{\n\
+            "add table ip {GUARD}\n\
+             delete table ip {GUARD}\n\
+             table ip {GUARD} {{\n\
              \tchain forward {{\n\
              \t\ttype filter hook forward priority filter - 10; policy accept;\n\
-             \t\tiifname != \"du*\" oifname != \"du*\" drop\n\
+             \t\tiifname != \"du*\" oifname != \"du*\" drop comment \"{GUARDS}\"\n\
              \t}}\n}}\n"
         );
         self.load(&rules).await
@@ -137,7 +144,7 @@ impl Shared {
 
     /// Takes away the guard, and the note at the end: whoever dies before does all of this again.
     async fn forget(&self) -> Result<(), EngineError> {
-        self.load(&format!("add table {GUARD}\ndelete table {GUARD}\n"))
+        self.load(&format!("add table ip {GUARD}\ndelete table ip {GUARD}\n"))
             .await?;
         gone_is_fine(fs::remove_file(self.places.forwarding()))
             .map_err(disk("could not forget how the host was"))

@@ -1,7 +1,7 @@
 //! Everything of a host as it is: records, and beside each what the kernel shows of it.
 //!
-//! No program is started for an object: processes, groups, links and namespaces are read, and the
-//! rules of the host once, when any decky publishes a port.
+//! No program is started for an object: processes, groups, links, namespaces and the rules of the
+//! host are read. What is amiss with those rules is mended at once, because no object is at fault.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,7 +18,7 @@ use domain::wiring::ObservedWiring;
 
 use super::fabric::port;
 use super::probe::PROBE;
-use super::publish::mark;
+use super::publish::{Door, Rules, Uplinks, mark};
 use super::record::{DeckyRecord, InterfaceRecord, LanRecord, is_of, read};
 use super::rtnl::{Link, Rtnl};
 use super::{Shared, disk, refused};
@@ -38,6 +38,15 @@ struct Cables {
     host: Vec<Link>,
 }
 
+/// What a look shows.
+struct Looked {
+    inventory: Inventory,
+    seen: Vec<Seen>,
+    /// The doors that there should be.
+    doors: Vec<Door>,
+    uplinks: Uplinks,
+}
+
 /// A decky that is looked at.
 struct Seen {
     decky: ObservedDecky,
@@ -48,18 +57,20 @@ struct Seen {
 impl Shared {
     pub(super) async fn take_inventory(self: &Arc<Self>) -> Result<Inventory, EngineError> {
         let this = Arc::clone(self);
-        let (mut inventory, seen) = task::blocking(move || this.look()).await?;
+        let Looked {
+            mut inventory,
+            seen,
+            doors,
+            uplinks,
+        } = task::blocking(move || this.look()).await?;
         // Without the binary nothing can be said of its age, and the deckies run on untouched.
         let tag = self.binary.tag().await.ok();
         let untold = self.files.untold().await;
         self.keep_guard().await;
-        let publishes = seen
-            .iter()
-            .any(|seen| seen.pid.is_some() && !seen.record.publish.is_empty());
-        let standing = if publishes {
+        let standing = if uplinks == Uplinks::Some || !doors.is_empty() {
             self.standing_doors().await?
         } else {
-            BTreeMap::new()
+            Rules::new()
         };
         for Seen {
             mut decky,
@@ -91,10 +102,14 @@ impl Shared {
             .deckies
             .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
         inventory.foreign.sort();
+        if uplinks == Uplinks::Some {
+            // What was missing is told nevertheless: it was not answered meanwhile.
+            self.mend_doors(&doors, &standing).await;
+        }
         Ok(inventory)
     }
 
-    fn look(&self) -> Result<(Inventory, Vec<Seen>), EngineError> {
+    fn look(&self) -> Result<Looked, EngineError> {
         let on_disk = disk("could not read what this host has made");
         let unread = |source| refused("could not read the links of this host", source);
         let mut inventory = Inventory::default();
@@ -148,7 +163,16 @@ impl Shared {
         for seen in &mut seen {
             attach_shared(seen, &cables);
         }
-        Ok((inventory, seen))
+        let running = seen.iter().filter(|seen| seen.pid.is_some());
+        let doors = running.flat_map(|Seen { decky, record, .. }| {
+            Door::all_of(decky.handle.as_str(), record, &cables.lans)
+        });
+        Ok(Looked {
+            doors: doors.collect(),
+            uplinks: self.uplinks(&cables.host),
+            inventory,
+            seen,
+        })
     }
 
     fn observed_lan(

@@ -12,8 +12,11 @@ use domain::id::HostId;
 use domain::topology::{Protocol, Publish};
 
 use super::fabric::uplink_prefix;
+use super::lan::outer_address;
 use super::program::{self, Failed};
+use super::record::{DeckyRecord, LanRecord};
 use super::{Shared, refused};
+use crate::chain::Chain;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::netns::{Family, comments};
 use crate::task;
@@ -31,6 +34,28 @@ pub(super) struct Door {
 pub(super) enum Uplinks {
     Some,
     None,
+}
+
+/// The rules of a table by what is written beside them, with how many say the same.
+pub(super) type Rules = BTreeMap<String, usize>;
+
+impl Door {
+    /// Those of a decky that runs.
+    pub(super) fn all_of(
+        handle: &str,
+        record: &DeckyRecord,
+        lans: &BTreeMap<String, LanRecord>,
+    ) -> Vec<Self> {
+        let Some(address) = outer_address(record, lans) else {
+            return Vec::new();
+        };
+        let door = |publish| Self {
+            handle: handle.to_owned(),
+            publish,
+            address,
+        };
+        record.publish().into_iter().map(door).collect()
+    }
 }
 
 impl Shared {
@@ -60,18 +85,33 @@ impl Shared {
         }
     }
 
-    /// The doors that stand, with how many rules each has.
-    pub(super) async fn standing_doors(&self) -> Result<BTreeMap<String, usize>, EngineError> {
+    /// The rules that stand.
+    pub(super) async fn standing_doors(&self) -> Result<Rules, EngineError> {
         let table = table_name(self.host);
         let found = task::blocking(move || comments(Family::Inet, &table)).await;
         let found =
             found.map_err(|source| refused("could not read the rules of the host", source))?;
-        let mut standing = BTreeMap::new();
         // A table that is not there has no rule.
-        for comment in found.unwrap_or_default() {
-            *standing.entry(comment).or_insert(0) += 1;
+        Ok(counted(found.unwrap_or_default()))
+    }
+
+    /// Loads the rules anew when they are not what these doors need: a kill, or whoever flushes all
+    /// rules of the host, leaves it open to its deckies, and no step of a plan would close it.
+    ///
+    /// A failure is told and left to the next look, which must not be lost by it.
+    pub(super) async fn mend_doors(self: &Arc<Self>, doors: &[Door], standing: &Rules) {
+        let due = counted(written(&render(self.host, doors)));
+        let whole = due
+            .iter()
+            .all(|(rule, count)| standing.get(rule) == Some(count));
+        // One of a decky that has just ended is no harm.
+        if whole && !standing.contains_key("") {
+            return;
         }
-        Ok(standing)
+        tracing::warn!("rules of the host are missing or altered, and are loaded anew");
+        if let Err(error) = self.renew_doors().await {
+            tracing::warn!(error = %Chain(&error), "the host is not closed to its deckies");
+        }
     }
 
     /// Has the packet filter take these rules, all or none.
@@ -122,7 +162,8 @@ pub(super) fn is_free(publish: &Publish) -> Result<(), EngineError> {
     })
 }
 
-/// The whole table. It replaces the one before it in one step.
+/// The whole table. It replaces the one before it in one step. Each of its rules has something
+/// written beside it, by which it is found again.
 fn render(host: HostId, doors: &[Door]) -> String {
     let table = table_name(host);
     let links = format!("\"{}*\"", uplink_prefix(host));
@@ -135,8 +176,8 @@ fn render(host: HostId, doors: &[Door]) -> String {
         text.push_str(&format!(
             "\tchain {hook} {{\n\
              \t\ttype filter hook {hook} priority filter - 10; policy accept;\n\
-             \t\tiifname {links} ct state established,related accept\n\
-             \t\tiifname {links} drop\n\
+             \t\tiifname {links} ct state established,related accept comment \"answers of deckies\"\n\
+             \t\tiifname {links} drop comment \"nothing else of deckies\"\n\
              \t}}\n"
         ));
     }
@@ -156,7 +197,7 @@ fn render(host: HostId, doors: &[Door]) -> String {
     text.push_str(&format!(
         "\tchain postrouting {{\n\
          \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
-         \t\toifname {links} ip saddr 127.0.0.0/8 masquerade\n\
+         \t\toifname {links} ip saddr 127.0.0.0/8 masquerade comment \"of the host itself\"\n\
          \t}}\n}}\n"
     ));
     text
@@ -179,6 +220,23 @@ fn rule(door: &Door) -> String {
         port = publish.host_port,
         inner = publish.decky_port,
     )
+}
+
+/// What is written beside the rules of a text, one of which stands on a line.
+fn written(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("comment \"")?;
+        let (comment, _) = rest.split_once('"')?;
+        Some(comment.to_owned())
+    })
+}
+
+fn counted(rules: impl IntoIterator<Item = String>) -> Rules {
+    let mut counted = Rules::new();
+    for rule in rules {
+        *counted.entry(rule).or_insert(0) += 1;
+    }
+    counted
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 use uuid::Uuid;
 
-use super::super::tests::RealKernel;
 use super::super::tests::apart::apart;
+use super::super::tests::{RealKernel, system};
 use super::*;
+use crate::engine::conformance::World as _;
 use crate::engine::liveness::LivenessBoard;
-use crate::engine::sample;
+use crate::engine::{Engine as _, Origin, sample};
 
 fn door(host_ip: Option<Ipv4Addr>) -> Door {
     Door {
@@ -40,7 +41,8 @@ fn nothing_new_comes_out_of_a_topology() {
     let text = render(HostId::new(Uuid::max()), &[]);
     let prefix = uplink_prefix(HostId::new(Uuid::max()));
     assert_eq!(
-        text.matches(&format!("iifname \"{prefix}*\" drop")).count(),
+        text.matches(&format!("iifname \"{prefix}*\" drop comment"))
+            .count(),
         2
     );
 }
@@ -68,6 +70,39 @@ fn of_many_doors_each_is_seen() {
         for door in &doors {
             let (mark, rules) = mark(&door.handle, &door.publish);
             assert_eq!(standing.get(&mark), Some(&rules), "{mark}");
+        }
+    });
+}
+
+#[test]
+fn a_host_that_is_open_to_its_deckies_is_closed_by_the_next_look_though_none_publishes() {
+    apart(async || {
+        let world = RealKernel::new(22);
+        let host = HostId::new(sample::unique());
+        let engine = world.native_engine(host, LivenessBoard::new());
+        let lan = sample::lan("dmz", world.subnet());
+        let topology = sample::topology(std::slice::from_ref(&lan), &[]);
+        let origin = Origin {
+            topology: topology.id,
+            generation: domain::revision::Generation::new(1),
+        };
+        let made = engine.create_lan(origin, &lan, 0).await;
+        made.expect("nothing stands against it");
+        let (list, table) = (["nft", "list", "ruleset"], table_name(host));
+        let right = system(&list);
+        assert!(right.contains("drop"), "{right}");
+        for harm in [
+            // As after a kill between the link and its rules, too.
+            "nft flush ruleset".to_owned(),
+            format!("nft flush chain inet {table} input"),
+            format!("nft insert rule inet {table} forward accept"),
+        ] {
+            system(&harm.split(' ').collect::<Vec<_>>());
+            assert_ne!(system(&list), right, "{harm}");
+            // An agent that has begun anew knows nothing of what the one before was at.
+            let again = world.native_engine(host, LivenessBoard::new());
+            again.inventory().await.expect("the kernel answers");
+            assert_eq!(system(&list), right, "{harm}");
         }
     });
 }
