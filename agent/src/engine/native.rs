@@ -61,6 +61,7 @@ mod record;
 mod root;
 mod rtnl;
 mod seccomp;
+mod wreck;
 
 /// Most files that a decky may open: its framework bounds connections far below.
 const FILES: u64 = 65_536;

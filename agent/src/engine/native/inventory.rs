@@ -21,6 +21,7 @@ use super::probe::PROBE;
 use super::publish::{Door, Rules, Uplinks, mark};
 use super::record::{DeckyRecord, InterfaceRecord, LanRecord, is_of, read};
 use super::rtnl::{Link, Rtnl};
+use super::wreck::Wrecks;
 use super::{Shared, disk, refused};
 use crate::chain::Chain;
 use crate::engine::{EngineError, label, name};
@@ -45,6 +46,7 @@ struct Looked {
     /// The doors that there should be.
     doors: Vec<Door>,
     uplinks: Uplinks,
+    wrecks: Wrecks,
 }
 
 /// A decky that is looked at.
@@ -62,7 +64,9 @@ impl Shared {
             seen,
             doors,
             uplinks,
+            wrecks,
         } = task::blocking(move || this.look()).await?;
+        self.clear_wrecks(wrecks).await;
         // Without the binary nothing can be said of its age, and the deckies run on untouched.
         let tag = self.binary.tag().await.ok();
         let untold = self.files.untold().await;
@@ -118,7 +122,12 @@ impl Shared {
             fabrics: BTreeMap::new(),
             host: Rtnl::here().and_then(|host| host.links()).map_err(unread)?,
         };
+        let mut wrecks = Wrecks::default();
         for (handle, record) in self.lans.all::<LanRecord>().map_err(&on_disk)? {
+            if record.is_none() && self.is_wrecked_lan(&handle) {
+                wrecks.lans.push(handle);
+                continue;
+            }
             let ours = record
                 .as_ref()
                 .is_some_and(|record| is_of(&record.labels, self.host) && record.lan().is_some());
@@ -140,6 +149,10 @@ impl Shared {
         let mut seen = Vec::new();
         let deckies = self.deckies.all::<DeckyRecord>().map_err(&on_disk)?;
         for (handle, record) in &deckies {
+            if record.is_none() && self.is_wrecked_decky(handle) {
+                wrecks.deckies.push(handle.clone());
+                continue;
+            }
             let observed = record
                 .as_ref()
                 .filter(|record| is_of(&record.labels, self.host))
@@ -170,6 +183,7 @@ impl Shared {
         Ok(Looked {
             doors: doors.collect(),
             uplinks: self.uplinks(&cables.host),
+            wrecks,
             inventory,
             seen,
         })

@@ -282,7 +282,7 @@ async fn native_conforms() {
 }
 
 /// No process, namespace, mount, link, group, rule or file.
-fn nothing_is_left_of(engine: &NativeEngine) {
+pub(super) fn nothing_is_left_of(engine: &NativeEngine) {
     let shared = &engine.shared;
     let files = |directory: &Path| {
         std::fs::read_dir(directory)
@@ -333,8 +333,8 @@ pub(super) struct Stage {
     pub(super) engine: Arc<NativeEngine>,
     pub(super) topology: HydratedTopology,
     decky: HydratedDecky,
-    handle: Handle,
-    lans: Vec<Handle>,
+    pub(super) handle: Handle,
+    pub(super) lans: Vec<Handle>,
     pub(super) port: u16,
 }
 
