@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 pub use self::inside::{Address, Inside, Link, RouteEntry};
 pub use self::seal::Seal;
-pub use self::tables::Refused;
+pub use self::tables::{Family, Refused, comments};
 pub use self::wire::{observe, refused, wire};
 
 mod inside;

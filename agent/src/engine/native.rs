@@ -33,6 +33,7 @@ use self::output::{Following, Outputs};
 use self::place::Places;
 use self::publish::Door;
 use self::record::{DeckyRecord, LanRecord, Records};
+use self::rtnl::Rtnl;
 use super::files::Files;
 use super::image::Binary;
 use super::liveness::LivenessBoard;
@@ -45,6 +46,7 @@ mod cgroup;
 mod claim;
 mod decky;
 mod fabric;
+mod forward;
 mod hints;
 mod inventory;
 mod lan;
@@ -59,6 +61,7 @@ mod record;
 mod root;
 mod rtnl;
 mod seccomp;
+mod wreck;
 
 /// Most files that a decky may open: its framework bounds connections far below.
 const FILES: u64 = 65_536;
@@ -301,16 +304,11 @@ impl Shared {
                 let Some(record) = record.filter(|record| !record.publish.is_empty()) else {
                     continue;
                 };
-                let address = lan::outer_address(&record, &lans);
-                if let (Some(address), Some(_)) = (address, this.pid_of(&handle)) {
-                    doors.extend(record.publish().into_iter().map(|publish| Door {
-                        handle: handle.clone(),
-                        publish,
-                        address,
-                    }));
+                if this.pid_of(&handle).is_some() {
+                    doors.extend(Door::all_of(&handle, &record, &lans));
                 }
             }
-            Ok::<_, io::Error>((doors, this.uplinks()?))
+            Ok::<_, io::Error>((doors, this.uplinks(&Rtnl::here()?.links()?)))
         })
         .await
         .map_err(disk("could not read what this host has made"))?;

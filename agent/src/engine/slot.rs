@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use ipnet::Ipv4Net;
 
 /// How many slots an engine has.
-const SLOTS: u8 = 20;
+const SLOTS: u8 = 28;
 /// How many subnets and ports, together, a test may draw.
 const DRAWS: u16 = 64;
 
@@ -30,7 +30,7 @@ impl Slot {
 
     /// One of the tests on the kernel; waits for whoever has it.
     pub(crate) fn native(number: u8) -> Self {
-        Self::take("native", 230, 26_500, number)
+        Self::take("native", 230, 26_200, number)
     }
 
     /// The ports lie above those of the end-to-end tests and below those that the kernel gives to

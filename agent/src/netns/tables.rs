@@ -24,6 +24,16 @@ pub(super) const INET: u8 = 1;
 const UNSPECIFIED: u8 = 0;
 const COUNTER: u32 = 1;
 
+/// Which packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// Those of IPv4 and IPv6.
+    Inet = INET,
+    /// Those of IPv4.
+    Ipv4 = 2,
+}
+
 /// How many packets of a decky were held back since its rules stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Refused {
@@ -63,8 +73,12 @@ impl Tables {
 
     /// Whether our table is there.
     pub(super) fn stands(&mut self) -> io::Result<bool> {
-        let mut body = header(INET).to_vec();
-        attribute(&mut body, 1, &terminated(TABLE))?;
+        self.has(Family::Inet, TABLE)
+    }
+
+    fn has(&mut self, family: Family, table: &str) -> io::Result<bool> {
+        let mut body = header(family as u8).to_vec();
+        attribute(&mut body, 1, &terminated(table))?;
         match self.0.ask(GET_TABLE, 0, &body, |_, _| Ok(())) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -77,7 +91,7 @@ impl Tables {
     pub(super) fn fingerprint(&mut self) -> io::Result<[u8; 32]> {
         let mut digest = Sha256::new();
         for kind in [GET_CHAIN, GET_RULE, GET_SET] {
-            for part in self.parts(kind)? {
+            for part in self.parts(kind, Family::Inet, TABLE)? {
                 digest.update(part);
             }
         }
@@ -98,12 +112,13 @@ impl Tables {
         Ok(digest.finalize().into())
     }
 
-    /// What our table has of one kind. Not every kernel looks at which table was asked for.
-    fn parts(&mut self, kind: u16) -> io::Result<Vec<Vec<u8>>> {
-        let mut body = header(INET).to_vec();
-        attribute(&mut body, 1, &terminated(TABLE))?;
+    /// What a table has of one kind. Not every kernel looks at which table was asked for.
+    fn parts(&mut self, kind: u16, family: Family, table: &str) -> io::Result<Vec<Vec<u8>>> {
+        let name = terminated(table);
+        let mut body = header(family as u8).to_vec();
+        attribute(&mut body, 1, &name)?;
         self.0.dump(kind, &body, |_, body| {
-            let ours = |part: &Vec<u8>| find(part, 1) == Some(&terminated(TABLE)[..]);
+            let ours = |part: &Vec<u8>| find(part, 1) == Some(&name[..]);
             Ok(behind_header(body).filter(ours))
         })
     }
@@ -136,6 +151,36 @@ impl Tables {
     }
 }
 
+/// What is written beside each rule of a table in the namespace of the calling thread, empty where
+/// nothing is; none when there is no such table.
+pub fn comments(family: Family, table: &str) -> io::Result<Option<Vec<String>>> {
+    let mut tables = Tables::open()?;
+    if !tables.has(family, table)? {
+        return Ok(None);
+    }
+    let rules = tables.parts(GET_RULE, family, table)?;
+    Ok(Some(rules.iter().map(|rule| comment(rule)).collect()))
+}
+
+/// The comment of a rule, among what programs keep with it: kind, length and value, one after the
+/// other.
+fn comment(rule: &[u8]) -> String {
+    const KEPT: u16 = 7;
+    const COMMENT: u8 = 0;
+    let mut rest = find(rule, KEPT).unwrap_or_default();
+    while let Some((&[kind, length], behind)) = rest.split_first_chunk() {
+        let Some((value, next)) = behind.split_at_checked(usize::from(length)) else {
+            break;
+        };
+        if kind == COMMENT {
+            let text = value.strip_suffix(b"\0").unwrap_or(value);
+            return String::from_utf8_lossy(text).into_owned();
+        }
+        rest = next;
+    }
+    String::new()
+}
+
 /// What every message to the packet filter begins with: family, version, resource.
 pub(super) const fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
@@ -148,4 +193,37 @@ fn behind_header(body: &[u8]) -> Option<Vec<u8>> {
 
 pub(super) fn terminated(name: &str) -> Vec<u8> {
     [name.as_bytes(), b"\0"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_question_that_the_kernel_refuses_is_no_table_that_is_not_there() {
+        let nowhere = comments(Family::Inet, "nobody-has-made-it").expect("the tests run as root");
+        assert_eq!(nowhere, None);
+        let refused = comments(Family::Inet, &"x".repeat(300)).expect_err("no name is so long");
+        let long = rustix::io::Errno::RANGE.raw_os_error();
+        assert_eq!(refused.raw_os_error(), Some(long));
+    }
+
+    #[test]
+    fn a_comment_is_found_behind_something_else() {
+        let mut rule = Vec::new();
+        attribute(&mut rule, 7, b"\x01\x02ab\x00\x03hi\0").expect("it is short");
+        assert_eq!(comment(&rule), "hi");
+        assert_eq!(comment(&[]), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_rule_makes_it_panic(kept: Vec<u8>) {
+            let mut rule = Vec::new();
+            attribute(&mut rule, 7, &kept).expect("it is short");
+            comment(&rule);
+        }
+    }
 }

@@ -273,9 +273,11 @@ fn a_published_port_that_vanished_is_published_again(engine: Engine) -> Result<(
     until("the port answers again", LOOKED_AT, || Ok(answers()))?;
     repaired(&world, 3, 2)?;
     let after = ids(&world)?;
+    // What Docker holds by a process of its own comes back with the container alone.
+    let anew = (engine == Engine::Docker).then(|| world.slot.address(0, 20));
     for (address, id) in &before {
         ensure!(
-            *address == world.slot.address(0, 20) || after.get(address) == Some(id),
+            anew.as_ref() == Some(address) || after.get(address) == Some(id),
             "{address} was touched"
         );
     }

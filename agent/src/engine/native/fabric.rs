@@ -144,6 +144,13 @@ pub(super) fn uplink_prefix(host: HostId) -> String {
     format!("du{}", digest(&[&host.to_string()], 5))
 }
 
+/// What the name of a link begins with, if it is one of any host of this machine to a LAN.
+pub(super) fn uplink_prefix_of(link: &str) -> Option<&str> {
+    let digits = link.strip_prefix("du")?;
+    let is_ours = digits.len() == 13 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_ours.then(|| link.get(..7)).flatten()
+}
+
 /// The name of the host's link to a LAN that the outside reaches.
 pub(super) fn uplink(host: HostId, lan: LanId) -> String {
     format!("{}{}", uplink_prefix(host), digest(&[&lan.to_string()], 8))
@@ -172,7 +179,11 @@ mod tests {
         for name in [port("a", "b"), uplink(host, lan), uplink_port(lan)] {
             assert_eq!(name.len(), 15, "{name}");
         }
-        assert!(uplink(host, lan).starts_with(&uplink_prefix(host)));
+        let prefix = uplink_prefix(host);
+        assert_eq!(uplink_prefix_of(&uplink(host, lan)), Some(prefix.as_str()));
+        for other in ["eth0", "dummy0", "du", "dummyaaaaaaaaaa"] {
+            assert_eq!(uplink_prefix_of(other), None, "{other}");
+        }
     }
 
     #[test]

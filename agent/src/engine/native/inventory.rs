@@ -1,7 +1,7 @@
 //! Everything of a host as it is: records, and beside each what the kernel shows of it.
 //!
-//! No program is started for an object: processes, groups, links and namespaces are read, and the
-//! rules of the host once, when any decky publishes a port.
+//! No program is started for an object: processes, groups, links, namespaces and the rules of the
+//! host are read. What is amiss with those rules is mended at once, because no object is at fault.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,9 +18,10 @@ use domain::wiring::ObservedWiring;
 
 use super::fabric::port;
 use super::probe::PROBE;
-use super::publish::mark;
+use super::publish::{Door, Rules, Uplinks, mark};
 use super::record::{DeckyRecord, InterfaceRecord, LanRecord, is_of, read};
 use super::rtnl::{Link, Rtnl};
+use super::wreck::Wrecks;
 use super::{Shared, disk, refused};
 use crate::chain::Chain;
 use crate::engine::{EngineError, label, name};
@@ -38,6 +39,16 @@ struct Cables {
     host: Vec<Link>,
 }
 
+/// What a look shows.
+struct Looked {
+    inventory: Inventory,
+    seen: Vec<Seen>,
+    /// The doors that there should be.
+    doors: Vec<Door>,
+    uplinks: Uplinks,
+    wrecks: Wrecks,
+}
+
 /// A decky that is looked at.
 struct Seen {
     decky: ObservedDecky,
@@ -48,17 +59,22 @@ struct Seen {
 impl Shared {
     pub(super) async fn take_inventory(self: &Arc<Self>) -> Result<Inventory, EngineError> {
         let this = Arc::clone(self);
-        let (mut inventory, seen) = task::blocking(move || this.look()).await?;
+        let Looked {
+            mut inventory,
+            seen,
+            doors,
+            uplinks,
+            wrecks,
+        } = task::blocking(move || this.look()).await?;
+        self.clear_wrecks(wrecks).await;
         // Without the binary nothing can be said of its age, and the deckies run on untouched.
         let tag = self.binary.tag().await.ok();
         let untold = self.files.untold().await;
-        let publishes = seen
-            .iter()
-            .any(|seen| seen.pid.is_some() && !seen.record.publish.is_empty());
-        let standing = if publishes {
+        self.keep_guard().await;
+        let standing = if uplinks == Uplinks::Some || !doors.is_empty() {
             self.standing_doors().await?
         } else {
-            BTreeMap::new()
+            Rules::new()
         };
         for Seen {
             mut decky,
@@ -90,10 +106,14 @@ impl Shared {
             .deckies
             .sort_by(|a, b| (a.id, &a.handle).cmp(&(b.id, &b.handle)));
         inventory.foreign.sort();
+        if uplinks == Uplinks::Some {
+            // What was missing is told nevertheless: it was not answered meanwhile.
+            self.mend_doors(&doors, &standing).await;
+        }
         Ok(inventory)
     }
 
-    fn look(&self) -> Result<(Inventory, Vec<Seen>), EngineError> {
+    fn look(&self) -> Result<Looked, EngineError> {
         let on_disk = disk("could not read what this host has made");
         let unread = |source| refused("could not read the links of this host", source);
         let mut inventory = Inventory::default();
@@ -102,7 +122,12 @@ impl Shared {
             fabrics: BTreeMap::new(),
             host: Rtnl::here().and_then(|host| host.links()).map_err(unread)?,
         };
+        let mut wrecks = Wrecks::default();
         for (handle, record) in self.lans.all::<LanRecord>().map_err(&on_disk)? {
+            if record.is_none() && self.is_wrecked_lan(&handle) {
+                wrecks.lans.push(handle);
+                continue;
+            }
             let ours = record
                 .as_ref()
                 .is_some_and(|record| is_of(&record.labels, self.host) && record.lan().is_some());
@@ -124,6 +149,10 @@ impl Shared {
         let mut seen = Vec::new();
         let deckies = self.deckies.all::<DeckyRecord>().map_err(&on_disk)?;
         for (handle, record) in &deckies {
+            if record.is_none() && self.is_wrecked_decky(handle) {
+                wrecks.deckies.push(handle.clone());
+                continue;
+            }
             let observed = record
                 .as_ref()
                 .filter(|record| is_of(&record.labels, self.host))
@@ -147,7 +176,17 @@ impl Shared {
         for seen in &mut seen {
             attach_shared(seen, &cables);
         }
-        Ok((inventory, seen))
+        let running = seen.iter().filter(|seen| seen.pid.is_some());
+        let doors = running.flat_map(|Seen { decky, record, .. }| {
+            Door::all_of(decky.handle.as_str(), record, &cables.lans)
+        });
+        Ok(Looked {
+            doors: doors.collect(),
+            uplinks: self.uplinks(&cables.host),
+            wrecks,
+            inventory,
+            seen,
+        })
     }
 
     fn observed_lan(

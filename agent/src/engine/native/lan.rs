@@ -1,5 +1,6 @@
 //! Networks: a bridge in the fabric of the topology, or the real network behind an interface.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -153,7 +154,7 @@ impl Shared {
         if let Some(fabric) = self.fabrics.of(topology)? {
             return Ok(fabric);
         }
-        for (_, record) in self.own_lans()? {
+        for record in self.own_lans()?.into_values() {
             let bridged = record.driver() == Some(LanDriver::Bridge);
             if bridged && record.topology() == Some(topology) {
                 self.build_bridge(topology, &record)?;
@@ -295,15 +296,14 @@ impl Shared {
         }
     }
 
-    /// Whether the host has a link to any LAN.
-    pub(super) fn uplinks(&self) -> io::Result<Uplinks> {
-        let links = Rtnl::here()?.links()?;
+    /// Whether any of these links of the host is one to a LAN.
+    pub(super) fn uplinks(&self, links: &[Link]) -> Uplinks {
         let prefix = super::fabric::uplink_prefix(self.host);
-        Ok(if links.iter().any(|link| link.name.starts_with(&prefix)) {
+        if links.iter().any(|link| link.name.starts_with(&prefix)) {
             Uplinks::Some
         } else {
             Uplinks::None
-        })
+        }
     }
 
     pub(super) fn other_subnets(&self) -> io::Result<Vec<(String, Ipv4Net)>> {
@@ -341,7 +341,7 @@ impl Shared {
     }
 
     /// The networks of this host by their handles, whole records only.
-    pub(super) fn own_lans(&self) -> io::Result<Vec<(String, LanRecord)>> {
+    pub(super) fn own_lans(&self) -> io::Result<BTreeMap<String, LanRecord>> {
         let all = self.lans.all::<LanRecord>()?;
         Ok(all
             .into_iter()
@@ -386,11 +386,12 @@ fn configure_uplink(link: &str) -> io::Result<()> {
 }
 
 /// Where a decky answers from outside: its address on a LAN that the host has a link to.
-pub(super) fn outer_address(decky: &DeckyRecord, lans: &[(String, LanRecord)]) -> Option<Ipv4Addr> {
+pub(super) fn outer_address(
+    decky: &DeckyRecord,
+    lans: &BTreeMap<String, LanRecord>,
+) -> Option<Ipv4Addr> {
     decky.interfaces.iter().find_map(|interface| {
-        let (_, lan) = lans
-            .iter()
-            .find(|(handle, _)| *handle == interface.network)?;
+        let lan = lans.get(&interface.network)?;
         (lan.dmz && lan.driver() == Some(LanDriver::Bridge)).then_some(interface.address)
     })
 }

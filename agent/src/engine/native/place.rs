@@ -159,6 +159,11 @@ impl Places {
         self.shared.join("lock")
     }
 
+    /// How the machine was before its agents had it forward packets.
+    pub(super) fn forwarding(&self) -> PathBuf {
+        self.shared.join("forwarding.json")
+    }
+
     /// Everything volatile of this host.
     pub(super) fn run(&self) -> &Path {
         &self.run

@@ -14,16 +14,15 @@ use tokio::time::timeout;
 
 use crate::engine::{EngineError, EngineErrorKind};
 
-/// Most bytes that are read of what a program says.
+/// Most bytes that are read of what a program complains of.
 const MOST: u64 = 256 * 1024;
 /// Where Debian and its like have them; the path of the agent's own environment is not asked.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How a program ended, and what it said.
+/// How a program ended, and what it complained of.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
-    pub(super) output: String,
     pub(super) complaint: String,
 }
 
@@ -46,35 +45,28 @@ pub(super) async fn run(
     let mut command = command(program, arguments);
     command
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let work = async {
         let mut child = start(program, &mut command)?;
         let gone = |source| unreachable_program(program, source);
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let write = async {
             if let Some(mut stdin) = stdin {
                 // One that ends without having read it says why.
                 stdin.write_all(input.as_bytes()).await.ok();
             }
         };
-        let (mut output, mut complaint) = (Vec::new(), Vec::new());
-        let read = async {
-            if let Some(stdout) = stdout {
-                stdout.take(MOST).read_to_end(&mut output).await.ok();
-            }
-        };
+        let mut complaint = Vec::new();
         let hear = async {
             if let Some(stderr) = stderr {
                 stderr.take(MOST).read_to_end(&mut complaint).await.ok();
             }
         };
-        tokio::join!(write, read, hear);
+        tokio::join!(write, hear);
         let status = child.wait().await.map_err(gone)?;
         Ok(Ended {
             status,
-            output: String::from_utf8_lossy(&output).into_owned(),
             complaint: String::from_utf8_lossy(&complaint).into_owned(),
         })
     };

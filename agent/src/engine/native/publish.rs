@@ -4,22 +4,22 @@
 //! their sources as they are, and lets nothing come out of a topology but answers.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::Arc;
 
 use domain::id::HostId;
 use domain::topology::{Protocol, Publish};
 
 use super::fabric::uplink_prefix;
+use super::lan::outer_address;
 use super::program::{self, Failed};
+use super::record::{DeckyRecord, LanRecord};
 use super::{Shared, refused};
+use crate::chain::Chain;
 use crate::engine::{EngineError, EngineErrorKind};
-
-/// The chain in which Docker lets others speak first; without a rule there, its own drop what is
-/// forwarded.
-const DOCKER: &str = "DOCKER-USER";
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+use crate::netns::{Family, comments};
+use crate::task;
 
 /// A published port and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,114 +36,92 @@ pub(super) enum Uplinks {
     None,
 }
 
+/// The rules of a table by what is written beside them, with how many say the same.
+pub(super) type Rules = BTreeMap<String, usize>;
+
+impl Door {
+    /// Those of a decky that runs.
+    pub(super) fn all_of(
+        handle: &str,
+        record: &DeckyRecord,
+        lans: &BTreeMap<String, LanRecord>,
+    ) -> Vec<Self> {
+        let Some(address) = outer_address(record, lans) else {
+            return Vec::new();
+        };
+        let door = |publish| Self {
+            handle: handle.to_owned(),
+            publish,
+            address,
+        };
+        record.publish().into_iter().map(door).collect()
+    }
+}
+
 impl Shared {
     /// Loads the rules for exactly these doors.
     pub(super) async fn load_doors(
-        &self,
+        self: &Arc<Self>,
         doors: &[Door],
         uplinks: Uplinks,
     ) -> Result<(), EngineError> {
         let mut doors = doors.to_vec();
         doors.sort();
         let table = table_name(self.host);
-        let text = match uplinks {
-            Uplinks::None => format!("add table inet {table}\ndelete table inet {table}\n"),
-            Uplinks::Some => render(self.host, &doors),
-        };
-        let attempt = "could not load the rules for published ports";
-        let ended = program::run("nft", &["-f", "-"], &text, self.limit).await?;
-        if !ended.status.success() {
-            let failed = Failed::new("nft", ended.status, &ended.complaint);
-            return Err(refused(attempt, failed));
-        }
-        if !doors.is_empty() {
-            self.let_forward().await?;
-        } else if uplinks == Uplinks::None {
-            self.leave_docker().await?;
-        }
-        Ok(())
-    }
-
-    /// The doors that stand, with how many rules each has.
-    pub(super) async fn standing_doors(&self) -> Result<BTreeMap<String, usize>, EngineError> {
-        let table = table_name(self.host);
-        let arguments = ["list", "table", "inet", &table];
-        let ended = program::run("nft", &arguments, "", self.limit).await?;
-        let mut standing = BTreeMap::new();
-        // A table that is not there has no rule.
-        for comment in comments(&ended.output) {
-            *standing.entry(comment.to_owned()).or_insert(0) += 1;
-        }
-        Ok(standing)
-    }
-
-    /// Has the host hand on packets at all, and Docker let them pass.
-    async fn let_forward(&self) -> Result<(), EngineError> {
-        let on = fs::read_to_string(FORWARD).is_ok_and(|text| text.trim() == "1");
-        if !on {
-            fs::write(FORWARD, "1")
-                .map_err(|source| refused("could not have the host forward packets", source))?;
-        }
-        for rule in self.docker_rules() {
-            let found = self.iptables("-C", &rule).await?;
-            if !found && self.has_docker().await? && !self.iptables("-I", &rule).await? {
-                let attempt = format!("could not add a rule to the chain {DOCKER}");
-                return Err(EngineError {
-                    kind: EngineErrorKind::Refused,
-                    attempt,
-                    source: None,
-                });
+        match uplinks {
+            Uplinks::Some => {
+                self.load(&render(self.host, &doors)).await?;
+                if doors.iter().all(|door| is_the_hosts_own(&door.publish)) {
+                    // The host's own packets are not handed on.
+                    return Ok(());
+                }
+                self.let_forward().await
+            }
+            Uplinks::None => {
+                let none = format!("add table inet {table}\ndelete table inet {table}\n");
+                self.load(&none).await?;
+                self.leave_forwarding().await
             }
         }
-        Ok(())
     }
 
-    async fn leave_docker(&self) -> Result<(), EngineError> {
-        for rule in self.docker_rules() {
-            // As often as it is there: two agents with one id were never at work, but a person may
-            // have been.
-            while self.iptables("-D", &rule).await? {}
+    /// The rules that stand.
+    pub(super) async fn standing_doors(&self) -> Result<Rules, EngineError> {
+        let table = table_name(self.host);
+        let found = task::blocking(move || comments(Family::Inet, &table)).await;
+        let found =
+            found.map_err(|source| refused("could not read the rules of the host", source))?;
+        // A table that is not there has no rule.
+        Ok(counted(found.unwrap_or_default()))
+    }
+
+    /// Loads the rules anew when they are not what these doors need: a kill, or whoever flushes all
+    /// rules of the host, leaves it open to its deckies, and no step of a plan would close it.
+    ///
+    /// A failure is told and left to the next look, which must not be lost by it.
+    pub(super) async fn mend_doors(self: &Arc<Self>, doors: &[Door], standing: &Rules) {
+        let due = counted(written(&render(self.host, doors)));
+        let whole = due
+            .iter()
+            .all(|(rule, count)| standing.get(rule) == Some(count));
+        // One of a decky that has just ended is no harm.
+        if whole && !standing.contains_key("") {
+            return;
         }
-        Ok(())
-    }
-
-    async fn has_docker(&self) -> Result<bool, EngineError> {
-        self.iptables("-S", &[DOCKER.to_owned()]).await
-    }
-
-    fn docker_rules(&self) -> [Vec<String>; 2] {
-        let links = format!("{}+", uplink_prefix(self.host));
-        let rule = |words: &[&str]| {
-            [DOCKER]
-                .iter()
-                .chain(words)
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>()
-        };
-        [
-            rule(&["-o", &links, "-j", "ACCEPT"]),
-            rule(&[
-                "-i",
-                &links,
-                "-m",
-                "conntrack",
-                "--ctstate",
-                "RELATED,ESTABLISHED",
-                "-j",
-                "ACCEPT",
-            ]),
-        ]
-    }
-
-    /// Whether iptables did it. A host without it has no Docker that could be in the way.
-    async fn iptables(&self, verb: &str, rule: &[String]) -> Result<bool, EngineError> {
-        let mut arguments = vec!["-w", "5", verb];
-        arguments.extend(rule.iter().map(String::as_str));
-        match program::run("iptables", &arguments, "", self.limit).await {
-            Ok(ended) => Ok(ended.status.success()),
-            Err(error) if error.kind == EngineErrorKind::Unreachable => Ok(false),
-            Err(error) => Err(error),
+        tracing::warn!("rules of the host are missing or altered, and are loaded anew");
+        if let Err(error) = self.renew_doors().await {
+            tracing::warn!(error = %Chain(&error), "the host is not closed to its deckies");
         }
+    }
+
+    /// Has the packet filter take these rules, all or none.
+    pub(super) async fn load(&self, rules: &str) -> Result<(), EngineError> {
+        let ended = program::run("nft", &["-f", "-"], rules, self.limit).await?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        let failed = Failed::new("nft", ended.status, &ended.complaint);
+        Err(refused("could not load the rules of the host", failed))
     }
 }
 
@@ -154,12 +132,13 @@ pub(super) fn table_name(host: HostId) -> String {
 
 /// What stands beside the rules of a door, and how many rules it has.
 pub(super) fn mark(handle: &str, publish: &Publish) -> (String, usize) {
-    let rules = if publish.host_ip.is_some_and(|ip| ip.is_loopback()) {
-        1
-    } else {
-        2
-    };
+    let rules = if is_the_hosts_own(publish) { 1 } else { 2 };
     (format!("{handle} {publish}"), rules)
+}
+
+/// Nothing comes from outside for the loopback address.
+fn is_the_hosts_own(publish: &Publish) -> bool {
+    publish.host_ip.is_some_and(|ip| ip.is_loopback())
 }
 
 /// Fails when the host itself has the port.
@@ -183,7 +162,8 @@ pub(super) fn is_free(publish: &Publish) -> Result<(), EngineError> {
     })
 }
 
-/// The whole table. It replaces the one before it in one step.
+/// The whole table. It replaces the one before it in one step. Each of its rules has something
+/// written beside it, by which it is found again.
 fn render(host: HostId, doors: &[Door]) -> String {
     let table = table_name(host);
     let links = format!("\"{}*\"", uplink_prefix(host));
@@ -196,8 +176,8 @@ fn render(host: HostId, doors: &[Door]) -> String {
         text.push_str(&format!(
             "\tchain {hook} {{\n\
              \t\ttype filter hook {hook} priority filter - 10; policy accept;\n\
-             \t\tiifname {links} ct state established,related accept\n\
-             \t\tiifname {links} drop\n\
+             \t\tiifname {links} ct state established,related accept comment \"answers of deckies\"\n\
+             \t\tiifname {links} drop comment \"nothing else of deckies\"\n\
              \t}}\n"
         ));
     }
@@ -207,9 +187,7 @@ fn render(host: HostId, doors: &[Door]) -> String {
              \t\ttype nat hook {chain} priority {priority}; policy accept;\n"
         ));
         for door in doors {
-            let loopback = door.publish.host_ip.is_some_and(|ip| ip.is_loopback());
-            // Nothing comes from outside for the loopback address.
-            if !(loopback && chain == "prerouting") {
+            if !(is_the_hosts_own(&door.publish) && chain == "prerouting") {
                 text.push_str(&format!("\t\t{}\n", rule(door)));
             }
         }
@@ -219,7 +197,7 @@ fn render(host: HostId, doors: &[Door]) -> String {
     text.push_str(&format!(
         "\tchain postrouting {{\n\
          \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
-         \t\toifname {links} ip saddr 127.0.0.0/8 masquerade\n\
+         \t\toifname {links} ip saddr 127.0.0.0/8 masquerade comment \"of the host itself\"\n\
          \t}}\n}}\n"
     ));
     text
@@ -244,59 +222,22 @@ fn rule(door: &Door) -> String {
     )
 }
 
-fn comments(listing: &str) -> impl Iterator<Item = &str> {
-    listing.lines().filter_map(|line| {
+/// What is written beside the rules of a text, one of which stands on a line.
+fn written(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
         let (_, rest) = line.split_once("comment \"")?;
         let (comment, _) = rest.split_once('"')?;
-        Some(comment)
+        Some(comment.to_owned())
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn door(host_ip: Option<Ipv4Addr>) -> Door {
-        Door {
-            handle: "decnet-a-b".to_owned(),
-            publish: Publish {
-                host_ip,
-                host_port: 8080,
-                decky_port: 80,
-                protocol: Protocol::Tcp,
-            },
-            address: Ipv4Addr::new(10, 1, 0, 10),
-        }
+fn counted(rules: impl IntoIterator<Item = String>) -> Rules {
+    let mut counted = Rules::new();
+    for rule in rules {
+        *counted.entry(rule).or_insert(0) += 1;
     }
-
-    #[test]
-    fn a_port_of_every_address_is_caught_from_inside_and_outside() {
-        let text = render(HostId::new(Uuid::max()), &[door(None)]);
-        let rule = "meta nfproto ipv4 fib daddr type local tcp dport 8080 dnat ip to 10.1.0.10:80 \
-                    comment \"decnet-a-b 0.0.0.0:8080->80/tcp\"";
-        assert_eq!(text.matches(rule).count(), 2, "{text}");
-        let (mark, rules) = mark("decnet-a-b", &door(None).publish);
-        assert_eq!(
-            comments(&text).filter(|found| *found == mark).count(),
-            rules
-        );
-    }
-
-    #[test]
-    fn a_port_of_the_loopback_address_is_the_hosts_own_affair() {
-        let text = render(HostId::new(Uuid::max()), &[door(Some(Ipv4Addr::LOCALHOST))]);
-        assert_eq!(text.matches("ip daddr 127.0.0.1 tcp dport 8080").count(), 1);
-    }
-
-    #[test]
-    fn nothing_new_comes_out_of_a_topology() {
-        let text = render(HostId::new(Uuid::max()), &[]);
-        let prefix = uplink_prefix(HostId::new(Uuid::max()));
-        assert_eq!(
-            text.matches(&format!("iifname \"{prefix}*\" drop")).count(),
-            2
-        );
-    }
+    counted
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,7 +198,8 @@ impl Records {
             .mode(0o700)
             .create(&self.directory)?;
         let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
-        // What a loss of power takes away with it is a record of what it took away too.
+        // What a loss of power takes away with it is a record of what it took away too. It may leave
+        // an empty file, which the next look clears.
         atomically(&self.file(handle), &bytes, 0o600, Durable::No)
     }
 

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use domain::topology::hydrate::HydratedTopology;
 use domain::wiring;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fabric::port;
 use super::record::LanRecord;
@@ -12,6 +13,8 @@ use crate::engine::conformance::{Tamper, World, config, conforms, eventually};
 use crate::engine::docker::tests::decky_binary;
 use crate::engine::slot::Slot;
 use crate::engine::{label, name, sample};
+
+pub(super) mod apart;
 
 /// The real kernel; whatever a test leaves in it is removed at the end, even of a panic.
 pub(crate) struct RealKernel {
@@ -111,7 +114,7 @@ impl RealKernel {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test is no daemon")]
-fn system(words: &[&str]) -> String {
+pub(super) fn system(words: &[&str]) -> String {
     let output = Command::new(words[0])
         .args(&words[1..])
         .output()
@@ -286,7 +289,7 @@ async fn native_conforms() {
 }
 
 /// No process, namespace, mount, link, group, rule or file.
-fn nothing_is_left_of(engine: &NativeEngine) {
+pub(super) fn nothing_is_left_of(engine: &NativeEngine) {
     let shared = &engine.shared;
     let files = |directory: &Path| {
         std::fs::read_dir(directory)
@@ -327,18 +330,23 @@ fn nothing_is_left_of(engine: &NativeEngine) {
 }
 
 /// A host with a gateway that runs, published, on a DMZ and an inner LAN.
-struct Stage {
-    world: RealKernel,
-    engine: Arc<NativeEngine>,
-    topology: HydratedTopology,
+pub(super) struct Stage {
+    pub(super) world: RealKernel,
+    pub(super) engine: Arc<NativeEngine>,
+    pub(super) topology: HydratedTopology,
     decky: HydratedDecky,
-    handle: Handle,
-    lans: Vec<Handle>,
-    port: u16,
+    pub(super) handle: Handle,
+    pub(super) lans: Vec<Handle>,
+    pub(super) port: u16,
 }
 
 impl Stage {
     async fn set(slot: u8) -> Self {
+        Self::set_behind(slot, Some(std::net::Ipv4Addr::LOCALHOST)).await
+    }
+
+    /// Published on this address of the host, or on each.
+    pub(super) async fn set_behind(slot: u8, host_ip: Option<std::net::Ipv4Addr>) -> Self {
         let world = RealKernel::new(slot);
         let host = HostId::new(sample::unique());
         let engine = world.native_engine(host, LivenessBoard::new());
@@ -350,6 +358,7 @@ impl Stage {
         let mut decky = sample::decky("gateway", &[&dmz, &inner], 3);
         let port = world.port();
         sample::publish(&mut decky, port);
+        decky.publish[0].host_ip = host_ip;
         let topology =
             sample::topology(&[dmz.clone(), inner.clone()], std::slice::from_ref(&decky));
         let origin = Origin {
@@ -390,7 +399,7 @@ impl Stage {
         }
     }
 
-    async fn clear(&self) {
+    pub(super) async fn clear(&self) {
         self.engine
             .remove_decky(&self.handle)
             .await
@@ -527,20 +536,25 @@ async fn a_native_port_is_published_from_everywhere_and_the_host_is_on_no_inner_
         inventory.deckies[0].published.clone().unwrap_or_default()
     };
     assert_eq!(published().await, stage.decky.publish);
+    let mut session = tokio::net::TcpStream::connect(("127.0.0.1", stage.port))
+        .await
+        .expect("it is published");
+    let pid = stage.world.pid(&stage.handle);
     let table = publish::table_name(stage.engine.shared.host);
     system(&["nft", "delete", "table", "inet", &table]);
     assert_eq!(published().await, []);
-    let wiring = wiring::of(&stage.topology, &stage.decky);
-    stage
-        .engine
-        .rewire(&stage.handle, &wiring)
-        .await
-        .expect("it runs");
     assert_eq!(published().await, stage.decky.publish);
     eventually("the port is published again", async || {
         answers("127.0.0.1", stage.port).await
     })
     .await;
+    assert_eq!(stage.world.pid(&stage.handle), pid);
+    // Who was with the decky still is.
+    let asked = session.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
+    asked.expect("it is open");
+    let mut answer = Vec::new();
+    session.read_to_end(&mut answer).await.expect("it is open");
+    assert!(answer.starts_with(b"HTTP/1."), "{answer:?}");
     stage.clear().await;
 }
 
@@ -581,7 +595,7 @@ async fn a_native_lan_or_decky_that_is_half_made_is_seen_and_can_be_removed() {
     let shared = &stage.engine.shared;
     // As if a kill had come after the first write of each.
     let lans = shared.own_lans().expect("the disk is there");
-    let mut lan = lans[0].1.clone();
+    let mut lan = lans.values().next().expect("it was made").clone();
     let id = domain::id::LanId::new(sample::unique());
     lan.labels.insert(label::LAN.to_owned(), id.to_string());
     let half_lan = Handle::new(name::lan(shared.host, 1, id, 1));
