@@ -147,14 +147,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
-        Type::STREAM,
+        // Said here: the call that says it of a socket that is there is one that a decky may not make.
+        Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     // A kernel without it costs a fingerprint, and must not cost the service.
     if let Err(error) = saved_syn::keep(&socket) {

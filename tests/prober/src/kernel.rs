@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, ftruncate, makedev, mknodat};
 use rustix::mount::{MountFlags, mount as mount_at, mount_bind, mount_remount};
 
 use crate::Outcome;
@@ -96,6 +96,18 @@ pub(crate) fn read(path: &str) -> Outcome {
         return Err(io::Error::other("it is empty"));
     }
     Ok(text)
+}
+
+/// What this decky has said is to stay: the ways to write over it, or to empty it.
+pub(crate) fn forget(how: &str) -> Outcome {
+    let stdout = io::stdout();
+    match how {
+        "append" => done(fcntl_setfl(stdout, OFlags::empty())),
+        "cut" => done(ftruncate(stdout, 0)),
+        "reopen" => done(OpenOptions::new().write(true).open("/proc/self/fd/1")),
+        "empty" => done(File::create("/proc/self/fd/1")),
+        _ => Err(io::Error::other("no such way")),
+    }
 }
 
 /// Everybody that can be seen besides oneself, one's children and threads.

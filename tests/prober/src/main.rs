@@ -96,6 +96,7 @@ fn attempt(line: &str) -> Outcome {
         "write" => kernel::write(rest),
         "read" => kernel::read(rest),
         "processes" => kernel::processes(),
+        "forget" => kernel::forget(rest),
         "fork-bomb" => bomb::forks(),
         "memory-bomb" => bomb::memory(),
         "fill-disk" => bomb::disk(rest),

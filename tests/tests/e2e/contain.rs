@@ -298,6 +298,12 @@ fn an_owned_decky_has_no_rights_and_finds_no_door(engine: Engine) -> Result<()> 
     ] {
         refused(&implant.attempt(attempt)?)?;
     }
+    // A daemon has what was said on the other side of a pipe; here it is in the file itself.
+    if engine == Engine::Native {
+        for way in ["append", "cut", "reopen", "empty"] {
+            refused(&implant.attempt(&format!("forget {way}"))?)?;
+        }
+    }
     prison.world.done()
 }
 

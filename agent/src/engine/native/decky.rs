@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use super::bundle::Bundle;
 use super::claim::PortClaim;
 use super::fabric::port;
+use super::output::take_back;
 use super::process::{PID_FILE, open_process};
 use super::program::{self, Failed};
 use super::publish;
@@ -221,9 +222,11 @@ impl Shared {
             handle.as_str(),
         ];
         let limit = self.limit.saturating_mul(2);
+        let kept = output.try_clone().map_err(disk(attempt))?;
         let status = program::launch(RUNC, &arguments, output, limit).await?;
         if status.success() {
-            return Ok(());
+            let taken = task::blocking(move || take_back(&kept)).await;
+            return taken.map_err(disk(attempt));
         }
         let said = task::blocking(move || fs::read_to_string(log).unwrap_or_default()).await;
         Err(refused(attempt, Failed::new(RUNC, status, &said)))

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -22,6 +22,7 @@ use domain::event::MAX_LINE;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 use time::OffsetDateTime;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -131,12 +132,24 @@ impl Outputs {
     }
 }
 
+/// Makes a decky's file the agent's own again: the runtime gives it to the user that the decky runs
+/// as, who could then open it a second time, and empty it.
+pub(super) fn take_back(file: &File) -> io::Result<()> {
+    let own = geteuid().as_raw();
+    if file.metadata()?.uid() == own {
+        return Ok(());
+    }
+    fchown(file, Some(own), None)
+}
+
 impl Output {
     fn open(directory: &Path, handle: &str) -> io::Result<Self> {
         let live = OpenOptions::new()
             .read(true)
             .write(true)
             .open(live(directory, handle))?;
+        // A kill may have come between the launch and this.
+        take_back(&live)?;
         let mut this = Self {
             directory: directory.to_owned(),
             handle: handle.to_owned(),

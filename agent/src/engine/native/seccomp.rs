@@ -1,8 +1,9 @@
 //! What a decky may ask of the kernel: an allow-list for one static program that serves sockets.
 //!
 //! Whatever is not named is refused with EPERM. Not named on purpose: everything that makes
-//! namespaces, mounts, keys, probes, rings or raw sockets, and `ftruncate`, with which a decky that
-//! was taken over would erase what it has said.
+//! namespaces, mounts, keys, probes, rings or raw sockets, and whatever writes into the output of a
+//! decky other than at its end, with which one that was taken over would erase what it has said:
+//! `ftruncate`, `pwrite64` and its like, and of `fcntl` the command that takes `O_APPEND` away.
 
 use serde_json::{Value, json};
 
@@ -36,7 +37,6 @@ const ALLOWED: &[&str] = &[
     "exit_group",
     "faccessat",
     "faccessat2",
-    "fcntl",
     "flock",
     "fstat",
     // The runtime looks whether its own /proc is one.
@@ -117,6 +117,9 @@ const ALLOWED: &[&str] = &[
 const FAMILIES: [u64; 3] = [1, 2, 10];
 /// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX`, `FIOCLEX`.
 const CONTROLS: [u64; 6] = [0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
+/// `F_DUPFD`, `F_GETFD`, `F_SETFD`, `F_GETFL`, `F_DUPFD_CLOEXEC`. Not `F_SETFL`: who wants a socket
+/// that does not block says so when it is made, or by `FIONBIO`.
+const DESCRIPTORS: [u64; 5] = [0, 1, 2, 3, 1030];
 /// Every flag of `clone` that makes a namespace.
 const NAMESPACES: u64 = 0x7e02_0000;
 /// "No such call": a program then takes the older one, whose flags can be looked at.
@@ -135,6 +138,7 @@ pub(super) fn profile() -> Value {
     };
     calls.extend(FAMILIES.map(|family| equal("socket", 0, family)));
     calls.extend(CONTROLS.map(|control| equal("ioctl", 1, control)));
+    calls.extend(DESCRIPTORS.map(|command| equal("fcntl", 1, command)));
     calls.push(json!({
         "names": ["clone"],
         "action": "SCMP_ACT_ALLOW",
@@ -175,6 +179,10 @@ mod tests {
         assert_eq!(ALLOWED, sorted);
         for name in [
             "bpf",
+            "copy_file_range",
+            "fallocate",
+            "fchown",
+            "fcntl",
             "ftruncate",
             "io_uring_setup",
             "kexec_load",
@@ -183,12 +191,40 @@ mod tests {
             "pivot_root",
             "process_vm_writev",
             "ptrace",
+            "pwrite64",
+            "pwritev",
+            "pwritev2",
+            "sendfile",
             "setns",
+            "splice",
             "truncate",
             "unshare",
             "userfaultfd",
         ] {
             assert!(!ALLOWED.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_decky_may_not_change_how_its_output_is_written() {
+        const F_SETFL: u64 = 4;
+        let profile = profile();
+        let calls = profile["syscalls"].as_array().expect("a list of rules");
+        let of_fcntl: Vec<_> = calls
+            .iter()
+            .filter(|rule| {
+                let names = rule["names"].as_array().expect("a rule has names");
+                names.iter().any(|name| name == "fcntl")
+            })
+            .collect();
+        assert_eq!(of_fcntl.len(), DESCRIPTORS.len());
+        for rule in of_fcntl {
+            let only = &rule["args"][0];
+            assert_eq!(
+                (&only["index"], &only["op"]),
+                (&json!(1), &json!("SCMP_CMP_EQ"))
+            );
+            assert_ne!(only["value"], F_SETFL);
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering as AtomicOrdering};
@@ -465,6 +466,38 @@ async fn a_native_decky_is_hardened_and_reads_its_configuration() {
             .all(|line| line.split(' ').nth(4) != Some("/sys")),
         "{mounts}"
     );
+    stage.clear().await;
+}
+
+#[tokio::test]
+async fn the_output_of_a_native_decky_is_never_its_own_file() {
+    let stage = Stage::set(15).await;
+    let file = stage.engine.shared.outputs.file(stage.handle.as_str());
+    let owner = || {
+        let file = std::fs::metadata(&file).expect("it is there");
+        (file.uid(), file.permissions().mode() & 0o777)
+    };
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(owner(), (own, 0o600));
+
+    // Also where a decky is a user of the machine itself.
+    for prepared in stage.engine.shared.ready.lock().await.values_mut() {
+        prepared.users = Users::Hosts;
+    }
+    let ended = stage.engine.shared.end_process(stage.handle.as_str()).await;
+    ended.expect("it is ours");
+    let wiring = wiring::of(&stage.topology, &stage.decky);
+    let started = stage.engine.start_decky(&stage.handle, &wiring).await;
+    started.expect("it can run");
+    let decky = std::fs::metadata(format!("/proc/{}", stage.world.pid(&stage.handle)));
+    assert_eq!(decky.expect("it runs").uid(), 65_534);
+    assert_eq!(owner(), (own, 0o600));
+
+    // As if the agent had been killed before it could take the file back.
+    std::os::unix::fs::chown(&file, Some(65_534), None).expect("the tests run as root");
+    let lines = stage.engine.follow(&stage.handle, None).await;
+    drop(lines.expect("it is there"));
+    assert_eq!(owner(), (own, 0o600));
     stage.clear().await;
 }
 
