@@ -345,6 +345,20 @@ pub fn remove_all_of(host: &str) -> Result<()> {
     forget_links()
 }
 
+/// Removes every claim to a subnet that begins like this. A claim holds for as long as its network is
+/// on record, and the data directory of a test that was killed is not removed.
+pub fn forget_claims(prefix: &str) {
+    let claims = fs::read_dir(Path::new(RUN).join("subnets"));
+    for claim in claims.into_iter().flatten().flatten() {
+        // An agent that finds it void removes it too.
+        let bytes = fs::read(claim.path()).unwrap_or_default();
+        let made: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if text(&made["subnet"]).starts_with(prefix) {
+            fs::remove_file(claim.path()).ok();
+        }
+    }
+}
+
 /// Removes what lets packets through Docker's rules to links that are gone.
 fn forget_links() -> Result<()> {
     // In this order: an agent of another test makes its link before its rules.

@@ -53,6 +53,7 @@ impl Slot {
             docker::remove_all_of(host)?;
             native::remove_all_of(host)?;
         }
+        native::forget_claims(&format!("10.{}.", 128 + self.number));
         self.file.set_len(0)?;
         self.file.rewind()?;
         Ok(())
