@@ -176,12 +176,16 @@ async fn ssh_answers_one_message_within_a_bound_however_large_the_window() {
     for (message, most) in [
         (long.into_bytes(), 16 * 1024),
         // Up twice and down twice: draws the long line and rubs it out again.
-        (b"\x1b[A\x1b[A\x1b[B\x1b[B".repeat(1000), 600 * 1024),
+        (b"\x1b[A\x1b[A\x1b[B\x1b[B".repeat(600), 600 * 1024),
         (file.into_bytes(), 16 * 1024),
         (b"cat f\r".repeat(60), 600 * 1024),
     ] {
         let begin = String::from_utf8_lossy(&message[..6]).into_owned();
-        channel.data(&message[..]).await.expect("the session lives");
+        // As one message, whatever its length.
+        channel
+            .data_bytes(message)
+            .await
+            .expect("the session lives");
         // The end of the answer: what is typed does not look like what is printed.
         channel
             .data(&b"echo do''ne\r"[..])
