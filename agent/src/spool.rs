@@ -53,8 +53,9 @@ const ROW_COST: u64 = 96;
 /// Rows per INSERT: few enough shapes for each to stay prepared.
 const CHUNKS: [usize; 3] = [128, 16, 1];
 /// How many marks are kept from one run to the next, which is more than the deckies of a host can
-/// have at once: the oldest of more are of containers that are long gone. By number and not by age, since a clock that jumps would forget those of deckies that
-/// still speak, and everything that these ever said would be read as new.
+/// have at once: the oldest of more are of containers that are long gone. By number and not by age,
+/// since a clock that jumps would forget those of deckies that still speak, and everything that these
+/// ever said would be read as new.
 const MARKS: i64 = 65_536;
 
 static INSERTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
@@ -210,7 +211,8 @@ impl Spool {
     }
 
     /// Stores events and how far the containers have been read, together or not at all; the marks
-    /// in the order of the lines that they are of. Answers how many older events had to go for it; each of them is accounted for by an event itself.
+    /// in the order of the lines that they are of. Answers how many older events had to go for it; each
+    /// of them is accounted for by an event itself.
     pub async fn append(&self, events: &[NewEvent], marks: &[Mark]) -> Result<u64, SpoolError> {
         let mut writer = self.writer.lock().await;
         let mut next = *self.figures.borrow();
