@@ -20,6 +20,8 @@ struct Shared {
     total: u64,
     /// Requests a second of all connections together; 0 for as fast as they are answered.
     pace: u64,
+    /// The last number that may be asked for.
+    most: AtomicU64,
     answered: AtomicU64,
     stop: AtomicBool,
     since: Instant,
@@ -51,6 +53,7 @@ impl Flood {
             next: AtomicU64::new(1),
             total,
             pace,
+            most: AtomicU64::new(u64::MAX),
             answered: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             since: Instant::now(),
@@ -67,6 +70,11 @@ impl Flood {
     /// How many were answered so far.
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
+    }
+
+    /// Asks for no more than this number until it is allowed another one.
+    pub fn allow(&self, most: u64) {
+        self.shared.most.store(most, Ordering::Relaxed);
     }
 
     /// Ends it.
@@ -97,6 +105,9 @@ impl Shared {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number > self.total {
                 break;
+            }
+            while number > self.most.load(Ordering::Relaxed) && !self.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
             }
             if let Some(due) = (number * 1_000_000).checked_div(self.pace) {
                 let due = self.since + Duration::from_micros(due);
