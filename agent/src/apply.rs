@@ -27,6 +27,7 @@ pub mod error;
 mod pace;
 mod phases;
 mod pool;
+mod told;
 mod undo;
 mod wanted;
 

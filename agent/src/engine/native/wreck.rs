@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use domain::observe::Handle;
 
+use super::record::LanRecord;
 use super::{Shared, disk};
 use crate::chain::Chain;
 use crate::engine::{EngineError, name};
@@ -45,6 +46,10 @@ impl Shared {
         for handle in wrecks.lans {
             let (this, lan) = (Arc::clone(self), handle.clone());
             let cleared = task::blocking(move || {
+                // An attempt that began meanwhile may have made it anew, under the same name.
+                if this.lans.read::<LanRecord>(&lan).is_ok() {
+                    return Ok(());
+                }
                 this.subnets.give_up(&lan)?;
                 this.lans.remove(&lan)
             });
